@@ -1,0 +1,5 @@
+"""`python -m ham_hf` is `ham-hf`."""
+
+from ham_hf.cli import main
+
+raise SystemExit(main())

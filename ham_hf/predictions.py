@@ -1,0 +1,135 @@
+"""The predictions of a run as a CSV: image_id, lesion_id, label (its code), then one probability a diagnosis."""
+
+import csv
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ham_hf.errors import InputError
+
+KEYS = ("image_id", "lesion_id", "label")
+
+
+class Predictions(NamedTuple):
+    """What a model said about N images: `labels` (N,) indexes `names`, `probabilities` is (N, C)."""
+
+    image_ids: list[str]
+    lesion_ids: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    names: tuple[str, ...]
+
+
+def write_predictions(
+    path: str | Path,
+    image_ids: Sequence[str],
+    lesion_ids: Sequence[str],
+    label_codes: Sequence[str],
+    probabilities: np.ndarray,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Write one row an image; `probabilities` (N, C) keep every digit, so that reading them gives the same numbers.
+
+    `names` are the C diagnoses, the seven when left out. The file appears whole or not at all.
+    """
+    if names is None:
+        from ham_hf.labels import LABELS as names
+    lines = [",".join([*KEYS, *names])]
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    if probabilities.shape != (len(image_ids), len(names)):
+        raise ValueError(f"probabilities are {probabilities.shape}: expected {(len(image_ids), len(names))}")
+    for *keys, row in zip(image_ids, lesion_ids, label_codes, probabilities.tolist(), strict=True):
+        lines.append(",".join([*map(_quoted, keys), *map(repr, row)]))
+    replace_file(path, "\n".join(lines) + "\n")
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read and check what `write_predictions` wrote.
+
+    Raises:
+        InputError: the file is missing, empty or malformed; the message names the row (the header is row 1) and value.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file, strict=True))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: expected predictions as `ham-hf train` writes them") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not readable as CSV: {error}") from error
+    names = _names_of(rows[0] if rows else [], path)
+    if len(rows) < 2:
+        raise InputError(f"{path} has a header and no row: expected one row an image")
+    index = {name: number for number, name in enumerate(names)}
+    first_row: dict[str, int] = {}
+    labels, probabilities = [], []
+    for number, row in enumerate(rows[1:], start=2):
+        where = f"{path}, row {number}"
+        if len(row) != len(KEYS) + len(names):
+            raise InputError(f"{where} has {len(row)} values: expected {len(KEYS) + len(names)}, as in the header")
+        image_id, lesion_id, label, *values = row
+        if not image_id or not lesion_id:
+            raise InputError(f"{where}: {'lesion_id' if image_id else 'image_id'} is empty: expected an identifier")
+        if image_id in first_row:
+            raise InputError(
+                f"{where}: image_id {image_id!r} is already in row {first_row[image_id]}: expected it once"
+            )
+        if label not in index:
+            raise InputError(f"{where}: label {label!r} is unknown: expected one of {', '.join(names)}")
+        first_row[image_id] = number
+        labels.append(index[label])
+        probabilities.append(_probabilities_of(values, names, where))
+    return Predictions(
+        image_ids=list(first_row),
+        lesion_ids=[row[1] for row in rows[1:]],
+        labels=np.array(labels, dtype=np.int64),
+        probabilities=np.array(probabilities, dtype=np.float64),
+        names=names,
+    )
+
+
+def _names_of(header: list[str], path: Path) -> tuple[str, ...]:
+    names = tuple(header[len(KEYS) :])
+    if tuple(header[: len(KEYS)]) != KEYS or len(names) < 2 or len(set(names)) < len(names):
+        found = ",".join(header) if header else "nothing"
+        raise InputError(f"{path}: columns are {found}: expected {','.join(KEYS)}, then one column a diagnosis")
+    return names
+
+
+def _probabilities_of(values: list[str], names: Sequence[str], where: str) -> list[float]:
+    row = []
+    for name, value in zip(names, values, strict=True):
+        try:
+            probability = float(value)
+        except ValueError:
+            probability = math.nan
+        if not 0 <= probability <= 1:  # false for NaN as well
+            raise InputError(f"{where}: {name} is {value!r}: expected a probability from 0 to 1")
+        row.append(probability)
+    if abs(math.fsum(row) - 1) > 1e-3:
+        raise InputError(f"{where}: probabilities sum to {math.fsum(row):.6g}: expected 1 (within 0.001)")
+    return row
+
+
+def _quoted(value: str) -> str:
+    value = str(value)
+    return '"' + value.replace('"', '""') + '"' if any(sign in value for sign in ',"\r\n') else value
+
+
+def replace_file(path: str | Path, text: str) -> None:
+    """Write `text` beside `path`, then move it there, so that no reader ever sees half a file."""
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the report from one's colleagues
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

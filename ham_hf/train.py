@@ -1,0 +1,265 @@
+"""The story of a run, top to bottom.
+
+accelerate launch -m ham_hf.train recipes/quickstart.yaml
+ham-hf train recipes/quickstart.yaml --num_train_epochs 1
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from torch import nn
+from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers import (
+    AutoModelForImageClassification,
+    EvalPrediction,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as transformers_logging
+
+from ham_hf.callbacks import EpochForTransform, EpochLine, QuietProgress
+from ham_hf.data import load_ham10000
+from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
+from ham_hf.losses import ClassificationLoss
+from ham_hf.metrics import HamMetrics
+from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint
+from ham_hf.optimization import HamTrainer, optimizer_class
+from ham_hf.predict import probabilities
+from ham_hf.predictions import write_predictions
+from ham_hf.provenance import hardware, versions
+from ham_hf.recipe import Recipe, RunArguments, parse_recipe
+from ham_hf.report import headline_line, write_report
+from ham_hf.transforms import Collator, EvalTransform, TrainTransform
+
+logger = logging.getLogger("ham_hf.train")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train what `[RECIPE.yaml] [--flag value …]` describes and write its run folder.
+
+    Raises:
+        InputError: the recipe, the data or the checkpoint cannot be used; nothing was trained.
+    """
+    recipe = parse_recipe(argv)
+    _set_up_logging(recipe.training)
+    with logging_redirect_tqdm():
+        train(recipe)
+
+
+def train(recipe: Recipe) -> None:
+    args = recipe.training
+    folder = Path(args.output_dir)
+    checkpoint = _checkpoint_to_resume(folder, args.resume)
+    _, revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision)
+
+    with args.main_process_first(desc="reading the data"):
+        splits, data_facts = load_ham10000(recipe.data)
+    splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, args.seed)
+    _log_data(splits, data_facts)
+
+    set_seed(args.seed)  # before the new head is drawn
+    model = build_model(recipe.model.model_name_or_path, revision=revision, freeze=recipe.model.freeze)
+    processor = build_processor(
+        recipe.model.model_name_or_path,
+        revision=revision,
+        image_size=recipe.image.image_size,
+        eval_resize=recipe.image.eval_resize,
+        normalization=recipe.image.normalization,
+    )
+    channels_last = _is_convolutional(model) if args.channels_last is None else args.channels_last
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    train_transform = TrainTransform(recipe.image, processor, args.seed)
+    labels_of_training = splits["train"]["label"][:]
+
+    trainer = HamTrainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"].with_transform(train_transform),
+        eval_dataset=splits["validation"].with_transform(EvalTransform(processor)),
+        processing_class=processor,
+        data_collator=Collator(channels_last),
+        compute_loss_func=ClassificationLoss(_class_counts(labels_of_training), args.logit_adjustment),
+        compute_metrics=_compute_metrics,
+        preprocess_logits_for_metrics=lambda logits, labels: logits[0] if isinstance(logits, tuple) else logits,
+        optimizer_cls_and_kwargs=optimizer_class(args),
+        callbacks=[EpochForTransform(train_transform), EpochLine()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(QuietProgress)
+
+    started = time.time()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.time() - started
+    trainer.save_model()  # the best checkpoint, which load_best_model_at_end put back
+
+    if trainer.is_world_process_zero():
+        (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
+        trainer.save_state()
+        facts = _facts(recipe, trainer, data_facts, revision, channels_last, seconds)
+        _write_json(folder / "run.json", facts)
+        _write_json(folder / "arguments.json", _resolved_arguments(recipe))
+        if recipe.path:
+            shutil.copyfile(recipe.path, folder / "recipe.yaml")
+        _write_predictions(folder, splits, processor, args)
+        report = write_report(folder)
+        _log_headlines(report, folder)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+def _set_up_logging(args: RunArguments) -> None:
+    main_process = args.process_index == 0
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("ham_hf").setLevel(logging.INFO if main_process else logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # of loading weights; the training bars are the Trainer's own
+    if args.should_log:
+        logger.info(
+            "%d process(es) on %s, %s; run folder %s",
+            args.world_size,
+            args.device,
+            "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+            args.output_dir,
+        )
+
+
+def _checkpoint_to_resume(folder: Path, resume: bool) -> str | None:
+    """The last checkpoint in the run folder when asked to resume; otherwise the folder must not hold a run."""
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if resume:
+        logger.info("resuming from %s", last) if last else logger.info("no checkpoint in %s: starting afresh", folder)
+        return last
+    if last or (folder / "run.json").exists():
+        raise InputError(
+            f"{folder} already holds a run: add --resume to go on with it, or choose another --output_dir"
+        )
+    return None
+
+
+def _first_samples(dataset: Dataset, count: int | None, seed: int) -> Dataset:
+    if count is None or count >= len(dataset):
+        return dataset
+    return dataset.shuffle(seed=seed).select(range(count))
+
+
+def _log_data(splits: DatasetDict, facts: dict) -> None:
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    absent = sum(split["absent_images"] for split in facts["splits"].values())
+    logger.info(
+        "%s, split %s: %s images%s", facts["source"], facts["split"], sizes, f", {absent} absent" if absent else ""
+    )
+    for name in ("train", "validation"):
+        if len(splits[name]) == 0:
+            raise InputError(f"the {name} split has no image: training needs both training and validation images")
+
+
+def _is_convolutional(model: nn.Module) -> bool:
+    """More than a patch embedding: channels_last makes convolutions faster and does nothing for attention."""
+    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
+
+
+def _class_counts(labels: list[int]) -> list[int]:
+    counts = Counter(labels)
+    return [counts[i] for i in range(len(LABELS))]
+
+
+def _compute_metrics(prediction: EvalPrediction) -> dict:
+    logits = prediction.predictions.astype(np.float64)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    metrics = HamMetrics().compute(
+        predictions=exponentials / exponentials.sum(axis=1, keepdims=True), references=prediction.label_ids
+    )
+    return {name: value for name, value in metrics.items() if name != "confusion_matrix"}
+
+
+def _facts(
+    recipe: Recipe, trainer: HamTrainer, data: dict, revision: str | None, channels_last: bool, seconds: float
+) -> dict:
+    args, state = recipe.training, trainer.state
+    model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+    return {
+        "recipe": str(recipe.path) if recipe.path else None,
+        "argv": recipe.argv,
+        "seed": args.seed,
+        "versions": versions(),
+        "hardware": hardware(args.device),
+        "data": data,
+        "model": {
+            "name": recipe.model.model_name_or_path,
+            "revision": revision,
+            "architecture": type(model).__name__,
+            **count_parameters(model),
+            "labels": list(LABELS),
+            "image_size": recipe.image.image_size,
+        },
+        "training": {
+            "images": len(trainer.train_dataset),
+            "best_metric": args.metric_for_best_model,
+            "best_value": state.best_metric,
+            "best_step": state.best_global_step,
+            "epochs": state.epoch,
+            "steps": state.global_step,
+            "learning_rate": args.learning_rate,
+            "processes": args.world_size,
+            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+            "channels_last": channels_last,
+            "seconds": round(seconds, 1),
+        },
+    }
+
+
+def _resolved_arguments(recipe: Recipe) -> dict:
+    return {
+        **asdict(recipe.data),
+        **asdict(recipe.image),
+        **asdict(recipe.model),
+        **recipe.training.to_sanitized_dict(),
+    }
+
+
+def _write_json(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_predictions(folder: Path, splits: DatasetDict, processor, args: RunArguments) -> None:
+    """Judge the saved folder, loaded as its users load it, in float32: the report is true of what is published."""
+    model = AutoModelForImageClassification.from_pretrained(folder).to(args.device).eval()
+    for name in ("validation", "test"):
+        split = splits[name]
+        if len(split) == 0:
+            continue
+        write_predictions(
+            folder / f"predictions_{name}.csv",
+            split["image_id"][:],
+            split["lesion_id"][:],
+            [LABELS[label] for label in split["label"][:]],
+            probabilities(model, processor, (row["image"] for row in split), total=len(split), description=name),
+        )
+
+
+def _log_headlines(report: dict, folder: Path) -> None:
+    for name, result in report["results"].items():
+        if result is not None:
+            logger.info("%s: %s", name, headline_line(result))
+    logger.info("report: %s", folder / "report.md")
+
+
+if __name__ == "__main__":
+    from ham_hf.cli import run_command
+
+    raise SystemExit(run_command(main))

@@ -1,0 +1,70 @@
+"""From decoded images to pixel values: random for training, the saved processor itself for everything else."""
+
+import zlib
+
+import torch
+from torchvision.transforms import v2
+from transformers import BaseImageProcessor
+
+from ham_hf.recipe import ImageArguments
+
+
+class TrainTransform:
+    """Random crop and flips, then the processor's own normalisation, for `datasets.Dataset.set_transform`.
+
+    What an image looks like depends on (seed, epoch, image_id) alone: not on the order of the batches, the number of
+    worker processes, or whether the run was interrupted.
+    """
+
+    def __init__(self, args: ImageArguments, processor: BaseImageProcessor, seed: int):
+        steps = [v2.RandomResizedCrop(args.image_size, scale=tuple(args.crop_scale))]
+        if args.horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip())
+        if args.vertical_flip:
+            steps.append(v2.RandomVerticalFlip())
+        self._augment = v2.Compose([*steps, v2.PILToTensor()])
+        self._finish = [v2.ToDtype(torch.float32, scale=True)]
+        if processor.do_normalize:
+            self._finish.append(v2.Normalize(processor.image_mean, processor.image_std))
+        self._seed = seed
+        # In shared memory, since worker processes that outlive an epoch must see the next one too
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+    def __call__(self, batch: dict) -> dict:
+        """Decoded columns of N rows → `pixel_values` (N, 3, size, size) float32 and `labels` of length N."""
+        images = [self._one(*pair) for pair in zip(batch["image"], batch["image_id"], strict=True)]
+        return {"pixel_values": v2.Compose(self._finish)(torch.stack(images)), "labels": batch["label"]}
+
+    def _one(self, image, image_id: str) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode()))
+            return self._augment(image.convert("RGB"))
+
+
+class EvalTransform:
+    """The saved processor, so that a figure in a report is what a user of the published model gets."""
+
+    def __init__(self, processor: BaseImageProcessor):
+        self._processor = processor
+
+    def __call__(self, batch: dict) -> dict:
+        """Decoded columns of N rows → `pixel_values` (N, 3, size, size) float32 and `labels` of length N."""
+        pixels = self._processor([image.convert("RGB") for image in batch["image"]], return_tensors="pt")
+        return {"pixel_values": pixels["pixel_values"], "labels": batch["label"]}
+
+
+class Collator:
+    """Stack rows into a batch, in the memory format the model's convolutions want."""
+
+    def __init__(self, channels_last: bool):
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        pixels = torch.stack([row["pixel_values"] for row in rows])  # (N, 3, H, W)
+        return {
+            "pixel_values": pixels.contiguous(memory_format=self._format),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }

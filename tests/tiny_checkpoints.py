@@ -1,0 +1,94 @@
+"""Small, randomly initialised checkpoints in the format that each recipe's own checkpoint has, weights aside."""
+
+import json
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models import get_pretrained_cfg
+from transformers import (
+    BeitConfig,
+    BeitForMaskedImageModeling,
+    BitImageProcessor,
+    PreTrainedModel,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+)
+
+IMAGE_SIZE = 32  # pixels
+LABELS = 1000  # as in ImageNet, so that a seven-class head is always a new one
+
+ENCODER = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": IMAGE_SIZE,
+    "patch_size": 8,
+}
+TIMM_ARGUMENTS = {
+    "resnet18": {"layers": [1, 1, 1, 1], "channels": [8, 16, 32, 64]},
+    "resnet34": {"layers": [2, 1, 1, 1], "channels": [8, 16, 32, 64]},
+    "resnet50": {"layers": [1, 1, 1, 1], "channels": [8, 16, 32, 64]},
+    "vgg19": {"mlp_ratio": 0.01},  # the convolutions have a fixed width: 20 million parameters stay
+}
+
+
+def make_tiny_checkpoint(name: str, folder: Path) -> Path:
+    """Write a checkpoint that stands for `name`, a recipe's model_name_or_path, and return its folder."""
+    torch.manual_seed(0)
+    architecture, _, tag = name.removeprefix("timm/").partition(".")
+    if name.startswith("timm/"):
+        _save_like_timm(architecture, tag, folder)
+        return folder
+    _tiny_model(name).save_pretrained(folder)
+    BitImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(folder)
+    return folder
+
+
+def _tiny_model(name: str) -> PreTrainedModel:
+    match name:
+        case "google/vit-base-patch16-224" | "facebook/deit-base-patch16-224":
+            # DeiT without its distillation token is a ViT, and the Hub's config says model_type: vit
+            return ViTForImageClassification(ViTConfig(**ENCODER, num_labels=LABELS))
+        case "facebook/vit-mae-large":
+            decoder = {
+                "decoder_hidden_size": 16,
+                "decoder_num_hidden_layers": 1,
+                "decoder_num_attention_heads": 2,
+                "decoder_intermediate_size": 32,
+            }
+            return ViTMAEForPreTraining(ViTMAEConfig(**ENCODER, **decoder))
+        case "microsoft/beit-base-patch16-224-pt22k":
+            config = BeitConfig(**ENCODER, vocab_size=32, use_shared_relative_position_bias=True, use_mask_token=True)
+            return BeitForMaskedImageModeling(config)
+        case "pypi:efficientnet-lite0":
+            config = TimmWrapperConfig(architecture="tf_efficientnet_lite0", num_labels=LABELS)
+            return TimmWrapperForImageClassification(config)
+    raise ValueError(f"no tiny checkpoint for {name}: add one here, with the architecture of the real one")
+
+
+def _save_like_timm(architecture: str, tag: str, folder: Path) -> None:
+    """What the Hub holds for timm/…: timm's own config.json and names of weights, and no processor file."""
+    arguments = TIMM_ARGUMENTS[architecture]
+    model = timm.create_model(architecture, num_classes=LABELS, **arguments)
+    config = {
+        "architecture": architecture,
+        "num_classes": LABELS,
+        "num_features": model.num_features,
+        "model_args": arguments,
+        "pretrained_cfg": get_pretrained_cfg(f"{architecture}.{tag}").to_dict(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
