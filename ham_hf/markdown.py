@@ -1,0 +1,177 @@
+"""report.json as a page for a person. Every number in it is in report.json too."""
+
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from ham_hf.labels import DIAGNOSES
+from ham_hf.scoring import HEADLINE
+
+SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
+
+
+def number(value: float | None, interval: Sequence[float] | None = None, digits: int = 3) -> str:
+    """".741", or ".741 [.703, .779]"; a dash for what is undefined."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
+    return text if interval is None else f"{text} [{number(interval[0])}, {number(interval[1])}]"
+
+
+def escape(value: object) -> str:
+    """What a user named, so that Markdown shows it as it is, also in a table."""
+    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", " ".join(str(value).split()))
+
+
+def headline(report: Mapping, split: str) -> str:
+    """The two first figures of a split with intervals, or why there are none."""
+    results = report["results"][split]
+    if results is None:
+        return f"{report['run']['data']['splits'][split]['absent_images']:,} images absent, not evaluated"
+    metrics = results["metrics"]
+    parts = [
+        f"{HEADLINE[name]} {number(metrics[name]['value'], metrics[name]['interval'])}"
+        for name in ("balanced_accuracy", "accuracy")
+    ]
+    if results["always_nv"] is not None:
+        parts.append(f"always nv {number(results['always_nv']['accuracy'])}")
+    return " · ".join(parts)
+
+
+def render_report(report: Mapping, pictures: Sequence[str]) -> str:
+    """The whole page; `pictures` are the file names in plots/."""
+    run = report["run"]
+    evaluated = [split for split, results in report["results"].items() if results is not None]
+    parts = [f"# {escape(run['model']['name'])}: report of a run\n\n*{report['disclaimer']}*"]
+    if run["data"]["synthetic"]:
+        parts.append(f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real.")
+    parts += [_headlines(report, evaluated), _chosen(run["training"])]
+    for split in evaluated:
+        parts.append(_by_diagnosis(report["results"][split], run["model"]["labels"], split))
+        parts.append(_embed(pictures, [name for name in pictures if name.endswith(f"_{split}.png")]))
+    parts += [_training(run), _embed(pictures, ["loss.png", "learning_rate.png"]), _data(run["data"]), _audit(run["data"])]
+    parts.append(_provenance(run))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _headlines(report: Mapping, evaluated: Sequence[str]) -> str:
+    header, columns = ["metric"], []
+    for split in evaluated:
+        results = report["results"][split]
+        header.append(f"{split} ({results['images']:,} images)")
+        columns.append({key: number(entry["value"], entry["interval"]) for key, entry in results["metrics"].items()})
+        if results["always_nv"] is not None:
+            header.append(f"always nv, {split}")
+            columns.append({key: number(value) for key, value in results["always_nv"].items()})
+    names = [name for name in HEADLINE if all(name in column for column in columns)]
+    lines = ["## Results", "", *_table(header, [[HEADLINE[name], *(column[name] for column in columns)] for name in names])]
+    lines += ["", *(f"**{s}: {headline(report, s)}.**\n" for s in report["results"] if s not in evaluated)]
+    lines.append(
+        "In brackets: 95 % intervals of 1,000 bootstrap draws over lesions, all images of a lesion together. *Always nv* "
+        "answers nevus to every image. Balanced accuracy is the mean recall of the diagnoses. Log loss, Brier score "
+        "(squared error summed over the diagnoses, 0 to 2) and calibration error (15 bins of equal mass): lower is better."
+    )
+    return "\n".join(lines)
+
+
+def _chosen(training: Mapping) -> str:
+    if training["best_step"] is None:
+        return f"The model is the last checkpoint, after step {training['steps']:,}."
+    metric = escape(str(training["best_metric"]).removeprefix("eval_"))
+    return (
+        f"The model is the checkpoint after step {training['best_step']:,} of {training['steps']:,}, chosen by its "
+        f"validation `{metric}` ({number(training['best_value'])}). **Having been chosen on them, the validation figures are "
+        "optimistic**; the test images, where there are any, had no say."
+    ).replace(f"`{metric}`", metric)
+
+
+def _by_diagnosis(results: Mapping, labels: Sequence[str], split: str) -> str:
+    rows = []
+    for label in labels:
+        entries = {name: results["metrics"][f"{name}_{label}"] for name in ("precision", "recall", "f1", "auroc")}
+        images = int(results["metrics"][f"support_{label}"]["value"])
+        figures = [number(entry["value"], entry["interval"]) for entry in entries.values()]
+        rows.append([_full_name(label), f"{images:,}", *figures])
+    table = _table(["diagnosis", "images", "precision", "recall", "F1", "AUROC"], rows)
+    return "\n".join([f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)", "", *table])
+
+
+def _training(run: Mapping) -> str:
+    model, training = run["model"], run["training"]
+    frozen = model["parameters"] - model["trainable_parameters"]
+    rows = [
+        ["model", f"{escape(model['name'])}" + (f", revision {escape(model['revision'])}" if model["revision"] else "")],
+        ["architecture", escape(model["architecture"])],
+        ["parameters", f"{model['parameters']:,}" + (f" ({frozen:,} of them frozen)" if frozen else "")],
+        ["input", f"{model['image_size']} x {model['image_size']} pixels"],
+        ["epochs, steps", f"{training['epochs']:g}, {training['steps']:,}"],
+        ["precision", escape(training["precision"]) + (", channels last" if training["channels_last"] else "")],
+        ["processes", str(training["processes"])],
+        ["time", _duration(training["seconds"])],
+    ]
+    return "\n".join(["## Training", "", *_table(["", ""], rows)])
+
+
+def _data(data: Mapping) -> str:
+    labels = list(next(iter(data["splits"].values()))["classes"])
+    rows = [
+        [name, *(f"{split[key]:,}" for key in ("images", "lesions", "absent_images"))]
+        + [f"{split['classes'].get(label, 0):,}" for label in labels]
+        for name, split in data["splits"].items()
+    ]
+    seed = "" if data["split_seed"] is None else f", seed {data['split_seed']}"
+    absent = sum(split["absent_images"] for split in data["splits"].values())
+    lines = [f"## Data: {escape(data['source'])}", ""]
+    if data["synthetic"]:
+        lines += [f"**{SYNTHETIC}**", ""]
+    lines += _table(["split", "images", "lesions", "absent images", *map(escape, labels)], rows)
+    lines += ["", f"Split: {escape(data['split'])}{seed}."]
+    if absent:
+        lines[-1] += f" {absent:,} images of the table were not there; the figures are about the ones that were."
+    return "\n".join(lines)
+
+
+def _audit(data: Mapping) -> str:
+    audit, near = data["audit"], data["audit"]["near_duplicates"]
+    rows = [[key.replace("_", " "), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
+    rows.append(["near-duplicate images across splits", f"{near['pairs_across_splits']:,}"])
+    lines = ["### Leak audit", "", *_table(["", "found"], rows), "", f"Near-duplicates by {escape(near['method'])}."]
+    lines[-1] += " Lesions that share one were kept in one split." if near["grouped"] else ""
+    if near["pairs"]:
+        pairs = [[escape(part) for part in pair] for pair in near["pairs"]]
+        lines += ["", "<details><summary>The pairs</summary>", ""]
+        lines += _table(["image", "split", "image", "split", "distance"], pairs)
+        rest = near["pairs_across_splits"] - len(near["pairs"])
+        lines += ["", *([f"… and {rest:,} more.", ""] if rest > 0 else []), "</details>"]
+    return "\n".join(lines)
+
+
+def _provenance(run: Mapping) -> str:
+    command = shlex.join(["ham-hf", "train", *map(str, run["argv"])])
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    rows = [["recipe", escape(run["recipe"] or "none")], ["seed", str(run["seed"])]]
+    rows += [["split, SHA-256", escape(run["data"]["split_sha256"])], ["images, SHA-256", escape(run["data"]["images_sha256"])]]
+    rows += [[escape(key), escape(value)] for key, value in run["hardware"].items()]
+    rows += [[escape(key), escape(value)] for key, value in run["versions"].items()]
+    return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *_table(["", ""], rows)])
+
+
+def _full_name(label: str) -> str:
+    return f"{DIAGNOSES[label]} ({label})" if label in DIAGNOSES else escape(label)
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    return (f"{hours} h " if hours else "") + f"{minutes} min {round(seconds) % 60} s"
+
+
+def _embed(pictures: Sequence[str], wanted: Sequence[str]) -> str:
+    return "\n\n".join(
+        f"![{name.removesuffix('.png').replace('_', ' ')}](plots/{name})" for name in wanted if name in pictures
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    alignment = ["---"] + ["---:" if len(header) > 2 else "---"] * (len(header) - 1)
+    return [f"| {' | '.join(cells)} |" for cells in [header, alignment, *rows]]

@@ -1,0 +1,184 @@
+"""From a run folder to its report: `report.json` (for programs and the card), `report.md` and `plots/` (for people).
+
+Reads run.json, trainer_state.json and predictions_{validation,test}.csv, and nothing else: no model, no network. The
+same folder gives the same report.json, byte for byte.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ham_hf.errors import InputError
+from ham_hf.intervals import bootstrap_intervals
+from ham_hf.labels import DISCLAIMER
+from ham_hf.markdown import headline, number, render_report
+from ham_hf.plots import write_plots
+from ham_hf.predictions import Predictions, read_predictions, replace_file
+from ham_hf.scoring import HEADLINE, compute_scores, constant_scores
+
+SPLITS = ("validation", "test")
+SCHEMA = 1
+
+# What the report reads of run.json; anything beside these is kept as it is
+_FACTS = {
+    "recipe": None,
+    "argv": None,
+    "seed": None,
+    "versions": None,
+    "hardware": None,
+    "data": ("source", "kind", "synthetic", "split", "split_seed", "split_sha256", "images_sha256", "splits", "audit"),
+    "model": ("name", "revision", "architecture", "parameters", "trainable_parameters", "labels", "image_size"),
+    "training": (
+        "best_metric",
+        "best_value",
+        "best_step",
+        "epochs",
+        "steps",
+        "processes",
+        "precision",
+        "channels_last",
+        "seconds",
+    ),
+}
+
+
+class Run(NamedTuple):
+    """A run folder, read: run.json, the Trainer's log history, and the predictions by split (None: no image there)."""
+
+    folder: Path
+    facts: dict
+    history: list[dict]
+    predictions: dict[str, Predictions | None]
+
+
+def read_run(run_dir: str | Path) -> Run:
+    """Read and check a run folder.
+
+    Raises:
+        InputError: it is no run folder, or its files are malformed or do not belong together.
+    """
+    folder = Path(run_dir)
+    for name in ("run.json", "predictions_validation.csv", "trainer_state.json"):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder} is no run folder: expected run.json, trainer_state.json and predictions_validation.csv as "
+                f"`ham-hf train` writes them, and {name} is not there"
+            )
+    facts = _read_json(folder / "run.json")
+    _check_facts(facts, folder / "run.json")
+    state = _read_json(folder / "trainer_state.json")
+    if not isinstance(state.get("log_history"), list):
+        raise InputError(f"{folder / 'trainer_state.json'} has no log_history: expected the file the Trainer writes")
+    predictions = {split: _read_split(folder, split, facts) for split in SPLITS}
+    return Run(folder, facts, state["log_history"], predictions)
+
+
+def write_report(run_dir: str | Path) -> dict:
+    """Build report.json, report.md and plots/ in `run_dir`; returns what report.json holds.
+
+    Raises:
+        InputError: the folder is no run folder (see `read_run`), or cannot be written.
+    """
+    run = read_run(run_dir)
+    report = build_report(run)
+    try:
+        pictures = write_plots(run.folder / "plots", report, run.history, run.predictions)
+        replace_file(run.folder / "report.md", render_report(report, pictures))
+        replace_file(run.folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(f"{run.folder} cannot be written: {error}; copy the run to where you may write") from error
+    return report
+
+
+def build_report(run: Run) -> dict:
+    """The content of report.json: strict JSON, in which null stands for what is undefined."""
+    results = {split: _results(run.predictions[split]) for split in SPLITS}
+    return _strict({"schema": SCHEMA, "run": run.facts, "results": results, "disclaimer": DISCLAIMER})
+
+
+def headline_line(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]] | None = None) -> str:
+    """One line for a log, from what `compute_scores` gives: "balanced accuracy .741 [.703, .779] · accuracy .853 · …"."""
+    values = {name: (metrics[name], (intervals or {}).get(name)) for name in ("balanced_accuracy", "accuracy")}
+    parts = [f"{HEADLINE[name]} {number(value, interval)}" for name, (value, interval) in values.items()]
+    if "support_nv" in metrics:
+        images = sum(value for name, value in metrics.items() if name.startswith("support_"))
+        parts.append(f"always nv {number(metrics['support_nv'] / images)}")
+    return " · ".join(parts)
+
+
+def summary_lines(report: Mapping) -> list[str]:
+    """The headline of each split of a report, one line a split, for the end of a command's output."""
+    return [f"{split}: {headline(report, split)}" for split in SPLITS]
+
+
+def _results(predictions: Predictions | None) -> dict | None:
+    if predictions is None:
+        return None
+    labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.names
+    scores = compute_scores(probabilities, labels, names)
+    intervals = bootstrap_intervals(probabilities, labels, predictions.lesion_ids, names)
+    matrix = scores.pop("confusion_matrix")
+    return {
+        "images": len(labels),
+        "lesions": len(set(predictions.lesion_ids)),
+        "metrics": {name: {"value": value, "interval": _interval(intervals, name)} for name, value in scores.items()},
+        "always_nv": constant_scores("nv", labels, names) if "nv" in names else None,
+        "confusion_matrix": matrix,
+    }
+
+
+def _interval(intervals: Mapping[str, tuple[float, float]], name: str) -> list[float] | None:
+    return None if name not in intervals or math.isnan(intervals[name][0]) else list(intervals[name])
+
+
+def _strict(value):
+    """`value` with None for every number that JSON has no word for."""
+    match value:
+        case dict():
+            return {key: _strict(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_strict(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _check_facts(facts: dict, path: Path) -> None:
+    for key, parts in _FACTS.items():
+        if key not in facts:
+            raise InputError(f"{path} has no {key!r}: expected the file that `ham-hf train` writes")
+        for part in parts or ():
+            if not isinstance(facts[key], dict) or part not in facts[key]:
+                raise InputError(f"{path} has no {key}.{part}: expected the file that `ham-hf train` writes")
+
+
+def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:
+    path = folder / f"predictions_{split}.csv"
+    expected = facts["data"]["splits"][split]["images"]
+    if not path.exists() and not expected:
+        return None
+    predictions = read_predictions(path)
+    _check_names(predictions.names, facts["model"]["labels"], path)
+    if len(predictions.labels) != expected:
+        raise InputError(
+            f"{path} has {len(predictions.labels)} images, run.json counts {expected} in {split}: the two are not of one "
+            "run; train again, or put back the file that belongs here"
+        )
+    return predictions
+
+
+def _check_names(found: Sequence[str], expected: Sequence[str], path: Path) -> None:
+    if list(found) != list(expected):
+        raise InputError(f"{path}: diagnoses are {','.join(found)}: expected {','.join(expected)}, as in run.json")

