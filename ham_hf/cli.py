@@ -70,8 +70,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ham-hf",
-        description="Fine-tune, judge and use skin-lesion classifiers on HAM10000. Research software, no medical device.",
-        epilog="--debug, anywhere, shows the traceback of an error. Several processes: accelerate launch -m ham_hf.train …",
+        description="Fine-tune, judge and use skin-lesion classifiers. Research software, not a medical device.",
+        epilog="--debug shows the traceback of an error. For several processes: accelerate launch -m ham_hf.train …",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

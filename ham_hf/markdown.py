@@ -5,14 +5,15 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from ham_hf.intervals import DRAWS
 from ham_hf.labels import DIAGNOSES
-from ham_hf.scoring import HEADLINE
+from ham_hf.scoring import CALIBRATION_BINS, HEADLINE
 
 SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
 
 
 def number(value: float | None, interval: Sequence[float] | None = None, digits: int = 3) -> str:
-    """".741", or ".741 [.703, .779]"; a dash for what is undefined."""
+    """ ".741", or ".741 [.703, .779]"; a dash for what is undefined."""
     if value is None or math.isnan(value):
         return "–"
     text = re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
@@ -24,19 +25,14 @@ def escape(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", " ".join(str(value).split()))
 
 
-def headline(report: Mapping, split: str) -> str:
-    """The two first figures of a split with intervals, or why there are none."""
-    results = report["results"][split]
-    if results is None:
-        return f"{report['run']['data']['splits'][split]['absent_images']:,} images absent, not evaluated"
-    metrics = results["metrics"]
+def headline_line(results: Mapping) -> str:
+    """Results of a split in a line: "balanced accuracy .741 [.703, .779] · accuracy … · always nv .672"."""
+    metrics, constant = results["metrics"], results["always_nv"]
     parts = [
         f"{HEADLINE[name]} {number(metrics[name]['value'], metrics[name]['interval'])}"
         for name in ("balanced_accuracy", "accuracy")
     ]
-    if results["always_nv"] is not None:
-        parts.append(f"always nv {number(results['always_nv']['accuracy'])}")
-    return " · ".join(parts)
+    return " · ".join(parts + ([f"always nv {number(constant['accuracy'])}"] if constant is not None else []))
 
 
 def render_report(report: Mapping, pictures: Sequence[str]) -> str:
@@ -45,12 +41,19 @@ def render_report(report: Mapping, pictures: Sequence[str]) -> str:
     evaluated = [split for split, results in report["results"].items() if results is not None]
     parts = [f"# {escape(run['model']['name'])}: report of a run\n\n*{report['disclaimer']}*"]
     if run["data"]["synthetic"]:
-        parts.append(f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real.")
+        parts.append(
+            f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real."
+        )
     parts += [_headlines(report, evaluated), _chosen(run["training"])]
     for split in evaluated:
         parts.append(_by_diagnosis(report["results"][split], run["model"]["labels"], split))
         parts.append(_embed(pictures, [name for name in pictures if name.endswith(f"_{split}.png")]))
-    parts += [_training(run), _embed(pictures, ["loss.png", "learning_rate.png"]), _data(run["data"]), _audit(run["data"])]
+    parts += [
+        _training(run),
+        _embed(pictures, ["loss.png", "learning_rate.png"]),
+        _data(run["data"]),
+        _audit(run["data"]),
+    ]
     parts.append(_provenance(run))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -65,12 +68,20 @@ def _headlines(report: Mapping, evaluated: Sequence[str]) -> str:
             header.append(f"always nv, {split}")
             columns.append({key: number(value) for key, value in results["always_nv"].items()})
     names = [name for name in HEADLINE if all(name in column for column in columns)]
-    lines = ["## Results", "", *_table(header, [[HEADLINE[name], *(column[name] for column in columns)] for name in names])]
-    lines += ["", *(f"**{s}: {headline(report, s)}.**\n" for s in report["results"] if s not in evaluated)]
+    lines = [
+        "## Results",
+        "",
+        *_table(header, [[HEADLINE[name], *(column[name] for column in columns)] for name in names]),
+    ]
+    for split in [split for split in report["results"] if split not in evaluated]:
+        absent = report["run"]["data"]["splits"][split]["absent_images"]
+        lines += ["", f"**{split}: {absent:,} images absent, not evaluated.**"]
+    lines.append("")
     lines.append(
-        "In brackets: 95 % intervals of 1,000 bootstrap draws over lesions, all images of a lesion together. *Always nv* "
-        "answers nevus to every image. Balanced accuracy is the mean recall of the diagnoses. Log loss, Brier score "
-        "(squared error summed over the diagnoses, 0 to 2) and calibration error (15 bins of equal mass): lower is better."
+        f"In brackets: 95 % intervals of {DRAWS:,} bootstrap draws over lesions, all images of a lesion together. "
+        "*Always nv* answers nevus to every image. Balanced accuracy is the mean recall of the diagnoses. Log loss, "
+        "Brier score (squared error summed over the diagnoses, 0 to 2) and calibration error "
+        f"({CALIBRATION_BINS} bins of equal mass): lower is better."
     )
     return "\n".join(lines)
 
@@ -78,12 +89,12 @@ def _headlines(report: Mapping, evaluated: Sequence[str]) -> str:
 def _chosen(training: Mapping) -> str:
     if training["best_step"] is None:
         return f"The model is the last checkpoint, after step {training['steps']:,}."
-    metric = escape(str(training["best_metric"]).removeprefix("eval_"))
+    metric = str(training["best_metric"]).removeprefix("eval_")
     return (
         f"The model is the checkpoint after step {training['best_step']:,} of {training['steps']:,}, chosen by its "
-        f"validation `{metric}` ({number(training['best_value'])}). **Having been chosen on them, the validation figures are "
-        "optimistic**; the test images, where there are any, had no say."
-    ).replace(f"`{metric}`", metric)
+        f"validation {HEADLINE.get(metric, escape(metric))} ({number(training['best_value'])}). **The validation "
+        "figures are optimistic, for the checkpoint was chosen on them**; the test images had no say in it."
+    )
 
 
 def _by_diagnosis(results: Mapping, labels: Sequence[str], split: str) -> str:
@@ -94,17 +105,24 @@ def _by_diagnosis(results: Mapping, labels: Sequence[str], split: str) -> str:
         figures = [number(entry["value"], entry["interval"]) for entry in entries.values()]
         rows.append([_full_name(label), f"{images:,}", *figures])
     table = _table(["diagnosis", "images", "precision", "recall", "F1", "AUROC"], rows)
-    return "\n".join([f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)", "", *table])
+    return "\n".join(
+        [f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)", "", *table]
+    )
 
 
 def _training(run: Mapping) -> str:
     model, training = run["model"], run["training"]
     frozen = model["parameters"] - model["trainable_parameters"]
     rows = [
-        ["model", f"{escape(model['name'])}" + (f", revision {escape(model['revision'])}" if model["revision"] else "")],
+        [
+            "model",
+            f"{escape(model['name'])}" + (f", revision {escape(model['revision'])}" if model["revision"] else ""),
+        ],
         ["architecture", escape(model["architecture"])],
         ["parameters", f"{model['parameters']:,}" + (f" ({frozen:,} of them frozen)" if frozen else "")],
         ["input", f"{model['image_size']} x {model['image_size']} pixels"],
+        ["training images", f"{training['images']:,}"],
+        ["highest learning rate", f"{training['learning_rate']:g}"],
         ["epochs, steps", f"{training['epochs']:g}, {training['steps']:,}"],
         ["precision", escape(training["precision"]) + (", channels last" if training["channels_last"] else "")],
         ["processes", str(training["processes"])],
@@ -151,7 +169,10 @@ def _provenance(run: Mapping) -> str:
     command = shlex.join(["ham-hf", "train", *map(str, run["argv"])])
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     rows = [["recipe", escape(run["recipe"] or "none")], ["seed", str(run["seed"])]]
-    rows += [["split, SHA-256", escape(run["data"]["split_sha256"])], ["images, SHA-256", escape(run["data"]["images_sha256"])]]
+    rows += [
+        ["split, SHA-256", escape(run["data"]["split_sha256"])],
+        ["images, SHA-256", escape(run["data"]["images_sha256"])],
+    ]
     rows += [[escape(key), escape(value)] for key, value in run["hardware"].items()]
     rows += [[escape(key), escape(value)] for key, value in run["versions"].items()]
     return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *_table(["", ""], rows)])
@@ -173,5 +194,6 @@ def _embed(pictures: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    alignment = ["---"] + ["---:" if len(header) > 2 else "---"] * (len(header) - 1)
+    numeric = len(header) > 2 or header[1] == "found"
+    alignment = ["---"] + ["---:" if numeric else "---"] * (len(header) - 1)
     return [f"| {' | '.join(cells)} |" for cells in [header, alignment, *rows]]

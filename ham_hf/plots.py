@@ -1,17 +1,18 @@
-"""The pictures of a report. Figures are drawn without pyplot: no window, no state left behind, the same file each time."""
+"""The pictures of a report, drawn without pyplot: no window, no state left behind, the same file each time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from ham_hf.markdown import SYNTHETIC, number
 from ham_hf.predictions import Predictions
-from ham_hf.scoring import calibration_bins
+from ham_hf.scoring import CALIBRATION_BINS, calibration_bins
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; black in place of their yellow, too pale for a line
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#000000", "#D55E00", "#0072B2", "#CC79A7")
@@ -20,6 +21,8 @@ LINES = ("-", "--", "-.", ":")
 STYLE = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.1,
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,7 +36,7 @@ SPLIT_PICTURES = ("precision_recall", "confusion_matrix", "roc", "reliability")
 def write_plots(
     folder: Path, report: Mapping, history: Sequence[Mapping], predictions: Mapping[str, Predictions | None]
 ) -> list[str]:
-    """Draw into `folder` what the run has data for; returns the file names. Pictures of an earlier report are removed."""
+    """Draw into `folder` what the run has data for, remove what it no longer has; returns the file names."""
     folder.mkdir(exist_ok=True)
     run, figures = report["run"], {}
     with style.context(["default", STYLE]):
@@ -65,7 +68,7 @@ def _points(history: Sequence[Mapping], key: str) -> tuple[list, list]:
     return [step for step, _ in entries], [value for _, value in entries]
 
 
-def _by_step(training: Mapping, title: str, label: str) -> tuple[Figure, object]:
+def _by_step(training: Mapping, title: str, label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, 4.2))
     axes = figure.add_subplot()
     axes.set(title=title, xlabel="optimiser step", ylabel=label)
@@ -99,7 +102,7 @@ def _learning_rate(history: Sequence[Mapping], training: Mapping) -> Figure | No
     figure, axes = _by_step(training, "Learning rate", "learning rate")
     axes.plot(steps, rates, color=BLUE, linewidth=1.8, marker="." if len(steps) < 30 else None)
     axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    axes.yaxis.set_major_formatter("{x:.3g}")
     return figure
 
 
@@ -108,25 +111,27 @@ def _title(what: str, split: str, results: Mapping) -> str:
 
 
 def _precision_recall(results: Mapping, names: Sequence[str], split: str) -> Figure:
-    figure = Figure(figsize=(1.2 + 1.05 * max(len(names), 4), 4.4))
+    figure = Figure(figsize=(1.2 + 1.05 * max(len(names), 6), 4.4))
     axes = figure.add_subplot()
     place = np.arange(len(names))
     for metric, shift, colour, hatch in (("precision", -0.2, BLUE, ""), ("recall", 0.2, "#E69F00", "//")):
         entries = [results["metrics"][f"{metric}_{name}"] for name in names]
         values = np.array([np.nan if entry["value"] is None else entry["value"] for entry in entries])
         bounds = np.array([entry["interval"] or (np.nan, np.nan) for entry in entries])
-        reach = np.abs(bounds.T - values)
         axes.bar(place + shift, values, 0.38, color=colour, hatch=hatch, edgecolor="white", label=metric)
-        axes.errorbar(place + shift, values, reach, fmt="none", ecolor="#333333", elinewidth=1.1, capsize=3)
+        middle, reach = bounds.mean(axis=1), (bounds[:, 1] - bounds[:, 0]) / 2
+        axes.errorbar(place + shift, middle, reach, fmt="none", ecolor="#333333", elinewidth=1.1, capsize=3)
         for x, value, top in zip(place + shift, values, bounds[:, 1], strict=True):
             height = 0 if np.isnan(value) else max(value, np.nan_to_num(top, nan=0))
-            axes.annotate(number(value, digits=2), (x, height), (0, 3), textcoords="offset points", ha="center", fontsize=9)
+            axes.annotate(
+                number(value, digits=2), (x, height), (0, 3), textcoords="offset points", ha="center", fontsize=9
+            )
     supports = [int(results["metrics"][f"support_{name}"]["value"]) for name in names]
     axes.set_xticks(place, [f"{name}\n{count:,}" for name, count in zip(names, supports, strict=True)])
     axes.set(title=_title("Precision and recall", split, results), xlabel="diagnosis, and its images", ylim=(0, 1.08))
     axes.set_yticks(np.linspace(0, 1, 6))
-    axes.set_ylabel("with 95 % interval")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.62, 1), ncols=2, borderaxespad=0.2)
+    axes.set_ylabel("value and 95 % interval")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     return figure
 
 
@@ -134,13 +139,13 @@ def _confusion_matrix(results: Mapping, names: Sequence[str], split: str) -> Fig
     counts = np.array(results["confusion_matrix"])
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
-    side = 2.6 + 0.72 * len(names)
-    figure = Figure(figsize=(side + 0.6, side - 0.4))
+    side = 2.6 + 0.72 * max(len(names), 4)
+    figure = Figure(figsize=(side + 0.6, side - 0.9))
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         share, count = shares[row, column], counts[row, column]
-        text = f"{count:,}\n{share:.0%}" if count else "0"
+        text = f"{count:,}\n{'<1%' if share < 0.005 else f'{share:.0%}'}" if count else "0"
         colour = "white" if share > 0.55 else "black" if count else GREY
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9.5)
     axes.set_xticks(range(len(names)), names)
@@ -183,13 +188,13 @@ def _reliability(results: Mapping, predicted: Predictions, split: str) -> Figure
     figure = Figure(figsize=(5.4, 6.2))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
-    upper.plot(confidence, accuracy, color=BLUE, marker="o", linewidth=1.6, label="15 bins with as many images each")
     entry = results["metrics"]["ece"]
+    label = f"{CALIBRATION_BINS} bins of equal mass\nECE {number(entry['value'], entry['interval'])}"
+    upper.plot(confidence, accuracy, color=BLUE, marker="o", linewidth=1.6, label=label)
     upper.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy")
     upper.set_title(_title("Reliability", split, results))
-    upper.text(0.03, 0.78, f"ECE {number(entry['value'], entry['interval'])}", transform=upper.transAxes)
     upper.grid(alpha=0.3)
-    upper.legend(loc="upper left")
+    upper.legend(loc="lower right")
     lower.hist(predicted.probabilities.max(axis=1), bins=np.linspace(0, 1, 21), color=BLUE, edgecolor="white")
     lower.set(xlabel="confidence: probability of the predicted diagnosis", ylabel="images")
     return figure

@@ -7,14 +7,16 @@ import csv
 import itertools
 import json
 import os
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ham_hf.errors import InputError
 from ham_hf.labels import DIAGNOSES, LABELS
@@ -23,8 +25,8 @@ if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name shou
     from transformers import BaseImageProcessor, PreTrainedModel
 
 BATCH_SIZE = 32
-# No EPS or PDF: Pillow hands those to other programs
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000")
+# No EPS: Pillow hands it to Ghostscript. A phone's MPO opens as the JPEG that it begins with
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 # A 1 x 5000 strip would become 256 x 1,280,000 pixels when its shorter side is resized
 MAX_ASPECT_RATIO = 20
@@ -85,6 +87,7 @@ def read_photo(path: Path, preview: bool = False) -> Image.Image:
     """
     if not path.is_file() or path.stat().st_size == 0:
         raise InputError(f"{path}: " + ("the file is empty" if path.is_file() else "no file"))
+    Image.init()  # Image.open(formats=…) does not load a format's plug-in itself
     try:
         with Image.open(path, formats=FORMATS) as image:
             if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
@@ -96,7 +99,8 @@ def read_photo(path: Path, preview: bool = False) -> Image.Image:
         raise InputError(f"{path}: too many pixels ({error}): crop it around the lesion") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{path}: no image in a format read here ({', '.join(FORMATS)})") from error
-    except Exception as error:  # Pillow's decoders raise all sorts of things on broken files
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error) as error:
+        # SyntaxError is Pillow's word for a broken PNG; the rest come out of its decoders too
         raise InputError(f"{path}: {error}") from error
 
 
@@ -234,7 +238,7 @@ def probabilities(
     total: int | None = None,
     description: str | None = None,
 ) -> np.ndarray:
-    """The probabilities (N, 7) of N images, in the order of LABELS and in float64; a model in evaluation mode is expected.
+    """The probabilities (N, 7) of N images, in the order of LABELS and in float64, from a model in evaluation mode.
 
     `total` and `description` are for the progress bar.
     """

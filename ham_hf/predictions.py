@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
 
 KEYS = ("image_id", "lesion_id", "label")
 
@@ -31,14 +32,12 @@ def write_predictions(
     lesion_ids: Sequence[str],
     label_codes: Sequence[str],
     probabilities: np.ndarray,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = LABELS,
 ) -> None:
     """Write one row an image; `probabilities` (N, C) keep every digit, so that reading them gives the same numbers.
 
-    `names` are the C diagnoses, the seven when left out. The file appears whole or not at all.
+    `names` are the C diagnoses. The file appears whole or not at all.
     """
-    if names is None:
-        from ham_hf.labels import LABELS as names
     lines = [",".join([*KEYS, *names])]
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.shape != (len(image_ids), len(names)):
@@ -48,8 +47,8 @@ def write_predictions(
     replace_file(path, "\n".join(lines) + "\n")
 
 
-def read_predictions(path: str | Path) -> Predictions:
-    """Read and check what `write_predictions` wrote.
+def read_predictions(path: str | Path, names: Sequence[str] | None = None) -> Predictions:
+    """Read and check what `write_predictions` wrote; `names` are the diagnoses to expect, any when left out.
 
     Raises:
         InputError: the file is missing, empty or malformed; the message names the row (the header is row 1) and value.
@@ -62,7 +61,7 @@ def read_predictions(path: str | Path) -> Predictions:
         raise InputError(f"{path} does not exist: expected predictions as `ham-hf train` writes them") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not readable as CSV: {error}") from error
-    names = _names_of(rows[0] if rows else [], path)
+    names = _names_of(rows[0] if rows else [], names, path)
     if len(rows) < 2:
         raise InputError(f"{path} has a header and no row: expected one row an image")
     index = {name: number for number, name in enumerate(names)}
@@ -93,11 +92,13 @@ def read_predictions(path: str | Path) -> Predictions:
     )
 
 
-def _names_of(header: list[str], path: Path) -> tuple[str, ...]:
+def _names_of(header: list[str], expected: Sequence[str] | None, path: Path) -> tuple[str, ...]:
     names = tuple(header[len(KEYS) :])
-    if tuple(header[: len(KEYS)]) != KEYS or len(names) < 2 or len(set(names)) < len(names):
+    wrong = names != tuple(expected) if expected is not None else len(names) < 2 or len(set(names)) < len(names)
+    if tuple(header[: len(KEYS)]) != KEYS or wrong:
+        diagnoses = "one column a diagnosis" if expected is None else ",".join(expected)
         found = ",".join(header) if header else "nothing"
-        raise InputError(f"{path}: columns are {found}: expected {','.join(KEYS)}, then one column a diagnosis")
+        raise InputError(f"{path}: columns are {found}: expected {','.join(KEYS)}, then {diagnoses}")
     return names
 
 

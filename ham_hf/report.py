@@ -6,41 +6,60 @@ same folder gives the same report.json, byte for byte.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ham_hf.errors import InputError
 from ham_hf.intervals import bootstrap_intervals
 from ham_hf.labels import DISCLAIMER
-from ham_hf.markdown import headline, number, render_report
+from ham_hf.markdown import headline_line, render_report
 from ham_hf.plots import write_plots
 from ham_hf.predictions import Predictions, read_predictions, replace_file
-from ham_hf.scoring import HEADLINE, compute_scores, constant_scores
+from ham_hf.scoring import compute_scores, constant_scores
+
+__all__ = ["Run", "build_report", "headline_line", "read_run", "write_report"]
 
 SPLITS = ("validation", "test")
 SCHEMA = 1
 
 # What the report reads of run.json; anything beside these is kept as it is
+_SPLIT_FACTS = {"images": int, "lesions": int, "absent_images": int, "classes": dict}
 _FACTS = {
-    "recipe": None,
-    "argv": None,
-    "seed": None,
-    "versions": None,
-    "hardware": None,
-    "data": ("source", "kind", "synthetic", "split", "split_seed", "split_sha256", "images_sha256", "splits", "audit"),
-    "model": ("name", "revision", "architecture", "parameters", "trainable_parameters", "labels", "image_size"),
-    "training": (
-        "best_metric",
-        "best_value",
-        "best_step",
-        "epochs",
-        "steps",
-        "processes",
-        "precision",
-        "channels_last",
-        "seconds",
-    ),
+    "recipe": str | None,
+    "argv": list,
+    "seed": int,
+    "versions": dict,
+    "hardware": dict,
+    "data.source": str,
+    "data.synthetic": bool,
+    "data.split": str,
+    "data.split_seed": int | None,
+    "data.split_sha256": str,
+    "data.images_sha256": str,
+    **{f"data.splits.{split}.{key}": kind for split in ("train", *SPLITS) for key, kind in _SPLIT_FACTS.items()},
+    "data.audit.near_duplicates.method": str,
+    "data.audit.near_duplicates.pairs_across_splits": int,
+    "data.audit.near_duplicates.pairs": list,
+    "data.audit.near_duplicates.grouped": bool,
+    "model.name": str,
+    "model.revision": str | None,
+    "model.architecture": str,
+    "model.parameters": int,
+    "model.trainable_parameters": int,
+    "model.labels": list,
+    "model.image_size": int,
+    "training.images": int,
+    "training.learning_rate": float | int,
+    "training.best_metric": str | None,
+    "training.best_value": float | int | None,
+    "training.best_step": int | None,
+    "training.epochs": float | int,
+    "training.steps": int,
+    "training.processes": int,
+    "training.precision": str,
+    "training.channels_last": bool,
+    "training.seconds": float | int,
 }
 
 
@@ -86,7 +105,9 @@ def write_report(run_dir: str | Path) -> dict:
     try:
         pictures = write_plots(run.folder / "plots", report, run.history, run.predictions)
         replace_file(run.folder / "report.md", render_report(report, pictures))
-        replace_file(run.folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        replace_file(
+            run.folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
     except OSError as error:
         raise InputError(f"{run.folder} cannot be written: {error}; copy the run to where you may write") from error
     return report
@@ -96,21 +117,6 @@ def build_report(run: Run) -> dict:
     """The content of report.json: strict JSON, in which null stands for what is undefined."""
     results = {split: _results(run.predictions[split]) for split in SPLITS}
     return _strict({"schema": SCHEMA, "run": run.facts, "results": results, "disclaimer": DISCLAIMER})
-
-
-def headline_line(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]] | None = None) -> str:
-    """One line for a log, from what `compute_scores` gives: "balanced accuracy .741 [.703, .779] · accuracy .853 · …"."""
-    values = {name: (metrics[name], (intervals or {}).get(name)) for name in ("balanced_accuracy", "accuracy")}
-    parts = [f"{HEADLINE[name]} {number(value, interval)}" for name, (value, interval) in values.items()]
-    if "support_nv" in metrics:
-        images = sum(value for name, value in metrics.items() if name.startswith("support_"))
-        parts.append(f"always nv {number(metrics['support_nv'] / images)}")
-    return " · ".join(parts)
-
-
-def summary_lines(report: Mapping) -> list[str]:
-    """The headline of each split of a report, one line a split, for the end of a command's output."""
-    return [f"{split}: {headline(report, split)}" for split in SPLITS]
 
 
 def _results(predictions: Predictions | None) -> dict | None:
@@ -156,12 +162,14 @@ def _read_json(path: Path) -> dict:
 
 
 def _check_facts(facts: dict, path: Path) -> None:
-    for key, parts in _FACTS.items():
-        if key not in facts:
-            raise InputError(f"{path} has no {key!r}: expected the file that `ham-hf train` writes")
-        for part in parts or ():
-            if not isinstance(facts[key], dict) or part not in facts[key]:
-                raise InputError(f"{path} has no {key}.{part}: expected the file that `ham-hf train` writes")
+    for name, kind in _FACTS.items():
+        value = facts
+        for key in name.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise InputError(f"{path} has no {name}: expected the file that `ham-hf train` writes")
+            value = value[key]
+        if not isinstance(value, kind):
+            raise InputError(f"{path}: {name} is {value!r}: expected the file that `ham-hf train` writes")
 
 
 def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:
@@ -169,16 +177,10 @@ def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:
     expected = facts["data"]["splits"][split]["images"]
     if not path.exists() and not expected:
         return None
-    predictions = read_predictions(path)
-    _check_names(predictions.names, facts["model"]["labels"], path)
+    predictions = read_predictions(path, facts["model"]["labels"])
     if len(predictions.labels) != expected:
         raise InputError(
-            f"{path} has {len(predictions.labels)} images, run.json counts {expected} in {split}: the two are not of one "
-            "run; train again, or put back the file that belongs here"
+            f"{path} has {len(predictions.labels)} images, run.json counts {expected} in {split}: the two are not of "
+            "one run; train again, or put back the file that belongs here"
         )
     return predictions
-
-
-def _check_names(found: Sequence[str], expected: Sequence[str], path: Path) -> None:
-    if list(found) != list(expected):
-        raise InputError(f"{path}: diagnoses are {','.join(found)}: expected {','.join(expected)}, as in run.json")

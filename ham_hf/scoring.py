@@ -1,7 +1,7 @@
 """How good are these probabilities? The definition of every figure that this project reports, from scikit-learn.
 
-Rules for what is undefined, here and in `ham_hf.intervals`: every figure of a diagnosis without an image is NaN, and so
-is the precision of one that was never predicted; macro figures and balanced accuracy are means over the diagnoses
+Rules for what is undefined, here and in `ham_hf.intervals`: every figure of a diagnosis without an image is NaN, and
+so is the precision of one that was never predicted; macro figures and balanced accuracy are means over the diagnoses
 present. The prediction is the diagnosis with the highest probability, the first of them in a tie.
 """
 
@@ -39,8 +39,8 @@ CALIBRATION_BINS = 15
 def compute_scores(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str] = LABELS) -> dict:
     """Every metric, flat, from `probabilities` (N, C) and `labels` (N,), indices into the C `names`.
 
-    - `accuracy`, `balanced_accuracy` (mean recall), `macro_f1`, `macro_auroc`; `precision_`, `recall_`, `f1_`, `auroc_`
-      (one against the rest) and `support_` (images) with the diagnosis' code
+    - `accuracy`, `balanced_accuracy` (mean recall), `macro_f1`, `macro_auroc`; `precision_`, `recall_`, `f1_`,
+      `auroc_` (one against the rest) and `support_` (images) with the diagnosis' code
     - `melanoma_sensitivity_at_{90,95}_specificity`: the highest that a threshold with at least that specificity
       reaches on these images; left out when "mel" is none of `names`
     - `log_loss`: natural logarithm, rows scaled to sum to 1, probabilities clipped as scikit-learn does
@@ -101,15 +101,15 @@ def checked(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str])
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if probabilities.shape != (len(labels), len(names)) or len(labels) == 0:
         raise ValueError(
-            f"probabilities {probabilities.shape} and labels {labels.shape}: expected (N, {len(names)}) and (N,), N > 0"
+            f"probabilities {probabilities.shape}, labels {labels.shape}: expected (N, {len(names)}) and (N,), N > 0"
         )
     if labels.min() < 0 or labels.max() >= len(names):
         raise ValueError(f"labels run from {labels.min()} to {labels.max()}: expected 0 to {len(names) - 1}")
     finite = np.isfinite(probabilities).all(axis=1)
     if not finite.all():
         raise InputError(
-            f"{(~finite).sum()} of {len(finite)} images have probabilities that are not finite: if this is training, it "
-            "diverged; try a lower learning_rate, or warmup_steps"
+            f"{(~finite).sum()} of {len(finite)} images have probabilities that are not finite: if this is training, "
+            "it diverged; try a lower learning_rate, or warmup_steps"
         )
     if (probabilities < 0).any() or (abs(probabilities.sum(axis=1) - 1) > 1e-3).any():
         raise InputError("probabilities are below 0 or do not sum to 1: expected the model's softmax, not its logits")

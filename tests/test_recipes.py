@@ -256,11 +256,12 @@ def test_a_recipe_trains_two_steps_on_its_own_architecture(path, tiny_checkpoint
     # after the second step; the folder itself has the better one of the two, and a warm-up's first rate may be 0
     end = AutoModelForImageClassification.from_pretrained(tmp_path / "checkpoint-2", dtype="float32")
     assert [end.config.id2label[i] for i in range(len(LABELS))] == list(LABELS)
-    _check_what_changed(start, end, recipe.model.freeze == "backbone", _rate(tmp_path))
+    run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["training"]
+    _check_what_changed(start, end, recipe.model.freeze == "backbone", run["learning_rate"])
 
-
-def _rate(run: Path) -> float:
-    return json.loads((run / "run.json").read_text(encoding="utf-8"))["training"]["learning_rate"]
+    best = AutoModelForImageClassification.from_pretrained(tmp_path / f"checkpoint-{run['best_step']}")
+    published = AutoModelForImageClassification.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(weight, published[key]) for key, weight in best.state_dict().items())
 
 
 def _check_what_changed(start: PreTrainedModel, end: PreTrainedModel, frozen: bool, rate: float) -> None:

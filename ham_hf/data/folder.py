@@ -1,0 +1,150 @@
+"""A folder with a table and images, in the layouts that people really have."""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from datasets import Dataset, Features, Image
+
+from ham_hf.data.isic import from_isic
+from ham_hf.data.table import build_dataset, clean_table
+from ham_hf.errors import InputError
+
+_OFFICIAL = ("ham10000_metadata", "ham10000_metadata.csv", "ham10000_metadata.tab", "ham10000_metadata.tsv")
+_LOOKED_FOR = (
+    "HAM10000_metadata.csv (or HAM10000_metadata, HAM10000_metadata.tab), "
+    "or the metadata.csv of an ISIC Archive export (with a column isic_id)"
+)
+_SUFFIXES = (".jpg", ".jpeg")
+_DEPTH = 3  # images lie in the folder itself or up to two folders below
+
+
+class ZipMember(NamedTuple):
+    archive: Path
+    name: str
+
+
+def read_folder(folder: Path) -> tuple[str, pd.DataFrame, Dataset]:
+    """Read the table of `folder` and find the images.
+
+    Returns:
+        "folder" or "isic"; the clean table, sorted by image_id; the canonical Dataset in the same order. Images on
+        disk stay paths, those in a zip are read into the datasets cache as they are, and absent ones are None.
+
+    Raises:
+        InputError: no table, several, or one that does not fit; no image at all; two different files for an image.
+    """
+    path = _find_table(folder)
+    raw = _read_table(path)
+    kind = "isic" if "isic_id" in raw.columns else "folder"
+    table = clean_table(from_isic(raw, path.name) if kind == "isic" else raw, f"{path.name}, line")
+    table = table.sort_values("image_id", kind="stable", ignore_index=True)
+    found = _find_images(folder, set(table["image_id"]))
+    if not found:
+        raise InputError(
+            f"{folder} has a table of {len(table)} images and none of them: expected <image_id>.jpg in the folder, "
+            "up to two folders below it, or in .zip files beside the table"
+        )
+    return kind, table, build_dataset(table, _image_column([found.get(image_id) for image_id in table["image_id"]]))
+
+
+def _find_table(folder: Path) -> Path:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    tables = [path for path in files if path.name.lower() in _OFFICIAL]
+    if not tables:
+        tables = [path for path in files if path.suffix.lower() == ".csv" and "isic_id" in _header(path)]
+    if not tables:
+        tables = [path for path in files if path.name.lower() == "metadata.csv"]
+    if not tables:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+        raise InputError(f"no table of images in {folder}: looked for {_LOOKED_FOR}; found {there}")
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables)
+        raise InputError(f"several tables of images in {folder}: {names}; expected one, move the others elsewhere")
+    return tables[0]
+
+
+def _header(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.readline()
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    separator = "\t" if "\t" in _header(path) else ","
+    try:
+        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path} is empty: expected {_LOOKED_FOR}") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no readable table: {error}; expected text with commas or tabs") from error
+    raw.columns = raw.columns.str.strip()
+    raw.index = range(2, len(raw) + 2)  # the header is line 1
+    return raw
+
+
+def _find_images(folder: Path, wanted: set[str]) -> dict[str, Path | ZipMember]:
+    found: dict[str, Path | ZipMember] = {}
+    for depth in range(1, _DEPTH + 1):
+        for path in sorted(folder.glob("/".join("*" * depth))):
+            if path.suffix.lower() in _SUFFIXES and path.stem in wanted:
+                # Kaggle's copy has every image twice, in HAM10000_images_part_1/ and ham10000_images_part_1/
+                first = found.setdefault(path.stem, path)
+                if first is not path and first.stat().st_size != path.stat().st_size:
+                    raise InputError(f"two different files for image {path.stem}: {first} and {path}; remove one")
+    for archive in sorted(path for path in folder.iterdir() if path.suffix.lower() == ".zip"):
+        try:
+            with zipfile.ZipFile(archive) as file:
+                names = file.namelist()
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{archive} is no readable zip ({error}): download it again") from error
+        for name in sorted(names):
+            stem, _, suffix = name.rpartition("/")[2].rpartition(".")
+            if f".{suffix.lower()}" in _SUFFIXES and stem in wanted:
+                found.setdefault(stem, ZipMember(archive, name))
+    return found
+
+
+def _image_column(files: list[Path | ZipMember | None]) -> Dataset:
+    features = Features({"image": Image()})
+    if any(isinstance(file, ZipMember) for file in files):
+        # Onto disk and mapped from there: the two official zips hold 2.8 GB. Same files, same fingerprint, no second copy
+        return Dataset.from_generator(
+            _cells, features=features, gen_kwargs={"files": files}, fingerprint=_fingerprint(files)
+        )
+    cells = [None if file is None else {"bytes": None, "path": str(file)} for file in files]
+    return Dataset.from_dict({"image": cells}, features=features)
+
+
+def _fingerprint(files: list[Path | ZipMember | None]) -> str:
+    archives = {file.archive for file in files if isinstance(file, ZipMember)}
+    stamps = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in archives)
+    return hashlib.sha256(repr((stamps, list(map(str, files)))).encode()).hexdigest()[:32]
+
+
+def _cells(files: list[Path | ZipMember | None]) -> Iterator[dict]:
+    archives = {file.archive: zipfile.ZipFile(file.archive) for file in files if isinstance(file, ZipMember)}
+    try:
+        for file in files:
+            match file:
+                case None:
+                    yield {"image": None}
+                case ZipMember(archive, name):
+                    yield {"image": {"bytes": _read_member(archives[archive], name), "path": f"{archive}/{name}"}}
+                case path:
+                    yield {"image": {"bytes": None, "path": str(path)}}
+    finally:
+        for archive in archives.values():
+            archive.close()
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, zlib.error):
+        return b""  # no image: the check of all images names it with the other broken ones
+
+

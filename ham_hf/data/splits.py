@@ -1,0 +1,103 @@
+"""Which image trains, which chooses the checkpoint, which is tested: always whole lesions."""
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ham_hf.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+HELD_OUT = (0.2, 0.2)  # shares of the lesions in validation and test of the 'grouped' split
+
+_FIRST_IMAGE = 24306  # ISIC_0024306, the first of HAM10000's 10,015 consecutive ids
+_LETTERS = {"t": "train", "v": "validation", "e": "test"}
+
+
+def assign_splits(
+    table: pd.DataFrame, split: str, seed: int = 0, groups: dict[str, str] | None = None
+) -> dict[str, str]:
+    """The split of every image.
+
+    Args:
+        table: columns image_id, lesion_id, dx.
+        split: 'study', 'grouped', or the path of a CSV with columns image_id and split.
+        seed: of 'grouped' only.
+        groups: of 'grouped' only, lesion_id → name of the group that must stay together; each lesion alone if None.
+
+    Returns:
+        image_id → "train", "validation" or "test".
+
+    Raises:
+        InputError: the split does not cover the table, or the CSV does not fit.
+    """
+    match split:
+        case "study":
+            return study_split(table["image_id"])
+        case "grouped":
+            return grouped_split(table, seed, groups or {})
+        case path:
+            return csv_split(table["image_id"], Path(path))
+
+
+def study_split(image_ids: pd.Series) -> dict[str, str]:
+    """The published study's own split, by image id, so that the order of the table and missing rows do not matter."""
+    text = resources.files("ham_hf.data").joinpath("study_split.txt").read_text(encoding="ascii")
+    letters = "".join(line for line in text.splitlines() if not line.startswith("#"))
+    split = {f"ISIC_{_FIRST_IMAGE + i:07d}": _LETTERS[letter] for i, letter in enumerate(letters)}
+    unknown = [image_id for image_id in image_ids if image_id not in split]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} images are not HAM10000's ({_some(unknown)}): 'study' is the split of HAM10000's own images "
+            "ISIC_0024306 to ISIC_0034320; use --split grouped, or a CSV"
+        )
+    return {image_id: split[image_id] for image_id in image_ids}
+
+
+def grouped_split(table: pd.DataFrame, seed: int, groups: dict[str, str]) -> dict[str, str]:
+    """60/20/20 of the lesions of each diagnosis; three lesions of a diagnosis are enough to have it in every split.
+
+    Depends on the ids and the seed only, not on the order of the rows.
+    """
+    lesions = table.drop_duplicates("lesion_id").sort_values("lesion_id")
+    group = lesions["lesion_id"].map(lambda lesion: groups.get(lesion, lesion))
+    # A group of several lesions counts to the diagnosis of its first one
+    diagnosis = dict(zip(group[::-1], lesions["dx"][::-1], strict=True))
+    rng = np.random.default_rng(seed)
+    split_of_group = {}
+    for dx in sorted(set(diagnosis.values())):
+        members = rng.permutation(sorted(name for name in diagnosis if diagnosis[name] == dx))
+        validation, test = (max(round(share * len(members)), 1) if len(members) > 2 else 0 for share in HELD_OUT)
+        names = ["validation"] * validation + ["test"] * test + ["train"] * (len(members) - validation - test)
+        split_of_group.update(zip(members.tolist(), names, strict=True))
+    split_of_lesion = {lesion: split_of_group[name] for lesion, name in zip(lesions["lesion_id"], group, strict=True)}
+    return dict(zip(table["image_id"], table["lesion_id"].map(split_of_lesion), strict=True))
+
+
+def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
+    """The split that a CSV with columns image_id and split gives; rows of images that the table lacks do no harm."""
+    if not path.is_file():
+        raise InputError(f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split")
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no readable CSV: {error}; expected columns image_id and split") from error
+    if not {"image_id", "split"} <= set(rows.columns):
+        raise InputError(f"{path} has columns {', '.join(rows.columns)}; expected image_id and split")
+    wrong = rows[~rows["split"].isin(SPLITS)]
+    if len(wrong):
+        value = wrong["split"].iloc[0]
+        raise InputError(f"{path}, line {wrong.index[0] + 2}: split is {value!r}, expected one of {', '.join(SPLITS)}")
+    twice = rows.loc[rows["image_id"].duplicated(), "image_id"].tolist()
+    if twice:
+        raise InputError(f"{path} has {len(twice)} image ids more than once ({_some(twice)}): expected one row each")
+    split = dict(zip(rows["image_id"], rows["split"], strict=True))
+    missing = [image_id for image_id in image_ids if image_id not in split]
+    if missing:
+        raise InputError(f"{path} lacks {len(missing)} images of the table ({_some(missing)}): add a row for each")
+    return {image_id: split[image_id] for image_id in image_ids}
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

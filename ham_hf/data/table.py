@@ -1,0 +1,95 @@
+"""The table of images: seven columns, checked once, whatever the source; and the Dataset made of it."""
+
+import pandas as pd
+from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
+
+from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
+
+COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+_MISSING = {"", "na", "n/a", "nan", "none", "null"}
+_OLDEST = 120  # years
+
+
+def canonical_features() -> Features:
+    """Columns of every split. The image stays encoded (bytes, or the path of a file) until it is accessed."""
+    return Features(
+        {
+            "image": Image(),
+            "image_id": Value("string"),
+            "lesion_id": Value("string"),
+            "label": ClassLabel(names=list(LABELS)),
+            "dx_type": Value("string"),  # how the diagnosis was made; leaks the label, never a model input
+            "age": Value("float32"),  # years, None where unknown
+            "sex": Value("string"),  # male, female or unknown
+            "localization": Value("string"),  # a site, or unknown
+        }
+    )
+
+
+def clean_table(raw: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The seven columns of `raw` with one spelling of missing values.
+
+    Args:
+        raw: HAM10000's columns, and any others; its index numbers the rows for error messages.
+        where: what the index counts, such as "HAM10000_metadata.csv, line".
+
+    Returns:
+        A table with a new index and the columns `COLUMNS`: `dx_type` and `age` (float) may be None or NaN, `sex` and
+        `localization` are "unknown" where missing.
+
+    Raises:
+        InputError: a column is missing, or a value does not fit, with its row.
+    """
+    require_columns(raw, COLUMNS, where.split(",")[0])
+    table = raw[list(COLUMNS)].astype(object).map(_text)
+    for column in ("image_id", "lesion_id"):
+        _reject(table, table[column].isna(), where, column, f"an {column} in every row")
+    _reject(table, ~table["dx"].isin(LABELS), where, "dx", f"one of {', '.join(LABELS)}")
+    age = pd.to_numeric(table["age"], errors="coerce")
+    _reject(table, table["age"].notna() & age.isna(), where, "age", "a number of years, or nothing")
+    _reject(table, (age < 0) | (age > _OLDEST), where, "age", f"0 to {_OLDEST} years, or nothing")
+    table["age"] = age.astype(float)
+    table["sex"] = table["sex"].fillna("unknown").str.lower()
+    _reject(table, ~table["sex"].isin(["male", "female", "unknown"]), where, "sex", "male, female or unknown")
+    table["localization"] = table["localization"].fillna("unknown")
+    return table.reset_index(drop=True)
+
+
+def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
+    missing = [column for column in columns if column not in raw.columns]
+    if missing:
+        found = ", ".join(map(repr, raw.columns)) or "none"
+        raise InputError(f"{name} lacks the columns {', '.join(missing)}: it has {found}; expected {', '.join(columns)}")
+    if not len(raw):
+        raise InputError(f"{name} has a header and no rows: expected a row an image")
+
+
+def build_dataset(table: pd.DataFrame, images: Dataset) -> Dataset:
+    """Put the column `image` of `images` beside the rows of `table`, in the same order, as `canonical_features()`."""
+    columns = {name: table[name].tolist() for name in ("image_id", "lesion_id", "dx_type", "sex", "localization")}
+    columns["label"] = [LABELS.index(dx) for dx in table["dx"]]
+    columns["age"] = [None if pd.isna(age) else age for age in table["age"]]
+    features = canonical_features()
+    names = [name for name in features if name != "image"]
+    rest = Dataset.from_dict(
+        {name: columns[name] for name in names}, features=Features({name: features[name] for name in names})
+    )
+    return concatenate_datasets([images, rest], axis=1)
+
+
+def _text(value: object) -> str | None:
+    if value is None or value != value:  # NaN
+        return None
+    text = str(value).strip()
+    return None if text.lower() in _MISSING else text
+
+
+def _reject(table: pd.DataFrame, wrong: pd.Series, where: str, column: str, expected: str) -> None:
+    if not wrong.any():
+        return
+    row = wrong.idxmax()
+    others = f" (and {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
+    value = table.loc[row, column]
+    found = "missing" if value is None or value != value else repr(value)
+    raise InputError(f"{where} {row}: {column} is {found}{others}, expected {expected}")

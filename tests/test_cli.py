@@ -1,0 +1,126 @@
+"""The command `ham-hf`: quick to help, one line for a mistake, the traceback of everything else."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ham_hf.cli import main, run_command
+from ham_hf.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "transformers", "datasets", "numpy", "pandas", "PIL", "matplotlib", "sklearn", "huggingface_hub")
+
+
+def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+def refuse(argv: list[str]) -> None:
+    raise InputError(f"{argv} is wrong: expected something else")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["predict", "--help"], ["report", "--help"]])
+def test_help_imports_nothing_heavy(command):
+    code = f"""
+import sys
+from ham_hf.cli import main
+try:
+    main({command})
+finally:
+    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: ham-hf")
+    assert done.stderr == "[]\n"
+
+
+def test_help_takes_less_than_half_a_second():
+    seconds = []
+    for _ in range(3):  # the best of three: other tests may be running
+        started = time.perf_counter()
+        done = run_python("-m", "ham_hf", "--help")
+        seconds.append(time.perf_counter() - started)
+    assert all(command in done.stdout for command in ("train", "predict", "report"))
+    assert min(seconds) < 0.5
+
+
+def test_help_of_train_lists_the_flags_of_a_recipe(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--help"])
+    assert exit_.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: ham-hf train")
+    for flag in ("--data_dir", "--model_name_or_path", "--output_dir", "--learning_rate"):
+        assert flag in out
+
+
+def test_a_mistake_of_the_users_is_one_message_and_exit_code_2(capsys):
+    assert run_command(refuse, ["x"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == "error: ['x'] is wrong: expected something else\n"
+    assert printed.out == ""
+
+
+def test_debug_shows_the_traceback_and_is_not_handed_on(capsys):
+    assert run_command(refuse, ["x", "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err and "in refuse" in err
+    assert err.endswith("error: ['x'] is wrong: expected something else\n")
+
+
+def test_the_trainers_own_debug_flag_is_handed_on():
+    given = ["recipe.yaml", "--debug", "underflow_overflow"]
+    seen = []
+    assert run_command(seen.extend, given) == 0
+    assert seen == given
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK"])
+def test_only_the_main_process_prints_the_message(variable, monkeypatch, capsys):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv(variable, "1")
+    assert run_command(refuse, []) == 2
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(variable, "0")
+    assert run_command(refuse, []) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_an_interruption_says_how_to_go_on(capsys):
+    def interrupted(_argv):
+        raise KeyboardInterrupt
+
+    assert run_command(interrupted, []) == 130
+    err = capsys.readouterr().err
+    assert "--resume" in err and err.count("\n") == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    def broken(_argv):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_command(broken, [])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "arguments are required: COMMAND"),
+        (["predcit"], "invalid choice: 'predcit'"),
+        (["predict", "runs/x"], "arguments are required: PHOTO"),
+        (["report", "a", "b"], "unrecognized arguments: b"),
+    ],
+)
+def test_a_mistyped_command_is_one_message(argv, message, capsys):
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert message in err and "--help" in err

@@ -1,0 +1,361 @@
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ham_hf.errors import InputError
+from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
+from ham_hf.predictions import read_predictions, write_predictions
+from ham_hf.report import headline_line, read_run, write_report
+from ham_hf.scoring import HEADLINE
+
+PREVALENCE = np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10015
+
+
+def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> Path:
+    """A run folder as training leaves it, without the model; `images` of validation and test."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    splits = {"train": {"images": 500, "lesions": 400, "absent_images": 0, "classes": dict.fromkeys(names, 50)}}
+    for split, count in zip(("validation", "test"), images, strict=True):
+        labels = rng.choice(len(names), count, p=PREVALENCE if len(names) == 7 else None)
+        splits[split] = {
+            "images": count,
+            "lesions": count * 3 // 4,
+            "absent_images": 0 if count else 2001,
+            "classes": {name: int((labels == index).sum()) for index, name in enumerate(names)},
+        }
+        if not count:
+            continue
+        powers = np.exp(1.5 * rng.normal(size=(count, len(names))) + 2.5 * np.eye(len(names))[labels])
+        write_predictions(
+            folder / f"predictions_{split}.csv",
+            [f"ISIC_{split}{number:05d}" for number in range(count)],
+            [f"HAM_{split}{number * 3 // 4:05d}" for number in range(count)],
+            [names[label] for label in labels],
+            powers / powers.sum(axis=1, keepdims=True),
+            names,
+        )
+    history = []
+    for step in range(10, 101, 10):
+        history.append(
+            {"loss": 2 / step**0.3, "learning_rate": 1e-3 * (1 - step / 100), "step": step, "epoch": step / 50}
+        )
+    history += [{"eval_loss": 0.9, "step": 50, "epoch": 1}, {"eval_loss": 0.7, "step": 100, "epoch": 2}]
+    history.append({"train_runtime": 60.0, "train_loss": 0.8, "step": 100, "epoch": 2})
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    near = {"method": "perceptual hash", "pairs_across_splits": 1, "grouped": False}
+    near["pairs"] = [["ISIC_1", "train", "ISIC_2", "test", 2]]
+    facts = {
+        "recipe": "recipes/x.yaml",
+        "argv": ["recipes/x.yaml", "--data_dir", "my images"],
+        "seed": 42,
+        "versions": {"python": "3.11", "ham_hf": "0.1.0"},
+        "hardware": {"processor": "two cores"},
+        "data": {
+            "source": "my images",
+            "kind": "folder",
+            "synthetic": synthetic,
+            "split": "study",
+            "split_seed": None,
+            "split_sha256": "ab" * 32,
+            "images_sha256": "cd" * 32,
+            "splits": splits,
+            "audit": {"lesions_in_two_splits": 0, "identical_images": 0, "near_duplicates": near},
+        },
+        "model": {
+            "name": "pypi:efficientnet-lite0",
+            "revision": None,
+            "architecture": "TimmWrapperForImageClassification",
+            "parameters": 3_380_000,
+            "trainable_parameters": 3_380_000,
+            "labels": list(names),
+            "image_size": 224,
+        },
+        "training": {
+            "images": 500,
+            "learning_rate": 1e-3,
+            "best_metric": "balanced_accuracy",
+            "best_value": 0.741,
+            "best_step": 50,
+            "epochs": 2.0,
+            "steps": 100,
+            "processes": 1,
+            "precision": "bf16",
+            "channels_last": True,
+            "seconds": 83.2,
+        },
+    }
+    (folder / "run.json").write_text(json.dumps(facts))
+    return folder
+
+
+def change_facts(run: Path, **changes) -> None:
+    """Set entries of run.json, named with __ for the dot."""
+    facts = json.loads((run / "run.json").read_text())
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        entry = facts
+        for key in path:
+            entry = entry[key]
+        entry[last] = value
+    (run / "run.json").write_text(json.dumps(facts))
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("reported") / "run")
+    write_report(run)
+    return run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run", images=(40, 30))
+
+
+def strict_json(path: Path) -> dict:
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_report_json_holds_the_run_and_both_splits(reported):
+    report = strict_json(reported / "report.json")
+    assert report["schema"] == 1
+    assert report["run"] == json.loads((reported / "run.json").read_text())
+    assert report["disclaimer"] == DISCLAIMER
+    for split, images, lesions in (("validation", 150, 112), ("test", 130, 97)):
+        results = report["results"][split]
+        assert (results["images"], results["lesions"]) == (images, lesions)
+        assert set(HEADLINE) <= set(results["metrics"])
+        low, high = results["metrics"]["accuracy"]["interval"]
+        assert low < results["metrics"]["accuracy"]["value"] < high
+        assert np.sum(results["confusion_matrix"]) == images
+        nv = results["metrics"]["support_nv"]
+        assert nv["interval"] is None
+        assert results["always_nv"]["accuracy"] == pytest.approx(nv["value"] / images)
+        assert results["always_nv"]["log_loss"] is None
+
+
+def test_every_picture_is_drawn_and_shown(reported):
+    shown = re.findall(r"!\[[^]]+\]\((plots/[a-z_]+\.png)\)", (reported / "report.md").read_text(encoding="utf-8"))
+    there = {f"plots/{path.name}" for path in (reported / "plots").iterdir()}
+    assert set(shown) == there and len(shown) == 10
+    for name in shown:
+        with Image.open(reported / name) as image:
+            image.load()
+            assert min(image.size) > 300 and len(set(image.convert("L").tobytes())) > 20
+
+
+def test_the_page_says_what_a_reader_needs(reported):
+    page = (reported / "report.md").read_text(encoding="utf-8")
+    report = strict_json(reported / "report.json")
+    value = report["results"]["test"]["metrics"]["balanced_accuracy"]["value"]
+    rows = re.findall(r"^\| (.+?) \|", page, flags=re.MULTILINE)
+    assert rows[2] == "balanced accuracy"
+    assert (
+        f"{value:.3f}"[1:] in page.splitlines()[next(i for i, x in enumerate(page.splitlines()) if "| balanced" in x)]
+    )
+    assert all(f"{name} ({code})" in rows for code, name in DIAGNOSES.items())
+    for text in (
+        DISCLAIMER,
+        "checkpoint after step 50 of 100, chosen by its validation balanced accuracy (.741)",
+        "The validation figures are optimistic",
+        "3,380,000",
+        "1 min 23 s",
+        "| ISIC\\_1 | train | ISIC\\_2 | test | 2 |",
+        "ham-hf train recipes/x.yaml --data_dir 'my images'",
+        "ab" * 32,
+    ):
+        assert text in page, text
+    assert "synthetic" not in page.lower()
+    assert "nan" not in page.lower().split()
+
+
+def test_the_same_run_gives_the_same_files(reported, tmp_path):
+    copy = shutil.copytree(reported, tmp_path / "copy")
+    shutil.rmtree(copy / "plots")
+    write_report(copy)
+
+    def digests(run):
+        files = [path for path in run.rglob("*") if path.is_file()]
+        return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    assert digests(copy) == digests(reported)
+
+
+def test_the_headline_is_one_line(reported):
+    line = headline_line(strict_json(reported / "report.json")["results"]["test"])
+    figure = r"\.\d{3} \[\.\d{3}, \.\d{3}\]"
+    assert re.fullmatch(rf"balanced accuracy {figure} · accuracy {figure} · always nv \.\d{{3}}", line)
+
+
+def test_a_test_split_without_images_is_said_to_be_absent(tmp_path):
+    run = make_run(tmp_path / "run", images=(40, 0))
+    (run / "plots").mkdir()
+    (run / "plots" / "roc_test.png").touch()  # of an earlier report
+    assert write_report(run)["results"]["test"] is None
+    assert "test: 2,001 images absent, not evaluated" in (run / "report.md").read_text(encoding="utf-8")
+    assert not list((run / "plots").glob("*_test.png"))
+
+
+def test_a_synthetic_run_says_so_before_any_number(tmp_path):
+    run = make_run(tmp_path / "run", images=(40, 0), synthetic=True)
+    write_report(run)
+    page = (run / "report.md").read_text(encoding="utf-8")
+    assert page.index("MADE FROM SYNTHETIC IMAGES") < page.index("balanced accuracy")
+
+
+def test_two_diagnoses_make_a_report(tmp_path):
+    run = make_run(tmp_path / "run", images=(40, 30), names=("nv", "other"))
+    metrics = write_report(run)["results"]["test"]["metrics"]
+    assert "auroc_other" in metrics and not [name for name in metrics if "mel" in name]
+    assert (run / "plots" / "roc_test.png").is_file()
+
+
+def test_an_absent_diagnosis_is_null_and_a_dash(tmp_path):
+    run = make_run(tmp_path / "run", images=(40, 0))
+    table = (run / "predictions_validation.csv").read_text().replace(",df,0", ",nv,0")
+    (run / "predictions_validation.csv").write_text(table)
+    metrics = write_report(run)["results"]["validation"]["metrics"]
+    assert metrics["auroc_df"] == {"value": None, "interval": None}
+    assert "| Dermatofibroma (df) | 0 | – | – | – | – |" in (run / "report.md").read_text(encoding="utf-8")
+
+
+def test_names_of_the_user_cannot_break_the_page(run):
+    change_facts(run, data__source="a|b_c*<img src=x>`\n# no heading", argv=["--data_dir", "```\n# no heading"])
+    write_report(run)
+    page = (run / "report.md").read_text(encoding="utf-8")
+    assert r"a\|b\_c\*\<img src=x\>\`" in page
+    assert not re.search("^# no heading", page.split("````")[0], flags=re.MULTILINE)
+    assert page.count("````\n") == 2  # a fence longer than the one in the command
+
+
+def test_undefined_facts_are_null(run):
+    (run / "run.json").write_text((run / "run.json").read_text().replace("0.741", "NaN"))
+    write_report(run)
+    assert strict_json(run / "report.json")["run"]["training"]["best_value"] is None
+
+
+def test_a_run_without_a_choice_of_checkpoint_or_a_log_has_a_report(run):
+    change_facts(run, training__best_metric=None, training__best_value=None, training__best_step=None)
+    (run / "trainer_state.json").write_text('{"log_history": []}')
+    write_report(run)
+    assert "the last checkpoint, after step 100" in (run / "report.md").read_text(encoding="utf-8")
+    assert not (run / "plots" / "loss.png").exists()
+
+
+def test_two_thousand_images_take_less_than_ten_seconds_and_no_torch(tmp_path):
+    run = make_run(tmp_path / "run", images=(1992, 2001))
+    code = (
+        "import sys; from ham_hf.report import write_report; write_report(sys.argv[1]);"
+        "sys.exit(','.join({'torch', 'evaluate', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)) or 0)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.perf_counter() - start < 10
+
+
+def test_predictions_come_back_as_they_were(tmp_path):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(7), size=50)
+    probabilities[0] = np.eye(7)[5]
+    probabilities[1, :2] = [1e-30, probabilities[1, :2].sum()]
+    ids = [f'odd,"{number}"' for number in range(50)]
+    write_predictions(tmp_path / "p.csv", ids, ids, [LABELS[number % 7] for number in range(50)], probabilities)
+    back = read_predictions(tmp_path / "p.csv")
+    assert (back.image_ids, back.lesion_ids, back.names) == (ids, ids, LABELS)
+    assert (back.labels == np.arange(50) % 7).all()
+    assert (back.probabilities == probabilities).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
+
+
+def replace(old, new, count=1):
+    return lambda text: text.replace(old, new, count)
+
+
+def cell(row, column, value):
+    def edit(text):
+        lines = [line.split(",") for line in text.splitlines()]
+        lines[row - 1][column] = value
+        return "\n".join(map(",".join, lines))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: "", "columns are nothing: expected image_id,lesion_id,label"),
+        (lambda text: text.splitlines()[0], "a header and no row"),
+        (replace("lesion_id", "lesion"), "columns are image_id,lesion,label.*expected image_id,lesion_id,label"),
+        (replace(",vasc", ",vascular"), "columns are .*nv,vascular: expected .*,nv,vasc$"),
+        (replace(",nv,vasc", ",nv,nv"), "columns are"),
+        (cell(3, 4, "high"), "row 3: bcc is 'high': expected a probability from 0 to 1"),
+        (cell(4, 9, "nan"), "row 4: vasc is 'nan'"),
+        (cell(4, 9, "-0.1"), "row 4: vasc is '-0.1'"),
+        (cell(5, 3, "0.9999999"), r"row 5: probabilities sum to 1\.\d+: expected 1"),
+        (cell(6, 2, "melanoma"), "row 6: label 'melanoma' is unknown: expected one of akiec"),
+        (cell(7, 0, "ISIC_validation00000"), "row 7: image_id 'ISIC_validation00000' is already in row 2"),
+        (cell(8, 1, ""), "row 8: lesion_id is empty"),
+        (lambda text: text + "x,y\n", "row 42 has 2 values: expected 10"),
+        (lambda text: text.rsplit("\n", 3)[0], "has 38 images, run.json counts 40 in validation"),
+        (lambda text: text + '"', "not readable as CSV"),
+    ],
+)
+def test_malformed_predictions_are_refused_by_row_and_value(run, edit, message):
+    path = run / "predictions_validation.csv"
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(InputError, match=f"predictions_validation.csv.*{message}"):
+        read_run(run)
+
+
+def test_predictions_that_are_no_text_are_refused(run):
+    (run / "predictions_validation.csv").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(InputError, match="not readable as CSV"):
+        read_run(run)
+
+
+@pytest.mark.parametrize("name", ["run.json", "predictions_validation.csv", "trainer_state.json"])
+def test_a_folder_without_its_files_is_no_run_folder(run, name):
+    (run / name).unlink()
+    with pytest.raises(InputError, match=f"is no run folder: expected run.json, .* and {name} is not there"):
+        write_report(run)
+    assert not (run / "report.json").exists()
+
+
+def test_missing_test_predictions_are_missed(run):
+    (run / "predictions_test.csv").unlink()
+    with pytest.raises(InputError, match="predictions_test.csv does not exist"):
+        read_run(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.json", "{", "run.json is not readable as JSON"),
+        ("run.json", "[]", "run.json: expected a JSON object, found list"),
+        ("run.json", "{}", "run.json has no recipe"),
+        ("trainer_state.json", "{}", "trainer_state.json has no log_history"),
+    ],
+)
+def test_malformed_facts_are_refused(run, name, text, message):
+    (run / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_run(run)
+
+
+def test_facts_of_another_kind_are_refused(run):
+    change_facts(run, model__parameters="many")
+    with pytest.raises(InputError, match="run.json: model.parameters is 'many'"):
+        read_run(run)

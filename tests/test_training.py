@@ -1,0 +1,180 @@
+"""A whole run on small synthetic images and a tiny checkpoint: what it leaves, and that a break changes nothing."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import pipeline
+
+from ham_hf.data import load_ham10000
+from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
+from ham_hf.recipe import DataArguments
+from ham_hf.train import main
+from tests.tiny_checkpoints import make_tiny_checkpoint
+
+ROOT = Path(__file__).parent.parent
+RUN_FILES = {
+    "arguments.json",
+    "config.json",
+    "model.safetensors",
+    "predictions_test.csv",
+    "predictions_validation.csv",
+    "preprocessor_config.json",
+    "report.json",
+    "report.md",
+    "run.json",
+    "trainer_state.json",
+}
+# Evaluate and save in the middle of an epoch: what is hardest to resume
+KILLED_AT_THE_SECOND_EVALUATION = """
+import os, signal, sys
+from ham_hf import train
+class Killed(train.EpochLine):
+    seen = 0
+    def on_evaluate(self, *args, **kwargs):
+        Killed.seen += 1
+        if Killed.seen == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+train.EpochLine = Killed
+train.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
+
+
+@pytest.fixture(scope="module")
+def flags(tiny, synthetic_dir):
+    def make(output: Path, **changes) -> list[str]:
+        values = {
+            "data_dir": synthetic_dir,
+            "split": "grouped",
+            "model_name_or_path": tiny,
+            "normalization": "imagenet",
+            "image_size": 32,
+            "num_train_epochs": 2,
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 8,
+            "eval_strategy": "steps",
+            "eval_steps": 7,
+            "save_strategy": "steps",
+            "save_steps": 7,
+            "bf16": False,
+            "output_dir": output,
+        }
+        return [str(part) for key, value in (values | changes).items() for part in (f"--{key}", value)]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def unbroken(flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    main(flags(folder))
+    return folder
+
+
+def rows(folder, split="validation"):
+    with open(folder / f"predictions_{split}.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def results(folder):
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))["results"]
+
+
+def test_a_run_leaves_a_complete_folder_and_no_pickle(unbroken):
+    files = {path.name for path in unbroken.iterdir() if path.is_file()}
+    assert files == RUN_FILES
+    assert list((unbroken / "plots").glob("*.png"))
+
+
+def test_every_validation_and_test_image_is_predicted_once(unbroken, synthetic_dir):
+    splits, _ = load_ham10000(DataArguments(data_dir=str(synthetic_dir), split="grouped"))
+    for split in ("validation", "test"):
+        assert sorted(row["image_id"] for row in rows(unbroken, split)) == sorted(splits[split]["image_id"][:])
+        truth = dict(zip(splits[split]["image_id"][:], splits[split]["label"][:], strict=True))
+        assert all(row["label"] == LABELS[truth[row["image_id"]]] for row in rows(unbroken, split))
+
+
+def test_the_predictions_are_those_of_the_published_folder(unbroken, synthetic_dir):
+    splits, _ = load_ham10000(DataArguments(data_dir=str(synthetic_dir), split="grouped"))
+    classify = pipeline("image-classification", model=str(unbroken), top_k=7)
+    for item, row in zip(splits["validation"].select(range(5)), rows(unbroken)[:5], strict=True):
+        assert item["image_id"] == row["image_id"]
+        for answer in classify(item["image"]):
+            assert answer["score"] == pytest.approx(float(row[answer["label"]]), abs=1e-5)
+
+
+def test_the_chosen_checkpoint_is_the_best_on_validation(unbroken):
+    state = json.loads((unbroken / "trainer_state.json").read_text(encoding="utf-8"))
+    values = {e["step"]: e["eval_balanced_accuracy"] for e in state["log_history"] if "eval_balanced_accuracy" in e}
+    assert state["best_metric"] == max(values.values()) == values[state["best_global_step"]]
+    report = results(unbroken)["validation"]["metrics"]["balanced_accuracy"]["value"]
+    assert report == pytest.approx(state["best_metric"], abs=1e-6)
+
+
+def test_a_killed_run_that_is_resumed_ends_in_the_same_report(flags, unbroken, tmp_path):
+    arguments = flags(tmp_path / "killed")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_THE_SECOND_EVALUATION, *arguments], cwd=ROOT, capture_output=True, timeout=300
+    )
+    assert killed.returncode == -9, killed.stderr[-2000:]
+    assert not (tmp_path / "killed" / "run.json").exists()
+    main([*arguments, "--resume"])
+    for split in ("validation", "test"):
+        ours, expected = results(tmp_path / "killed")[split], results(unbroken)[split]
+        for name, metric in expected["metrics"].items():
+            assert ours["metrics"][name]["value"] == pytest.approx(metric["value"], abs=1e-6, nan_ok=True), name
+    for ours, expected in zip(rows(tmp_path / "killed"), rows(unbroken), strict=True):
+        assert [float(ours[label]) for label in LABELS] == pytest.approx(
+            [float(expected[label]) for label in LABELS], abs=1e-6
+        )
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(flags, unbroken):
+    before = (unbroken / "report.json").read_bytes()
+    with pytest.raises(InputError, match="already holds a run: add --resume"):
+        main(flags(unbroken))
+    assert (unbroken / "report.json").read_bytes() == before
+
+
+def test_worker_processes_change_no_prediction(flags, unbroken, tmp_path):
+    main(flags(tmp_path / "workers", dataloader_num_workers=2))
+    assert rows(tmp_path / "workers") == rows(unbroken)
+
+
+def test_two_processes_write_one_complete_run(flags, unbroken, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "ham_hf.train", *flags(tmp_path / "two", per_device_train_batch_size=4)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [row["image_id"] for row in rows(tmp_path / "two")] == [row["image_id"] for row in rows(unbroken)]
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["training"]["processes"] == 2
+
+
+def test_max_train_samples_trains_on_that_many_images(flags, tmp_path):
+    main(flags(tmp_path / "few", max_train_samples=16, max_steps=1, eval_steps=1, save_steps=1))
+    assert json.loads((tmp_path / "few" / "run.json").read_text())["training"]["images"] == 16
+
+
+def test_curves_go_to_tensorboard_when_asked(flags, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard", reason="needs the extra: pip install -e '.[tracking]'")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "curves"))
+    main(
+        flags(tmp_path / "few", max_train_samples=16, max_steps=1, eval_steps=1, save_steps=1, report_to="tensorboard")
+    )
+    assert list((tmp_path / "curves").rglob("events.out.tfevents.*"))
