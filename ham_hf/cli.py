@@ -46,8 +46,8 @@ def run_command(command: Callable[[list[str]], None], argv: list[str] | None = N
 def _without_debug(argv: list[str]) -> tuple[list[str], bool]:
     kept = [
         word
-        for word, following in zip(argv, [*argv[1:], ""], strict=True)
-        if word != "--debug" or following in TRAINER_DEBUG_OPTIONS
+        for i, word in enumerate(argv)
+        if word != "--debug" or (i + 1 < len(argv) and argv[i + 1] in TRAINER_DEBUG_OPTIONS)
     ]
     return kept, len(kept) < len(argv)
 

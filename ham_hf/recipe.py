@@ -27,7 +27,7 @@ class DataArguments:
     data_dir: str | None = field(
         default=None,
         metadata={
-            "help": "A folder with HAM10000 or an ISIC Archive export, a Hub dataset id, or 'synthetic' (made-up images)."
+            "help": "A folder with HAM10000 or an ISIC Archive export, a Hub dataset id, or 'synthetic' for made-up ones."
         },
     )
     data_revision: str | None = field(
@@ -36,8 +36,9 @@ class DataArguments:
     split: str = field(
         default="study",
         metadata={
-            "help": "'study' (60/20/20 by lesion, the published study's own lesions), 'grouped' (stratified by diagnosis, "
-            "by lesion, seeded by --split_seed), or the path of a CSV with columns image_id and split (train, validation, test)."
+            "help": "'study' (60/20/20 by lesion, the published study's own lesions), 'grouped' (60/20/20 by lesion, "
+            "stratified by diagnosis, seeded by --split_seed), or the path of a CSV with columns image_id and split "
+            "(train, validation, test)."
         },
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of the 'grouped' split."})

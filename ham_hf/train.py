@@ -20,7 +20,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
     AutoModelForImageClassification,
     EvalPrediction,
-    PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
     set_seed,
@@ -35,12 +34,13 @@ from ham_hf.labels import LABELS
 from ham_hf.losses import ClassificationLoss
 from ham_hf.metrics import HamMetrics
 from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint
-from ham_hf.optimization import HamTrainer, optimizer_class
+from ham_hf.optimization import optimizer_class
 from ham_hf.predict import probabilities
 from ham_hf.predictions import write_predictions
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
+from ham_hf.trainer import HamTrainer
 from ham_hf.transforms import Collator, EvalTransform, TrainTransform
 
 logger = logging.getLogger("ham_hf.train")
@@ -71,6 +71,7 @@ def train(recipe: Recipe) -> None:
 
     set_seed(args.seed)  # before the new head is drawn
     model = build_model(recipe.model.model_name_or_path, revision=revision, freeze=recipe.model.freeze)
+    parameters = count_parameters(model)  # now: later they may be shared out among processes
     processor = build_processor(
         recipe.model.model_name_or_path,
         revision=revision,
@@ -110,7 +111,15 @@ def train(recipe: Recipe) -> None:
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
         trainer.save_state()
-        facts = _facts(recipe, trainer, data_facts, revision, channels_last, seconds)
+        facts = _facts(
+            recipe,
+            trainer,
+            data=data_facts,
+            revision=revision,
+            parameters=parameters,
+            channels_last=channels_last,
+            seconds=seconds,
+        )
         _write_json(folder / "run.json", facts)
         _write_json(folder / "arguments.json", _resolved_arguments(recipe))
         if recipe.path:
@@ -129,13 +138,7 @@ def _set_up_logging(args: RunArguments) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # of loading weights; the training bars are the Trainer's own
     if args.should_log:
-        logger.info(
-            "%d process(es) on %s, %s; run folder %s",
-            args.world_size,
-            args.device,
-            "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-            args.output_dir,
-        )
+        logger.info("%d process(es) on %s; run folder %s", args.world_size, args.device, args.output_dir)
 
 
 def _checkpoint_to_resume(folder: Path, resume: bool) -> str | None:
@@ -187,11 +190,24 @@ def _compute_metrics(prediction: EvalPrediction) -> dict:
     return {name: value for name, value in metrics.items() if name != "confusion_matrix"}
 
 
+def _precision(trainer: HamTrainer) -> str:
+    """As it really was: `accelerate launch --mixed_precision` overrules the recipe."""
+    mixed = trainer.accelerator.mixed_precision
+    return "fp32" if mixed == "no" else mixed
+
+
 def _facts(
-    recipe: Recipe, trainer: HamTrainer, data: dict, revision: str | None, channels_last: bool, seconds: float
+    recipe: Recipe,
+    trainer: HamTrainer,
+    *,
+    data: dict,
+    revision: str | None,
+    parameters: dict[str, int],
+    channels_last: bool,
+    seconds: float,
 ) -> dict:
     args, state = recipe.training, trainer.state
-    model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+    chosen = args.load_best_model_at_end  # without it, the model is the last one
     return {
         "recipe": str(recipe.path) if recipe.path else None,
         "argv": recipe.argv,
@@ -202,21 +218,21 @@ def _facts(
         "model": {
             "name": recipe.model.model_name_or_path,
             "revision": revision,
-            "architecture": type(model).__name__,
-            **count_parameters(model),
+            "architecture": type(trainer.accelerator.unwrap_model(trainer.model)).__name__,
+            **parameters,
             "labels": list(LABELS),
             "image_size": recipe.image.image_size,
         },
         "training": {
             "images": len(trainer.train_dataset),
-            "best_metric": args.metric_for_best_model,
-            "best_value": state.best_metric,
-            "best_step": state.best_global_step,
+            "best_metric": args.metric_for_best_model if chosen else None,
+            "best_value": state.best_metric if chosen else None,
+            "best_step": state.best_global_step if chosen else None,
             "epochs": state.epoch,
             "steps": state.global_step,
             "learning_rate": args.learning_rate,
             "processes": args.world_size,
-            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+            "precision": _precision(trainer),
             "channels_last": channels_last,
             "seconds": round(seconds, 1),
         },

@@ -23,8 +23,9 @@ from transformers import (
 )
 
 from ham_hf.losses import ClassificationLoss
-from ham_hf.optimization import HamTrainer, optimizer_class
+from ham_hf.optimization import optimizer_class
 from ham_hf.recipe import RunArguments
+from ham_hf.trainer import HamTrainer
 from ham_hf.transforms import Collator
 
 CLASSES = 7

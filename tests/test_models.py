@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import (
     AutoImageProcessor,
+    AutoModelForImageClassification,
     BertConfig,
     BertModel,
     BitImageProcessor,
@@ -83,11 +84,15 @@ def test_a_checkpoint_gets_a_seven_class_head_and_keeps_its_backbone(family, che
     assert backbone
 
 
-def test_a_saved_model_has_its_labels_both_ways_again(checkpoint, tmp_path):
-    build_model(str(checkpoint("timm"))).save_pretrained(tmp_path / "saved")
-    again = build_model(str(tmp_path / "saved"))
+@pytest.mark.parametrize("family", CHECKPOINTS)
+def test_a_saved_model_has_its_labels_both_ways_and_its_weights_again(family, checkpoint, tmp_path):
+    model = build_model(str(checkpoint(family)))
+    model.save_pretrained(tmp_path / "saved")
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "saved")
     assert [again.config.id2label[i] for i in range(7)] == list(LABELS)
     assert again.config.label2id["mel"] == 4
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
 def test_resnet_50_has_the_study_s_number_of_parameters(tmp_path):

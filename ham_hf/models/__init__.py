@@ -100,6 +100,8 @@ def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreT
         )
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
+    if config.model_type == "timm_wrapper":
+        config.label_names = list(labels)  # timm's own name for them, which is what it saves
     # AutoImageProcessor asks a timm model's config, not its folder, how images are prepared
     config.image_processor_type = BitImageProcessor.__name__
     return config

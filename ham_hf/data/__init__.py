@@ -1,0 +1,104 @@
+"""Data: any source → one canonical Dataset → splits by lesion → an audit that stops a run which would leak."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from datasets import Dataset, DatasetDict
+
+from ham_hf.data import audit
+from ham_hf.data.folder import read_folder
+from ham_hf.data.hub import looks_like_hub_id, read_hub
+from ham_hf.data.images import ImageCheck, check_images
+from ham_hf.data.splits import SPLITS, assign_splits
+from ham_hf.data.synthetic import synthetic_folder
+from ham_hf.data.table import canonical_features
+from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
+from ham_hf.recipe import DataArguments
+
+__all__ = ["canonical_features", "load_ham10000"]
+
+
+class Source(NamedTuple):
+    """`table` and `dataset` have the same rows, sorted by image_id; the image of a row may be None (absent)."""
+
+    kind: str  # folder, isic, hub or synthetic
+    table: pd.DataFrame
+    dataset: Dataset
+
+
+def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
+    """Read, check, split and audit the images that `args` names.
+
+    Returns:
+        The splits train, validation and test with `canonical_features()`, sorted by image_id, and the facts about
+        them for the report (plain JSON): source, split and its hash, sizes, absent images, audit.
+
+    Raises:
+        InputError: anything about the source, the split or an image that would make the run fail or its report wrong.
+    """
+    if args.group_near_duplicates and args.split != "grouped":
+        raise InputError(
+            f"group_near_duplicates needs --split grouped: the split {args.split!r} is fixed and cannot be regrouped"
+        )
+    source = read_source(args.data_dir, args.data_revision)
+    table = source.table
+    audit.check_table(table)
+    if args.split != "grouped":  # needs no pixels, so it can fail before they are read
+        split = assign_splits(table, args.split)
+        audit.check_lesions(table, split)
+    present, broken = _usable_images(source, args)
+    identical = audit.identical_images(table, present)
+    pairs = audit.near_duplicates(table, present)
+    if args.split == "grouped":
+        groups = audit.group_lesions(table, pairs) if args.group_near_duplicates else None
+        split = assign_splits(table, args.split, args.split_seed, groups)
+        audit.check_lesions(table, split)
+    table = table.assign(split=table["image_id"].map(split), present=table["image_id"].isin(present))
+    if not (table["present"] & (table["split"] == "train")).any():
+        raise InputError(f"no image of the training split is left in {args.data_dir}: expected at least one")
+    splits = DatasetDict(
+        {name: source.dataset.select(table.index[table["present"] & (table["split"] == name)]) for name in SPLITS}
+    )
+    facts = {
+        "source": args.data_dir,
+        "kind": source.kind,
+        "synthetic": source.kind == "synthetic",
+        "split": args.split if args.split in ("study", "grouped") else Path(args.split).name,
+        "split_seed": args.split_seed if args.split == "grouped" else None,
+        "split_sha256": _split_sha256(table),
+        "images_sha256": _sha256(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
+        "splits": {name: _split_facts(table[table["split"] == name]) for name in SPLITS},
+        "audit": audit.audit_facts(split, identical, pairs, args.group_near_duplicates)
+        | {"broken_images": [[image_id, check.error] for image_id, check in broken.items()]},
+    }
+    return splits, facts
+
+
+def read_source(data_dir: str, revision: str | None = None) -> Source:
+    """The table and images that `data_dir` names: 'synthetic', an existing folder, or a Hub dataset id, in this order."""
+    if data_dir == "synthetic":
+        _, table, dataset = read_folder(synthetic_folder())
+        return Source("synthetic", table, dataset)
+    folder = Path(data_dir).expanduser()
+    if folder.is_dir():
+        return Source(*read_folder(folder))
+    if folder.exists() or not looks_like_hub_id(data_dir):
+        what = "a file" if folder.exists() else "not there"
+        raise InputError(f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'")
+    return Source("hub", *read_hub(data_dir, revision))
+
+
+def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:
+    """What was found in the images that decode, and in those that do not, by image_id."""
+    missing = [
+        image_id
+        for image_id, cell in zip(
+            source.dataset["image_id"][:], source.dataset.data.column("image").to_pylist(), strict=True
+        )
+        if cell is None
+    ]
+    return missing, {}
