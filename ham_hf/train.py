@@ -18,8 +18,9 @@ from datasets import Dataset, DatasetDict
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
-    AutoModelForImageClassification,
+    BaseImageProcessor,
     EvalPrediction,
+    PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
     set_seed,
@@ -35,8 +36,8 @@ from ham_hf.losses import ClassificationLoss
 from ham_hf.metrics import HamMetrics
 from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint
 from ham_hf.optimization import optimizer_class
-from ham_hf.predict import probabilities
-from ham_hf.predictions import write_predictions
+from ham_hf.predict import load_classifier, probabilities
+from ham_hf.predictions import replace_file, write_predictions
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
@@ -59,11 +60,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(recipe: Recipe) -> None:
+    """A run from its recipe to its report; the run folder is the contract with everything that comes later."""
     args = recipe.training
     folder = Path(args.output_dir)
+    # What fails fast comes first: the folder, the checkpoint's name, the data, and only then the weights
     checkpoint = _checkpoint_to_resume(folder, args.resume)
     _, revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision)
-
     with args.main_process_first(desc="reading the data"):
         splits, data_facts = load_ham10000(recipe.data)
     splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, args.seed)
@@ -80,37 +82,16 @@ def train(recipe: Recipe) -> None:
         normalization=recipe.image.normalization,
     )
     channels_last = _is_convolutional(model) if args.channels_last is None else args.channels_last
-    if channels_last:
-        model.to(memory_format=torch.channels_last)
-    train_transform = TrainTransform(recipe.image, processor, args.seed)
-    labels_of_training = splits["train"]["label"][:]
-
-    trainer = HamTrainer(
-        model=model,
-        args=args,
-        train_dataset=splits["train"].with_transform(train_transform),
-        eval_dataset=splits["validation"].with_transform(EvalTransform(processor)),
-        processing_class=processor,
-        data_collator=Collator(channels_last),
-        compute_loss_func=ClassificationLoss(_class_counts(labels_of_training), args.logit_adjustment),
-        compute_metrics=_compute_metrics,
-        preprocess_logits_for_metrics=lambda logits, labels: logits[0] if isinstance(logits, tuple) else logits,
-        optimizer_cls_and_kwargs=optimizer_class(args),
-        callbacks=[EpochForTransform(train_transform), EpochLine()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(QuietProgress)
+    trainer = _build_trainer(recipe, model, processor, splits, channels_last)
 
     started = time.time()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.time() - started
     trainer.save_model()  # the best checkpoint, which load_best_model_at_end put back
-
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
         trainer.save_state()
+        _write_predictions(folder, splits, args)
         facts = _facts(
             recipe,
             trainer,
@@ -120,15 +101,36 @@ def train(recipe: Recipe) -> None:
             channels_last=channels_last,
             seconds=seconds,
         )
-        _write_json(folder / "run.json", facts)
-        _write_json(folder / "arguments.json", _resolved_arguments(recipe))
-        if recipe.path:
-            shutil.copyfile(recipe.path, folder / "recipe.yaml")
-        _write_predictions(folder, splits, processor, args)
-        report = write_report(folder)
-        _log_headlines(report, folder)
+        _write_facts(folder, recipe, facts)
+        _log_headlines(write_report(folder), folder)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+
+
+def _build_trainer(
+    recipe: Recipe, model: PreTrainedModel, processor: BaseImageProcessor, splits: DatasetDict, channels_last: bool
+) -> HamTrainer:
+    args = recipe.training
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    train_transform = TrainTransform(recipe.image, processor, args.seed)
+    trainer = HamTrainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"].with_transform(train_transform),
+        eval_dataset=splits["validation"].with_transform(EvalTransform(processor)),
+        processing_class=processor,
+        data_collator=Collator(channels_last),
+        compute_loss_func=ClassificationLoss(_class_counts(splits["train"]), args.logit_adjustment),
+        compute_metrics=_compute_metrics,
+        optimizer_cls_and_kwargs=optimizer_class(args),
+        callbacks=[EpochForTransform(train_transform), EpochLine()],
+    )
+    trainer.remove_callback(PrinterCallback)  # what stands in for the bars where tqdm is disabled
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(QuietProgress)
+    return trainer
 
 
 def _set_up_logging(args: RunArguments) -> None:
@@ -176,8 +178,8 @@ def _is_convolutional(model: nn.Module) -> bool:
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
 
 
-def _class_counts(labels: list[int]) -> list[int]:
-    counts = Counter(labels)
+def _class_counts(dataset: Dataset) -> list[int]:
+    counts = Counter(dataset["label"][:])
     return [counts[i] for i in range(len(LABELS))]
 
 
@@ -248,13 +250,22 @@ def _resolved_arguments(recipe: Recipe) -> dict:
     }
 
 
+def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:
+    """run.json comes last: where it is, the run is whole."""
+    if recipe.path:
+        shutil.copyfile(recipe.path, folder / "recipe.yaml")
+    _write_json(folder / "arguments.json", _resolved_arguments(recipe))
+    _write_json(folder / "run.json", facts)
+
+
 def _write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    replace_file(path, json.dumps(value, indent=2) + "\n")
 
 
-def _write_predictions(folder: Path, splits: DatasetDict, processor, args: RunArguments) -> None:
+def _write_predictions(folder: Path, splits: DatasetDict, args: RunArguments) -> None:
     """Judge the saved folder, loaded as its users load it, in float32: the report is true of what is published."""
-    model = AutoModelForImageClassification.from_pretrained(folder).to(args.device).eval()
+    model, processor = load_classifier(str(folder))
+    model.to(args.device)
     for name in ("validation", "test"):
         split = splits[name]
         if len(split) == 0:
@@ -270,8 +281,7 @@ def _write_predictions(folder: Path, splits: DatasetDict, processor, args: RunAr
 
 def _log_headlines(report: dict, folder: Path) -> None:
     for name, result in report["results"].items():
-        if result is not None:
-            logger.info("%s: %s", name, headline_line(result))
+        logger.info("%s: %s", name, "no image, not evaluated" if result is None else headline_line(result))
     logger.info("report: %s", folder / "report.md")
 
 

@@ -365,22 +365,31 @@ def test_a_hub_id_in_offline_mode_is_refused_at_once(command, photo, tmp_path):
     assert not output.exists()
 
 
-def test_a_hub_id_without_a_network_does_not_hang(photo, tmp_path):
+def nobody_answers(cache: Path) -> dict[str, str]:
+    """The environment of a machine without a network, where offline mode was not asked for."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]  # closed again below: nobody answers there
-    done, seconds = run(
-        "ham_hf",
-        "predict",
-        "someone/some-model",
-        photo,
-        HF_HUB_OFFLINE="0",
-        HF_ENDPOINT=f"http://127.0.0.1:{port}",
-        HF_HOME=str(tmp_path / "cache"),
-    )
+        port = server.getsockname()[1]  # free again when the block ends
+    return {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(cache)}
+
+
+def test_a_hub_id_without_a_network_does_not_hang(photo, tmp_path):
+    done, seconds = run("ham_hf", "predict", "someone/some-model", photo, **nobody_answers(tmp_path / "cache"))
     assert done.returncode == 2
     assert done.stderr.startswith("error: model 'someone/some-model' is no folder here, and the Hub cannot be reached")
     assert "check the name and the network" in done.stderr
-    assert seconds < 15
+    assert seconds < 15  # transformers alone: 27
+
+
+def test_a_model_in_the_cache_needs_no_network_and_does_not_hang(classifier, photo, tmp_path):
+    commit = "0123456789" * 4
+    repository = tmp_path / "cache" / "hub" / "models--someone--some-model"
+    shutil.copytree(classifier, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    done, seconds = run("ham_hf", "predict", "someone/some-model", photo, **nobody_answers(tmp_path / "cache"))
+    assert done.returncode == 0
+    assert "Melanoma" in done.stdout
+    assert seconds < 30  # of which most is the import of torch and transformers; asking again took 54
 
 
 def test_debug_shows_the_traceback_of_a_real_command(photo, tmp_path):
