@@ -105,14 +105,15 @@ def _predict(args: argparse.Namespace) -> None:
 
     from ham_hf import predict
     from ham_hf.labels import DISCLAIMER
+    from ham_hf.photos import check_photos, find_photos
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
         predict.check_csv_path(args.csv)
-    photos, others = predict.find_photos(args.photos)
+    photos, others = find_photos(args.photos)
     predict.find_classifier(args.model, args.revision)
     synthetic = predict.is_trained_on_synthetic_images(args.model)
-    predict.check_photos(photos)
+    check_photos(photos)
     model, processor = predict.load_classifier(args.model, args.revision)
     for photo, row in predict.predict_photos(model, processor, photos, args.csv):
         tqdm.write(predict.table(photo, row) + "\n")  # above the progress bar

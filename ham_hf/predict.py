@@ -7,118 +7,23 @@ import csv
 import itertools
 import json
 import os
-import struct
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from ham_hf.errors import InputError
 from ham_hf.labels import DIAGNOSES, LABELS
+from ham_hf.photos import read_photo, upright_rgb
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
     from transformers import BaseImageProcessor, PreTrainedModel
 
 BATCH_SIZE = 32
-# No EPS: Pillow hands it to Ghostscript. A phone's MPO opens as the JPEG that it begins with
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
-# A 1 x 5000 strip would become 256 x 1,280,000 pixels when its shorter side is resized
-MAX_ASPECT_RATIO = 20
-
-
-def find_photos(paths: Sequence[str | Path]) -> tuple[list[Path], int]:
-    """Files as named, and every image file in the folders named; and how many files of folders have other suffixes.
-
-    Raises:
-        InputError: a path does not exist, or there is no image file.
-    """
-    photos: list[Path] = []
-    others = 0
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if _is_visible_file(file, path)]
-            images = [file for file in inside if file.suffix.lower() in SUFFIXES]
-            photos += images
-            others += len(inside) - len(images)
-        elif path.exists():
-            photos.append(path)
-        else:
-            raise InputError(f"no photograph or folder at {path}: check the path")
-    if not photos:
-        raise InputError(f"no image in {', '.join(map(str, paths))}: expected files ending in {', '.join(SUFFIXES)}")
-    return photos, others
-
-
-def _is_visible_file(file: Path, folder: Path) -> bool:
-    # macOS leaves ._photo.jpg beside photo.jpg on foreign disks, which is no image
-    return file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-
-
-def check_photos(photos: Sequence[Path]) -> None:
-    """Decode every photograph once, JPEGs at an eighth of their size, so that a broken one is found before the work.
-
-    Raises:
-        InputError: some cannot be used; the message names each.
-    """
-    broken = []
-    for photo in _progress(photos, len(photos), "checking"):
-        try:
-            read_photo(photo, preview=True)
-        except InputError as error:
-            broken.append(str(error))
-    if broken:
-        raise InputError(
-            f"{len(broken)} of {len(photos)} files cannot be used: mend them, or leave them out\n  "
-            + "\n  ".join(broken)
-        )
-
-
-def read_photo(path: Path, preview: bool = False) -> Image.Image:
-    """An upright RGB image; with `preview`, a JPEG is decoded at an eighth of its size.
-
-    Raises:
-        InputError: the file is empty, no image, cut off, too large or too long.
-    """
-    if not path.is_file() or path.stat().st_size == 0:
-        raise InputError(f"{path}: " + ("the file is empty" if path.is_file() else "no file"))
-    Image.init()  # Image.open(formats=…) does not load a format's plug-in itself
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-                raise InputError(f"{image.width} x {image.height} pixels, a strip: crop it around the lesion")
-            if preview:
-                image.draft(None, (1, 1))
-            return upright_rgb(image)
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: too many pixels ({error}): crop it around the lesion") from error
-    except Image.UnidentifiedImageError as error:
-        raise InputError(f"{path}: no image in a format read here ({', '.join(FORMATS)})") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error) as error:
-        # SyntaxError is Pillow's word for a broken PNG; the rest come out of its decoders too
-        raise InputError(f"{path}: {error}") from error
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF tag says, in RGB with 8 bits, on white where it was transparent."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    if image.mode.startswith("I;16"):
-        # Pillow would clip all above 255 to white
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise InputError("32 bits a pixel, whose range is unknown: save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
 
 
 def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -213,6 +118,7 @@ def load_classifier(name: str, revision: str | None = None) -> tuple["PreTrained
         raise InputError(
             f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
         )
+    model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
     return model.eval(), processor

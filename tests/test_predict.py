@@ -16,16 +16,8 @@ from ham_hf.cli import main
 from ham_hf.errors import InputError
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.models import build_model, build_processor, classifier_of
-from ham_hf.predict import (
-    BATCH_SIZE,
-    check_photos,
-    find_photos,
-    iterate_probabilities,
-    load_classifier,
-    probabilities,
-    read_photo,
-    upright_rgb,
-)
+from ham_hf.photos import check_photos, find_photos, read_photo, upright_rgb
+from ham_hf.predict import BATCH_SIZE, iterate_probabilities, load_classifier, predict_photos, probabilities
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 
@@ -257,8 +249,6 @@ def test_the_csv_has_one_row_a_photograph_and_every_digit(run_folder, classifier
 
 
 def test_an_interrupted_prediction_leaves_no_csv(run_folder, classifier, tmp_path):
-    from ham_hf.predict import predict_photos
-
     noise().save(tmp_path / "a.jpg")
     results = predict_photos(*classifier, [tmp_path / "a.jpg"] * 3, tmp_path / "out.csv")
     next(results)

@@ -1,7 +1,7 @@
 """Data: any source → one canonical Dataset → splits by lesion → an audit that stops a run which would leak."""
 
 import hashlib
-import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,20 +10,23 @@ from datasets import Dataset, DatasetDict
 
 from ham_hf.data import audit
 from ham_hf.data.folder import read_folder
-from ham_hf.data.hub import looks_like_hub_id, read_hub
+from ham_hf.data.hub import read_hub
 from ham_hf.data.images import ImageCheck, check_images
 from ham_hf.data.splits import SPLITS, assign_splits
 from ham_hf.data.synthetic import synthetic_folder
-from ham_hf.data.table import canonical_features
+from ham_hf.data.table import canonical_features, some
 from ham_hf.errors import InputError
+from ham_hf.hub import looks_like_repo_id
 from ham_hf.labels import LABELS
 from ham_hf.recipe import DataArguments
+
+LISTED = 50  # of a kind of image in the facts, which the report prints
 
 __all__ = ["canonical_features", "load_ham10000"]
 
 
 class Source(NamedTuple):
-    """`table` and `dataset` have the same rows, sorted by image_id; the image of a row may be None (absent)."""
+    """`table` and `dataset` have the same rows, sorted by image_id; without an image where `has_image` is false."""
 
     kind: str  # folder, isic, hub or synthetic
     table: pd.DataFrame
@@ -73,32 +76,64 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
         "images_sha256": _sha256(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
         "splits": {name: _split_facts(table[table["split"] == name]) for name in SPLITS},
         "audit": audit.audit_facts(split, identical, pairs, args.group_near_duplicates)
-        | {"broken_images": [[image_id, check.error] for image_id, check in broken.items()]},
+        | {"broken_images": len(broken)},
+        "identical_images": identical[:LISTED],
+        "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
     }
     return splits, facts
 
 
 def read_source(data_dir: str, revision: str | None = None) -> Source:
-    """The table and images that `data_dir` names: 'synthetic', an existing folder, or a Hub dataset id, in this order."""
+    """The table and images that `data_dir` names: 'synthetic', an existing folder, or a Hub dataset id."""
     if data_dir == "synthetic":
         _, table, dataset = read_folder(synthetic_folder())
         return Source("synthetic", table, dataset)
     folder = Path(data_dir).expanduser()
     if folder.is_dir():
         return Source(*read_folder(folder))
-    if folder.exists() or not looks_like_hub_id(data_dir):
+    if folder.exists() or not looks_like_repo_id(data_dir):
         what = "a file" if folder.exists() else "not there"
-        raise InputError(f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'")
+        raise InputError(
+            f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'"
+        )
     return Source("hub", *read_hub(data_dir, revision))
 
 
 def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:
-    """What was found in the images that decode, and in those that do not, by image_id."""
-    missing = [
-        image_id
-        for image_id, cell in zip(
-            source.dataset["image_id"][:], source.dataset.data.column("image").to_pylist(), strict=True
+    """The images that decode, and those that are there and do not, by image_id."""
+    absent = source.table.loc[~source.table["has_image"], "image_id"].tolist()
+    if absent and not args.allow_missing_images:  # known before a pixel is read
+        raise InputError(
+            f"{len(absent)} of {len(source.table)} images are missing in {args.data_dir}: {some(absent)}; "
+            "add them, or run on the others with --allow_missing_images"
         )
-        if cell is None
-    ]
-    return missing, {}
+    checks = check_images(source.dataset)
+    present = {image_id: check for image_id, check in checks.items() if check.error is None}
+    broken = {image_id: check for image_id, check in checks.items() if check.error is not None}
+    if broken and not args.allow_missing_images:
+        named = [f"{image_id}: {check.error}" for image_id, check in broken.items()]
+        raise InputError(
+            f"{len(broken)} of {len(checks)} images in {args.data_dir} are broken: {some(named)}; "
+            "replace them, or run on the others with --allow_missing_images"
+        )
+    return present, broken
+
+
+def _split_facts(table: pd.DataFrame) -> dict:
+    present = table[table["present"]]
+    counts = present["dx"].value_counts()
+    return {
+        "images": len(present),
+        "lesions": present["lesion_id"].nunique(),
+        "absent_images": len(table) - len(present),
+        "classes": {label: int(counts.get(label, 0)) for label in LABELS},
+    }
+
+
+def _split_sha256(table: pd.DataFrame) -> str:
+    used = table[table["present"]]
+    return _sha256(sorted(used["image_id"] + "," + used["lesion_id"] + "," + used["dx"] + "," + used["split"]))
+
+
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ham_hf.data.images import HASH_SIZE, ImageCheck
+from ham_hf.data.table import some
 from ham_hf.errors import InputError
 
 # Of 256 bits. Measured on HAM10000's training and validation images: up to 38 bits every pair is one photograph twice
@@ -17,16 +18,17 @@ _LISTED = 50
 
 NearPair = tuple[str, str, int]  # two image ids in alphabetical order, and the distance of their hashes in bits
 
+
 def check_table(table: pd.DataFrame) -> None:
     """Raises InputError for an image_id in two rows, or a lesion with two diagnoses."""
     twice = sorted(set(table.loc[table["image_id"].duplicated(), "image_id"]))
     if twice:
-        raise InputError(f"{len(twice)} image ids in several rows: {_some(twice)}; expected one row an image")
+        raise InputError(f"{len(twice)} image ids in several rows: {some(twice)}; expected one row an image")
     diagnoses = table.groupby("lesion_id")["dx"].agg(lambda dx: sorted(set(dx)))
     torn = diagnoses[diagnoses.map(len) > 1]
     if len(torn):
         named = [f"{lesion} ({' and '.join(dx)})" for lesion, dx in torn.items()]
-        raise InputError(f"{len(torn)} lesions with two diagnoses: {_some(named)}; expected one diagnosis a lesion")
+        raise InputError(f"{len(torn)} lesions with two diagnoses: {some(named)}; expected one diagnosis a lesion")
 
 
 def check_lesions(table: pd.DataFrame, split: dict[str, str]) -> None:
@@ -36,7 +38,7 @@ def check_lesions(table: pd.DataFrame, split: dict[str, str]) -> None:
     if len(torn):
         named = [f"{lesion} ({' and '.join(names)})" for lesion, names in torn.items()]
         raise InputError(
-            f"{len(torn)} lesions in two splits: {_some(named)}; all images of a lesion must be in one split"
+            f"{len(torn)} lesions in two splits: {some(named)}; all images of a lesion must be in one split"
         )
 
 
@@ -57,7 +59,7 @@ def identical_images(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list
     if torn:
         named = [" = ".join(f"{image_id} ({lesion[image_id]})" for image_id in ids) for ids in torn]
         raise InputError(
-            f"{len(torn)} images are byte-identical under ids of different lesions: {_some(named)}; "
+            f"{len(torn)} images are byte-identical under ids of different lesions: {some(named)}; "
             "keep one of each, or give them one lesion_id"
         )
     return groups
@@ -102,7 +104,6 @@ def audit_facts(
         "duplicate_image_ids": 0,
         "lesions_with_two_diagnoses": 0,
         "identical_images": sum(len(list(combinations(ids, 2))) for ids in identical),
-        "identical_image_ids": identical[:_LISTED],
         "near_duplicates": {
             "method": METHOD,
             "pairs_across_splits": len(across),
@@ -110,7 +111,3 @@ def audit_facts(
             "grouped": grouped,
         },
     }
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

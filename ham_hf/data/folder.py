@@ -49,6 +49,7 @@ def read_folder(folder: Path) -> tuple[str, pd.DataFrame, Dataset]:
             f"{folder} has a table of {len(table)} images and none of them: expected <image_id>.jpg in the folder, "
             "up to two folders below it, or in .zip files beside the table"
         )
+    table["has_image"] = table["image_id"].isin(found.keys())
     return kind, table, build_dataset(table, _image_column([found.get(image_id) for image_id in table["image_id"]]))
 
 
@@ -111,7 +112,7 @@ def _find_images(folder: Path, wanted: set[str]) -> dict[str, Path | ZipMember]:
 def _image_column(files: list[Path | ZipMember | None]) -> Dataset:
     features = Features({"image": Image()})
     if any(isinstance(file, ZipMember) for file in files):
-        # Onto disk and mapped from there: the two official zips hold 2.8 GB. Same files, same fingerprint, no second copy
+        # Onto disk, once, and mapped from there: the two official zips hold 2.8 GB
         return Dataset.from_generator(
             _cells, features=features, gen_kwargs={"files": files}, fingerprint=_fingerprint(files)
         )
@@ -146,5 +147,3 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
         return archive.read(name)
     except (zipfile.BadZipFile, zlib.error):
         return b""  # no image: the check of all images names it with the other broken ones
-
-

@@ -1,19 +1,14 @@
 """A dataset of the Hugging Face Hub with an image column and HAM10000's columns under their usual names."""
 
-import re
-
 import httpx
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Image, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import constants
 
 from ham_hf.data.table import build_dataset, clean_table
 from ham_hf.errors import InputError
-
-_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_SECONDS = 10
+from ham_hf.hub import resolve_revision
 
 # Full names that copies on the Hub use (marmal88/skin_cancer among them), lower case
 _NAMES = {
@@ -27,19 +22,16 @@ _NAMES = {
 }
 
 
-def looks_like_hub_id(name: str) -> bool:
-    return _ID.fullmatch(name) is not None
-
-
 def read_hub(name: str, revision: str | None = None) -> tuple[pd.DataFrame, Dataset]:
     """Download all splits of a Hub dataset and read them as one: the table and the canonical Dataset, in one order.
 
     Raises:
         InputError: it cannot be reached (said within seconds, before any download), or its columns do not fit.
     """
-    _check_reachable(name, revision)
+    # Offline, load_dataset uses what an earlier run downloaded, and is quick to say that there is nothing
+    commit = revision if constants.HF_HUB_OFFLINE else resolve_revision(name, revision, "dataset")
     try:
-        loaded = load_dataset(name, revision=revision)
+        loaded = load_dataset(name, revision=commit)
     except (DatasetNotFoundError, ConnectionError, httpx.TransportError) as error:
         raise InputError(f"cannot load dataset {name!r}: {error}; give a folder with the images instead") from error
     return convert(loaded, name)
@@ -55,6 +47,7 @@ def convert(loaded: DatasetDict, name: str) -> tuple[pd.DataFrame, Dataset]:
     rows = rows.rename_column(image_columns[0], "image")
     table = clean_table(_diagnoses(rows), f"{name}, row")
     table["row"] = range(len(table))
+    table["has_image"] = rows.data.column("image").is_valid().to_numpy()
     first = table.drop_duplicates("image_id")
     torn = table.drop_duplicates(["image_id", "lesion_id", "dx"])["image_id"]
     if len(torn) > len(first):
@@ -75,29 +68,3 @@ def _diagnoses(rows: Dataset) -> pd.DataFrame:
             table[column] = table[column].map(dict(enumerate(rows.features[column].names)))
         table["dx"] = [_NAMES.get(str(value).strip().lower(), value) for value in table[column]]
     return table
-
-
-def _check_reachable(name: str, revision: str | None) -> None:
-    if constants.HF_HUB_OFFLINE:
-        return  # load_dataset uses what an earlier run downloaded, and is quick to say that there is nothing
-    remedy = "give a folder with the images instead"
-    try:
-        HfApi().dataset_info(name, revision=revision, timeout=_SECONDS)
-        HfApi().auth_check(name, repo_type="dataset")
-    except GatedRepoError as error:
-        raise InputError(
-            f"dataset {name!r} is gated: accept its terms at https://huggingface.co/datasets/{name}, "
-            "then run `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise InputError(
-            f"{name!r} is neither a folder here nor a dataset on the Hugging Face Hub (or it is private: run "
-            f"`hf auth login`); expected one of them, or 'synthetic'"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise InputError(f"dataset {name!r} has no revision {revision!r}: leave data_revision out") from error
-    except (HfHubHTTPError, httpx.TransportError, OSError) as error:
-        raise InputError(
-            f"{name!r} is no folder here, and the Hugging Face Hub cannot be reached ({type(error).__name__}): {remedy}, "
-            "or set HF_HUB_OFFLINE=1 if it was downloaded before"
-        ) from error

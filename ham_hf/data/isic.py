@@ -51,7 +51,7 @@ CONFIRMATIONS = {
 def from_isic(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     """Rename an ISIC Archive export (every value a string) to HAM10000's columns and diagnoses.
 
-    An image without a lesion_id gets a lesion of its own, named after the image: the archive knows no other image of it.
+    An image without a lesion_id gets a lesion of its own, named after the image.
 
     Raises:
         InputError: a column is missing, or a diagnosis is none of HAM10000's.

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ham_hf.data.table import some
 from ham_hf.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -49,7 +50,7 @@ def study_split(image_ids: pd.Series) -> dict[str, str]:
     unknown = [image_id for image_id in image_ids if image_id not in split]
     if unknown:
         raise InputError(
-            f"{len(unknown)} images are not HAM10000's ({_some(unknown)}): 'study' is the split of HAM10000's own images "
+            f"{len(unknown)} images are not HAM10000's ({some(unknown)}): 'study' splits HAM10000's own images "
             "ISIC_0024306 to ISIC_0034320; use --split grouped, or a CSV"
         )
     return {image_id: split[image_id] for image_id in image_ids}
@@ -78,7 +79,9 @@ def grouped_split(table: pd.DataFrame, seed: int, groups: dict[str, str]) -> dic
 def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
     """The split that a CSV with columns image_id and split gives; rows of images that the table lacks do no harm."""
     if not path.is_file():
-        raise InputError(f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split")
+        raise InputError(
+            f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split"
+        )
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -91,13 +94,9 @@ def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
         raise InputError(f"{path}, line {wrong.index[0] + 2}: split is {value!r}, expected one of {', '.join(SPLITS)}")
     twice = rows.loc[rows["image_id"].duplicated(), "image_id"].tolist()
     if twice:
-        raise InputError(f"{path} has {len(twice)} image ids more than once ({_some(twice)}): expected one row each")
+        raise InputError(f"{path} has {len(twice)} image ids more than once ({some(twice)}): expected one row each")
     split = dict(zip(rows["image_id"], rows["split"], strict=True))
     missing = [image_id for image_id in image_ids if image_id not in split]
     if missing:
-        raise InputError(f"{path} lacks {len(missing)} images of the table ({_some(missing)}): add a row for each")
+        raise InputError(f"{path} lacks {len(missing)} images of the table ({some(missing)}): add a row for each")
     return {image_id: split[image_id] for image_id in image_ids}
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -60,7 +60,9 @@ def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> N
     missing = [column for column in columns if column not in raw.columns]
     if missing:
         found = ", ".join(map(repr, raw.columns)) or "none"
-        raise InputError(f"{name} lacks the columns {', '.join(missing)}: it has {found}; expected {', '.join(columns)}")
+        raise InputError(
+            f"{name} lacks the columns {', '.join(missing)}: it has {found}; expected {', '.join(columns)}"
+        )
     if not len(raw):
         raise InputError(f"{name} has a header and no rows: expected a row an image")
 
@@ -93,3 +95,8 @@ def _reject(table: pd.DataFrame, wrong: pd.Series, where: str, column: str, expe
     value = table.loc[row, column]
     found = "missing" if value is None or value != value else repr(value)
     raise InputError(f"{where} {row}: {column} is {found}{others}, expected {expected}")
+
+
+def some(names: list[str]) -> str:
+    """The first few of `names`, for a message."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

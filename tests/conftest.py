@@ -1,0 +1,45 @@
+"""No test reaches the network or the user's caches; the real images are used where they are."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before datasets or huggingface_hub is imported: they read these once
+_CACHE = tempfile.TemporaryDirectory(prefix="ham_hf-tests-")
+os.environ["HF_HOME"] = _CACHE.name
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_TOKEN"):
+    os.environ.pop(_name, None)
+
+import pytest  # noqa: E402
+
+from ham_hf.data.synthetic import write_synthetic  # noqa: E402
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def ham10000_dir() -> Path:
+    """HAM10000 as published: the whole table, and the images of the study's training and validation lesions."""
+    folder = SHARED / "ham10000"
+    if not folder.is_dir():
+        pytest.skip(f"the real images are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def isic_export_dir() -> Path:
+    """The first 800 rows of an ISIC Archive export; the images are those of `ham10000_dir`."""
+    folder = SHARED / "isic_archive_export"
+    if not folder.is_dir():
+        pytest.skip(f"the ISIC Archive export is not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic_dir(tmp_path_factory) -> Path:
+    """140 synthetic images in the official layout; copy the folder before changing anything in it."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_synthetic(folder, images=140, seed=0)
+    return folder

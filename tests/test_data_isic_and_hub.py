@@ -1,0 +1,200 @@
+"""The ISIC Archive's export, and a dataset of the Hub."""
+
+import csv
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
+
+from ham_hf.data import canonical_features, hub
+from ham_hf.data.isic import ISIC_DIAGNOSES
+from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
+from tests.small_data import load, make_rows, write_folder, write_image, write_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def isic_rows(lesions: int = 35) -> list[dict[str, str]]:
+    name = {"vasc": "", "akiec": "Squamous cell carcinoma, NOS"} | {
+        code: next(name for name, other in ISIC_DIAGNOSES.items() if other == code)
+        for code in LABELS
+        if code not in ("vasc", "akiec")
+    }
+    return [
+        {
+            "isic_id": row["image_id"],
+            "lesion_id": row["lesion_id"],
+            "age_approx": "",
+            "anatom_site_general": "head/neck",
+            "diagnosis_1": "Benign",
+            "diagnosis_2": "Benign soft tissue proliferations - Vascular",
+            "diagnosis_3": name[row["dx"]],
+            "diagnosis_confirm_type": "histopathology",
+            "sex": "male",
+        }
+        for row in make_rows(lesions, images=1)
+    ]
+
+
+def write_export(folder: Path, rows: list[dict[str, str]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_table(folder / "metadata.csv", rows)
+    for seed, row in enumerate(rows):
+        write_image(folder / f"{row['isic_id']}.jpg", seed)
+    return folder
+
+
+def test_an_isic_export_gives_the_same_lesions_as_the_official_table(isic_export_dir, ham10000_dir, tmp_path):
+    shutil.copy(isic_export_dir / "metadata.csv", tmp_path)
+    with (isic_export_dir / "metadata.csv").open(newline="", encoding="utf-8") as file:
+        wanted = {row["isic_id"] for row in csv.DictReader(file)}
+    (tmp_path / "images").mkdir()
+    for path in ham10000_dir.glob("*/*.jpg"):
+        if path.stem in wanted:
+            (tmp_path / "images" / path.name).symlink_to(path)
+    splits, facts = load(tmp_path, split="study")
+    assert facts["kind"] == "isic" and sum(map(len, splits.values())) == 800
+    seen = pd.concat(split.remove_columns("image").to_pandas() for split in splits.values()).set_index("image_id")
+    official = pd.read_csv(ham10000_dir / "HAM10000_metadata.csv").set_index("image_id").loc[seen.index]
+    assert [LABELS[label] for label in seen["label"]] == official["dx"].tolist()
+    assert seen["dx_type"].tolist() == official["dx_type"].tolist()
+    pairs = set(zip(seen["lesion_id"], official["lesion_id"], strict=True))
+    assert len(pairs) == seen["lesion_id"].nunique() == official["lesion_id"].nunique()
+    assert set(seen["localization"]) <= {
+        "lower extremity", "posterior torso", "unknown", "anterior torso", "upper extremity", "head/neck", "oral/genital",
+    }  # fmt: skip
+
+
+def test_an_isic_export_is_recognised_by_its_column_whatever_its_name(tmp_path):
+    folder = write_export(tmp_path, isic_rows())
+    (folder / "metadata.csv").rename(folder / "ham10000_metadata_2024-05-01.csv")
+    splits, facts = load(folder)
+    assert facts["kind"] == "isic" and facts["splits"]["test"]["classes"] == dict.fromkeys(LABELS, 1)
+    first = splits["train"].remove_columns("image")[0]
+    assert (first["age"], first["sex"], first["localization"], first["dx_type"]) == (
+        None,
+        "male",
+        "head/neck",
+        "histo",
+    )
+
+
+def test_an_isic_diagnosis_that_ham10000_lacks_is_named(tmp_path):
+    rows = isic_rows()
+    rows[2]["diagnosis_3"] = "Merkel cell carcinoma"
+    with pytest.raises(
+        InputError, match="line 4: diagnosis 'Merkel cell carcinoma' of IMG_002_0 is none of HAM10000's"
+    ):
+        load(write_export(tmp_path, rows))
+
+
+def test_an_isic_image_without_a_lesion_is_a_lesion_of_its_own(tmp_path):
+    rows = isic_rows()
+    rows[0]["lesion_id"] = rows[7]["lesion_id"] = ""
+    splits, _ = load(write_export(tmp_path, rows))
+    lesions = {item["lesion_id"] for split in splits.values() for item in split.remove_columns("image")}
+    assert {"IMG_000_0", "IMG_007_0"} < lesions and len(lesions) == len(rows)
+
+
+def test_an_isic_export_without_a_column_names_it(tmp_path):
+    rows = [{key: value for key, value in row.items() if key != "lesion_id"} for row in isic_rows()]
+    with pytest.raises(InputError, match="metadata.csv lacks the columns lesion_id: it has 'isic_id'"):
+        load(write_export(tmp_path, rows))
+
+
+# The Hub: what load_dataset returns is the same from local parquet files
+
+
+@pytest.fixture
+def rows():
+    return make_rows()
+
+
+def as_parquet(folder: Path, rows: list[dict], tmp_path: Path, **casts) -> DatasetDict:
+    """Two overlapping splits written as the Hub stores them, and loaded as users load them."""
+    dataset = Dataset.from_list(
+        [{"image": str(folder / "images" / f"{row['image_id']}.jpg"), **row} for row in rows]
+    ).cast_column("image", Image())
+    for column, feature in casts.items():
+        dataset = dataset.cast_column(column, feature)
+    (tmp_path / "parquet").mkdir()
+    dataset.select(range(50)).to_parquet(tmp_path / "parquet" / "train-00000-of-00001.parquet")
+    dataset.select(range(30, len(rows))).to_parquet(tmp_path / "parquet" / "test-00000-of-00001.parquet")
+    return load_dataset(str(tmp_path / "parquet"))
+
+
+def test_a_hub_dataset_is_joined_and_deduplicated(rows, tmp_path):
+    loaded = as_parquet(write_folder(tmp_path / "data", rows), rows, tmp_path)
+    assert sum(map(len, loaded.values())) == 90
+    table, dataset = hub.convert(loaded, "someone/skin")
+    assert table["image_id"].tolist() == dataset["image_id"][:] == sorted(row["image_id"] for row in rows)
+    assert dataset.features == canonical_features()
+    labels = {row["image_id"]: row["dx"] for row in rows}
+    assert [LABELS[label] for label in dataset["label"][:]] == [labels[name] for name in dataset["image_id"][:]]
+    direct, _ = load(tmp_path / "data")
+    images = dict(zip(dataset["image_id"][:], dataset.cast_column("image", Image(decode=False))["image"], strict=True))
+    for name in direct["test"]["image_id"][:3]:
+        assert images[name]["bytes"] == (tmp_path / "data" / "images" / f"{name}.jpg").read_bytes()
+
+
+def test_a_hub_dataset_may_have_class_labels_or_full_names(rows, tmp_path):
+    names = {code: name for name, code in hub._NAMES.items()}
+    folder = write_folder(tmp_path / "data", rows)
+    for row in rows:
+        row["label"] = names[row.pop("dx")].title()
+    loaded = as_parquet(folder, rows, tmp_path, label=ClassLabel(names=[names[code].title() for code in LABELS[::-1]]))
+    table, _ = hub.convert(loaded, "someone/skin")
+    assert table["dx"].tolist() == [LABELS[lesion // 2 % 7] for lesion in range(70)]
+
+
+def test_a_hub_dataset_that_does_not_fit_is_refused(rows, tmp_path):
+    folder = write_folder(tmp_path / "data", rows)
+    loaded = as_parquet(folder, rows, tmp_path)
+    with pytest.raises(InputError, match="someone/skin lacks the columns lesion_id"):
+        hub.convert(
+            DatasetDict({name: part.remove_columns("lesion_id") for name, part in loaded.items()}), "someone/skin"
+        )
+    with pytest.raises(InputError, match="someone/skin has 0 image columns; expected one, found lesion_id"):
+        hub.convert(DatasetDict({name: part.remove_columns("image") for name, part in loaded.items()}), "someone/skin")
+    torn = loaded["test"].map(lambda row: {"lesion_id": row["lesion_id"] + "b"})
+    with pytest.raises(InputError, match="rows of one image_id with different lesions or diagnoses: IMG_015_0"):
+        hub.convert(DatasetDict({"train": loaded["train"], "test": torn}), "someone/skin")
+
+
+def test_a_hub_dataset_goes_through_the_whole_run_of_checks(rows, tmp_path, monkeypatch):
+    loaded = as_parquet(write_folder(tmp_path / "data", rows), rows, tmp_path)
+    monkeypatch.setattr(hub, "load_dataset", lambda name, revision: loaded)
+    splits, facts = load("someone/skin")
+    direct, direct_facts = load(tmp_path / "data")
+    assert facts["kind"] == "hub"
+    assert facts | {"kind": "folder", "source": str(tmp_path / "data")} == direct_facts
+    assert all(splits[name]["image_id"][:] == direct[name]["image_id"][:] for name in splits)
+    assert splits["test"][0]["image"].tobytes() == direct["test"][0]["image"].tobytes()
+
+
+def test_a_hub_dataset_in_offline_mode_is_refused_at_once():
+    with pytest.raises(InputError, match="cannot load dataset 'someone/skin'.*give a folder"):
+        load("someone/skin")
+
+
+def test_a_hub_dataset_without_a_network_is_refused_within_seconds(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # closed again below: nobody answers there
+    code = "from tests.small_data import load; load('someone/skin')"
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+        "HF_HOME": str(tmp_path),
+    }
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "InputError: dataset 'someone/skin' is no folder here, and the Hub cannot be reached" in done.stderr
+    assert time.perf_counter() - started < 40  # imports included
