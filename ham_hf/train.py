@@ -65,7 +65,7 @@ def train(recipe: Recipe) -> None:
     folder = Path(args.output_dir)
     # What fails fast comes first: the folder, the checkpoint's name, the data, and only then the weights
     checkpoint = _checkpoint_to_resume(folder, args.resume)
-    _, revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision)
+    revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     with args.main_process_first(desc="reading the data"):
         splits, data_facts = load_ham10000(recipe.data)
     splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, args.seed)

@@ -1,4 +1,4 @@
-"""The stock Trainer, subclassed where it has no hook: a schedule by epochs, and checkpoints read by from_pretrained."""
+"""The stock Trainer, subclassed where it has no hook: a schedule by epochs, and checkpoints by from_pretrained."""
 
 import math
 

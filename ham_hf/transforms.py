@@ -17,7 +17,7 @@ class TrainTransform:
     """
 
     def __init__(self, args: ImageArguments, processor: BaseImageProcessor, seed: int):
-        steps = [v2.RandomResizedCrop(args.image_size, scale=tuple(args.crop_scale))]
+        steps = [v2.RandomResizedCrop(args.train_size or args.image_size, scale=tuple(args.crop_scale))]
         if args.horizontal_flip:
             steps.append(v2.RandomHorizontalFlip())
         if args.vertical_flip:

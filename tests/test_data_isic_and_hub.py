@@ -68,9 +68,8 @@ def test_an_isic_export_gives_the_same_lesions_as_the_official_table(isic_export
     assert seen["dx_type"].tolist() == official["dx_type"].tolist()
     pairs = set(zip(seen["lesion_id"], official["lesion_id"], strict=True))
     assert len(pairs) == seen["lesion_id"].nunique() == official["lesion_id"].nunique()
-    assert set(seen["localization"]) <= {
-        "lower extremity", "posterior torso", "unknown", "anterior torso", "upper extremity", "head/neck", "oral/genital",
-    }  # fmt: skip
+    sites = seen["localization"]
+    assert sites.nunique() == 7 and (sites[official["localization"] == "back"] == "posterior torso").all()
 
 
 def test_an_isic_export_is_recognised_by_its_column_whatever_its_name(tmp_path):
@@ -121,7 +120,10 @@ def rows():
 def as_parquet(folder: Path, rows: list[dict], tmp_path: Path, **casts) -> DatasetDict:
     """Two overlapping splits written as the Hub stores them, and loaded as users load them."""
     dataset = Dataset.from_list(
-        [{"image": str(folder / "images" / f"{row['image_id']}.jpg"), **row} for row in rows]
+        [
+            {"image": {"bytes": (folder / "images" / f"{row['image_id']}.jpg").read_bytes(), "path": None}, **row}
+            for row in rows
+        ]
     ).cast_column("image", Image())
     for column, feature in casts.items():
         dataset = dataset.cast_column(column, feature)

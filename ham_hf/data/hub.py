@@ -44,7 +44,8 @@ def convert(loaded: DatasetDict, name: str) -> tuple[pd.DataFrame, Dataset]:
     if len(image_columns) != 1:
         found = ", ".join(f"{column} ({type(feature).__name__})" for column, feature in rows.features.items())
         raise InputError(f"{name} has {len(image_columns)} image columns; expected one, found {found}")
-    rows = rows.rename_column(image_columns[0], "image")
+    if image_columns != ["image"]:
+        rows = rows.rename_column(image_columns[0], "image")
     table = clean_table(_diagnoses(rows), f"{name}, row")
     table["row"] = range(len(table))
     table["has_image"] = rows.data.column("image").is_valid().to_numpy()

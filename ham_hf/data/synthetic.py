@@ -220,8 +220,8 @@ def draw_image(look: Look, lesion: np.random.Generator, shot: np.random.Generato
 
     light = 1 + shot.normal(0, 0.05) + shot.normal(0, 0.06) * x + shot.normal(0, 0.06) * y
     image = image * light[..., None] * _rgb(1 + shot.normal(0, 0.025, 3))
-    if shot.random() < 0.4:  # the dark rim of the dermatoscope's round view
-        rim = np.hypot(x, y) - shot.uniform(0.58, 0.75)
+    if shot.random() < 0.3:  # the dark rim of the dermatoscope's round view
+        rim = np.hypot(x - shot.normal(0, 0.06), y - shot.normal(0, 0.06)) - shot.uniform(0.58, 0.78)
         image = image * (1 / (1 + np.exp(np.clip(rim / 0.012, -30, 30))))[..., None]
     # Room for the grain at both ends of a byte; bilinear interpolation does not overshoot
     small = PIL.Image.fromarray((image * 255).clip(_GRAIN, 255 - _GRAIN).astype(np.uint8))

@@ -69,9 +69,8 @@ def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> N
 
 def build_dataset(table: pd.DataFrame, images: Dataset) -> Dataset:
     """Put the column `image` of `images` beside the rows of `table`, in the same order, as `canonical_features()`."""
-    columns = {name: table[name].tolist() for name in ("image_id", "lesion_id", "dx_type", "sex", "localization")}
+    columns = {name: [None if pd.isna(value) else value for value in table[name]] for name in COLUMNS}
     columns["label"] = [LABELS.index(dx) for dx in table["dx"]]
-    columns["age"] = [None if pd.isna(age) else age for age in table["age"]]
     features = canonical_features()
     names = [name for name in features if name != "image"]
     rest = Dataset.from_dict(

