@@ -67,7 +67,7 @@ class ImageArguments:
     train_size: int | None = field(
         default=None,
         metadata={
-            "help": "Height and width of the training crop, in pixels; image_size when left out. Smaller trains faster, "
+            "help": "Height and width of the training crop, in pixels; image_size when left out. Smaller is faster, "
             "and lesions then look as large as in the evaluation crop (Touvron et al., 2019)."
         },
     )

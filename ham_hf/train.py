@@ -6,6 +6,7 @@ ham-hf train recipes/quickstart.yaml --num_train_epochs 1
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ from transformers.utils import logging as transformers_logging
 from ham_hf.callbacks import EpochForTransform, EpochLine, QuietProgress
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
+from ham_hf.hardware import use_all_cores
 from ham_hf.labels import LABELS
 from ham_hf.losses import ClassificationLoss
 from ham_hf.metrics import HamMetrics
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         InputError: the recipe, the data or the checkpoint cannot be used; nothing was trained.
     """
     recipe = parse_recipe(argv)
-    _set_up_logging(recipe.training)
+    _set_up(recipe.training)
     with logging_redirect_tqdm():
         train(recipe)
 
@@ -133,14 +135,16 @@ def _build_trainer(
     return trainer
 
 
-def _set_up_logging(args: RunArguments) -> None:
+def _set_up(args: RunArguments) -> None:
     main_process = args.process_index == 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ham_hf").setLevel(logging.INFO if main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # of loading weights; the training bars are the Trainer's own
-    if args.should_log:
-        logger.info("%d process(es) on %s; run folder %s", args.world_size, args.device, args.output_dir)
+    where = args.device.type
+    if where == "cpu":
+        where += f" ({use_all_cores(int(os.environ.get('LOCAL_WORLD_SIZE', 1)))} threads each)"
+    logger.info("%d process(es) on %s; run folder %s", args.world_size, where, args.output_dir)
 
 
 def _checkpoint_to_resume(folder: Path, resume: bool) -> str | None:
