@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,7 +115,10 @@ def _image_column(files: list[Path | ZipMember | None]) -> Dataset:
     if any(isinstance(file, ZipMember) for file in files):
         # Onto disk, once, and mapped from there: the two official zips hold 2.8 GB
         return Dataset.from_generator(
-            _cells, features=features, gen_kwargs={"files": files}, fingerprint=_fingerprint(files)
+            _cells,
+            features=features,
+            gen_kwargs={"files": tuple(files)},  # a list would be taken for shards: one call, and one open zip, a file
+            fingerprint=_fingerprint(files),
         )
     cells = [None if file is None else {"bytes": None, "path": str(file)} for file in files]
     return Dataset.from_dict({"image": cells}, features=features)
@@ -126,9 +130,12 @@ def _fingerprint(files: list[Path | ZipMember | None]) -> str:
     return hashlib.sha256(repr((stamps, list(map(str, files)))).encode()).hexdigest()[:32]
 
 
-def _cells(files: list[Path | ZipMember | None]) -> Iterator[dict]:
-    archives = {file.archive: zipfile.ZipFile(file.archive) for file in files if isinstance(file, ZipMember)}
-    try:
+def _cells(files: tuple[Path | ZipMember | None, ...]) -> Iterator[dict]:
+    with ExitStack() as stack:
+        archives = {
+            path: stack.enter_context(zipfile.ZipFile(path))
+            for path in {file.archive for file in files if isinstance(file, ZipMember)}
+        }
         for file in files:
             match file:
                 case None:
@@ -137,9 +144,6 @@ def _cells(files: list[Path | ZipMember | None]) -> Iterator[dict]:
                     yield {"image": {"bytes": _read_member(archives[archive], name), "path": f"{archive}/{name}"}}
                 case path:
                     yield {"image": {"bytes": None, "path": str(path)}}
-    finally:
-        for archive in archives.values():
-            archive.close()
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -1,10 +1,10 @@
 """A dataset of the Hugging Face Hub with an image column and HAM10000's columns under their usual names."""
 
-import httpx
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Image, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError
 
 from ham_hf.data.table import build_dataset, clean_table
 from ham_hf.errors import InputError
@@ -32,7 +32,7 @@ def read_hub(name: str, revision: str | None = None) -> tuple[pd.DataFrame, Data
     commit = revision if constants.HF_HUB_OFFLINE else resolve_revision(name, revision, "dataset")
     try:
         loaded = load_dataset(name, revision=commit)
-    except (DatasetNotFoundError, ConnectionError, httpx.TransportError) as error:
+    except (DatasetNotFoundError, ConnectionError, HTTPError) as error:
         raise InputError(f"cannot load dataset {name!r}: {error}; give a folder with the images instead") from error
     return convert(loaded, name)
 
