@@ -57,11 +57,19 @@ def test_one_picture_under_two_lesions_is_refused(folder, rows):
     assert "byte-identical" in message and "IMG_000_0 (LES_000) = IMG_004_1 (LES_004)" in message
 
 
-def test_one_picture_twice_in_a_lesion_is_counted(folder, rows):
+def test_one_picture_twice_in_a_lesion_is_refused(folder, rows):
+    shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[1]))
+    assert "byte-identical under several ids: IMG_000_0 (LES_000) = IMG_000_1 (LES_000)" in refusal(folder)
+
+
+def test_one_picture_twice_in_a_lesion_of_ham10000_itself_is_counted(rows, tmp_path):
+    for number, row in enumerate(rows):
+        row["image_id"] = f"ISIC_{24306 + number:07d}"
+    folder = write_folder(tmp_path, rows)
     shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[1]))
     _, facts = load(folder)
     assert facts["audit"]["identical_images"] == 1
-    assert facts["identical_images"] == [["IMG_000_0", "IMG_000_1"]]
+    assert facts["identical_images"] == [["ISIC_0024306", "ISIC_0024307"]]
 
 
 def two_lesions_apart(folder) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ham_hf.data.images import HASH_SIZE, ImageCheck
+from ham_hf.data.splits import is_ham10000
 from ham_hf.data.table import some
 from ham_hf.errors import InputError
 
@@ -43,25 +44,22 @@ def check_lesions(table: pd.DataFrame, split: dict[str, str]) -> None:
 
 
 def identical_images(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list[list[str]]:
-    """Groups of byte-identical images under several ids of one lesion, which no split separates.
+    """Groups of byte-identical images that HAM10000 itself has under several ids of one lesion.
 
-    HAM10000 itself has two such pairs.
+    There are two such pairs among its training and validation lesions. No split separates them, so they are counted.
 
     Raises:
-        InputError: byte-identical images under two lesions.
+        InputError: byte-identical images under ids of two lesions, or under ids that are not HAM10000's.
     """
     ids_of: dict[str, list[str]] = {}
     for image_id in sorted(checks):
         ids_of.setdefault(checks[image_id].sha256, []).append(image_id)
     groups = [ids for ids in ids_of.values() if len(ids) > 1]
     lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
-    torn = [ids for ids in groups if len({lesion[image_id] for image_id in ids}) > 1]
-    if torn:
-        named = [" = ".join(f"{image_id} ({lesion[image_id]})" for image_id in ids) for ids in torn]
-        raise InputError(
-            f"{len(torn)} images are byte-identical under ids of different lesions: {some(named)}; "
-            "keep one of each, or give them one lesion_id"
-        )
+    wrong = [ids for ids in groups if len({lesion[i] for i in ids}) > 1 or not all(map(is_ham10000, ids))]
+    if wrong:
+        named = [" = ".join(f"{image_id} ({lesion[image_id]})" for image_id in ids) for ids in wrong]
+        raise InputError(f"{len(wrong)} images are byte-identical under several ids: {some(named)}; keep one of each")
     return groups
 
 

@@ -1,5 +1,6 @@
 """Which image trains, which chooses the checkpoint, which is tested: always whole lesions."""
 
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ham_hf.errors import InputError
 SPLITS = ("train", "validation", "test")
 HELD_OUT = (0.2, 0.2)  # shares of the lesions in validation and test of the 'grouped' split
 
-_FIRST_IMAGE = 24306  # ISIC_0024306, the first of HAM10000's 10,015 consecutive ids
+_FIRST_IMAGE, _LAST_IMAGE = 24306, 34320  # HAM10000's 10,015 ids are consecutive, from ISIC_0024306
 _LETTERS = {"t": "train", "v": "validation", "e": "test"}
 
 
@@ -40,6 +41,12 @@ def assign_splits(
             return grouped_split(table, seed, groups or {})
         case path:
             return csv_split(table["image_id"], Path(path))
+
+
+def is_ham10000(image_id: str) -> bool:
+    """Whether an image id is one of HAM10000's own, ISIC_0024306 to ISIC_0034320."""
+    number = re.fullmatch(r"ISIC_(\d{7})", image_id)
+    return number is not None and _FIRST_IMAGE <= int(number[1]) <= _LAST_IMAGE
 
 
 def study_split(image_ids: pd.Series) -> dict[str, str]:
