@@ -145,6 +145,13 @@ class RunArguments(TrainingArguments):
             "1 aims at balanced accuracy."
         },
     )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate, save and publish an exponential moving average of the weights with this decay a step, "
+            "such as 0.995; the weights themselves when left out."
+        },
+    )
     channels_last: bool | None = field(
         default=None,
         metadata={"help": "Memory format of convolutional models; chosen by what they are when left out."},
@@ -280,6 +287,8 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
             f"lr_decay_factor replaces the schedule, but lr_scheduler_type is {training.lr_scheduler_type.value!r}: "
             "set lr_scheduler_type: constant, or leave lr_decay_factor out"
         )
+    if training.ema_decay is not None and not 0 < training.ema_decay < 1:
+        raise InputError(f"ema_decay is {training.ema_decay}: expected a number between 0 and 1, such as 0.995")
     if training.warmup_epochs and training.lr_decay_factor is None:
         raise InputError(
             "warmup_epochs belongs to lr_decay_factor; for other schedules use warmup_steps (below 1: a share)"

@@ -1,16 +1,39 @@
-"""The stock Trainer, subclassed where it has no hook: a schedule by epochs, and checkpoints by from_pretrained."""
+"""The stock Trainer, subclassed where it has no hook: schedule by epochs, averaged weights, reading of checkpoints."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import Trainer
+from torch.optim.swa_utils import AveragedModel
+from transformers import Trainer, TrainerCallback, TrainerState
 
+from ham_hf.errors import InputError
 from ham_hf.optimization import decay_by_epoch
+
+# In a checkpoint of a run with averaged weights: the weights being trained, which --resume needs
+TRAINED_WEIGHTS = "trained_weights.safetensors"
 
 
 class HamTrainer(Trainer):
+    """With `ema_decay`, the averaged weights are what is evaluated, saved and published."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._average: AveragedModel | None = None
+        if self.args.ema_decay:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise InputError("ema_decay needs whole weights on every process: leave it out with FSDP or DeepSpeed")
+            rule = exponential_average(self.args.ema_decay)
+            self._average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
+            self.add_callback(_UpdateAverage(self._average))
+
+    # Schedule
+
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         if self.args.lr_decay_factor is None:
             return super().create_scheduler(num_training_steps, optimizer)
@@ -29,22 +52,82 @@ class HamTrainer(Trainer):
         whole = math.floor if args.dataloader_drop_last else math.ceil
         return math.ceil(whole(len(self.train_dataset) / images) / args.gradient_accumulation_steps)
 
-    # save_pretrained writes ViT and BEiT under older names than the modules bear; from_pretrained renames them back.
-    # The stock Trainer (transformers 5.23) reads a checkpoint without renaming and without being strict: the encoder's
-    # weights stay as they are, with a warning. Sharded checkpoints (FSDP, DeepSpeed) have the modules' own names.
+    # Averaged weights
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        if self._average is None:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        averaged = self._average.module.state_dict()
+        for name, trained in self.model.state_dict().items():
+            kept = trained.clone()
+            trained.copy_(averaged[name])
+            averaged[name].copy_(kept)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        with self._averaged_weights():
+            return super().evaluate(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        with self._averaged_weights():
+            super().save_model(output_dir, _internal_call)
+        if self._average is not None and _internal_call and self.args.should_save:
+            save_model(self.model, str(Path(output_dir) / TRAINED_WEIGHTS))
+
+    # Checkpoints. save_pretrained writes ViT and BEiT under older names than the modules bear; from_pretrained renames
+    # them back. The stock Trainer (transformers 5.23) reads a checkpoint without renaming and without being strict: the
+    # encoder's weights stay as they are, with a warning. Sharded ones (FSDP, DeepSpeed) have the modules' own names.
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            self._load_pretrained(resume_from_checkpoint)
+            return
+        folder = Path(resume_from_checkpoint)
+        self._load_pretrained(folder)
+        if self._average is not None:
+            self._average.module.load_state_dict(self.model.state_dict())
+            self._average.n_averaged.fill_(TrainerState.load_from_json(folder / "trainer_state.json").global_step)
+            load_model(self.model, folder / TRAINED_WEIGHTS)
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model()
-        else:
-            self._load_pretrained(self.state.best_model_checkpoint)
+            return
+        self._load_pretrained(Path(self.state.best_model_checkpoint))
+        self._average = None  # what was loaded is the average already
 
-    def _load_pretrained(self, folder: str) -> None:
+    def _load_pretrained(self, folder: Path) -> None:
         saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype, use_safetensors=True)
         self.model.load_state_dict(saved.state_dict())
+
+
+def exponential_average(decay: float) -> Callable:
+    """For `AveragedModel`: an exponential moving average that starts fast, as timm's ModelEmaV3 and TensorFlow's do."""
+
+    @torch.no_grad()
+    def update(averaged: list[torch.Tensor], trained: list[torch.Tensor], updates: torch.Tensor | int) -> None:
+        if not averaged[0].is_floating_point():  # batch norm counts its batches
+            for mean, value in zip(averaged, trained, strict=True):
+                mean.copy_(value)
+            return
+        updates = int(updates)
+        torch._foreach_lerp_(averaged, trained, 1 - min(decay, (1 + updates) / (10 + updates)))
+
+    return update
+
+
+class _UpdateAverage(TrainerCallback):
+    def __init__(self, average: AveragedModel):
+        self._average = average
+
+    def on_step_end(self, args, state, control, model: nn.Module, **kwargs):
+        self._average.update_parameters(model)

@@ -198,5 +198,5 @@ def test_a_hub_dataset_without_a_network_is_refused_within_seconds(tmp_path):
     }
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert "InputError: dataset 'someone/skin'" in done.stderr and "the Hub cannot be reached" in done.stderr
+    assert "HubUnreachable: dataset 'someone/skin'" in done.stderr and "the Hub cannot be reached" in done.stderr
     assert time.perf_counter() - started < 40  # imports included

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import pipeline
 
 from ham_hf.data import load_ham10000
@@ -15,6 +17,7 @@ from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.recipe import DataArguments
 from ham_hf.train import main
+from ham_hf.trainer import TRAINED_WEIGHTS
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -137,6 +140,28 @@ def test_a_killed_run_that_is_resumed_ends_in_the_same_report(flags, unbroken, t
         assert [float(ours[label]) for label in LABELS] == pytest.approx(
             [float(expected[label]) for label in LABELS], abs=1e-6
         )
+
+
+def test_averaged_weights_survive_a_kill_too(flags, tmp_path):
+    arguments = flags(tmp_path / "killed", ema_decay=0.9)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_THE_SECOND_EVALUATION, *arguments], cwd=ROOT, capture_output=True, timeout=300
+    )
+    assert killed.returncode == -9, killed.stderr[-2000:]
+    main([*arguments, "--resume"])
+    main(flags(tmp_path / "unbroken", ema_decay=0.9))
+    assert rows(tmp_path / "killed") == rows(tmp_path / "unbroken")
+
+
+def test_the_published_weights_are_the_average(flags, unbroken, tmp_path):
+    main(flags(tmp_path / "averaged", ema_decay=0.9))
+    published = load_file(tmp_path / "averaged" / "model.safetensors")
+    last = load_file(max((tmp_path / "averaged").glob(f"checkpoint-*/{TRAINED_WEIGHTS}")))
+    plain = load_file(unbroken / "model.safetensors")
+    assert published.keys() == plain.keys()
+    assert any(not torch.equal(published[name], plain[name]) for name in plain)
+    assert last.keys() == plain.keys()
+    assert any(not torch.equal(published[name], last[name]) for name in plain)
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(flags, unbroken):
