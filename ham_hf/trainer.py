@@ -84,8 +84,8 @@ class HamTrainer(Trainer):
             save_model(self.model, str(Path(output_dir) / TRAINED_WEIGHTS))
 
     # Checkpoints. save_pretrained writes ViT and BEiT under older names than the modules bear; from_pretrained renames
-    # them back. The stock Trainer (transformers 5.23) reads a checkpoint without renaming and without being strict: the
-    # encoder's weights stay as they are, with a warning. Sharded ones (FSDP, DeepSpeed) have the modules' own names.
+    # them back. The stock Trainer (transformers 5.23) reads a checkpoint without renaming and without being strict:
+    # the encoder's weights stay as they are, with a warning. Sharded ones (FSDP, DeepSpeed) have the modules' names.
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -111,7 +111,7 @@ class HamTrainer(Trainer):
 
 
 def exponential_average(decay: float) -> Callable:
-    """For `AveragedModel`: an exponential moving average that starts fast, as timm's ModelEmaV3 and TensorFlow's do."""
+    """For `AveragedModel`: an exponential moving average that starts fast, as TensorFlow's and timm's do."""
 
     @torch.no_grad()
     def update(averaged: list[torch.Tensor], trained: list[torch.Tensor], updates: torch.Tensor | int) -> None:
