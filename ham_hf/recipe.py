@@ -106,6 +106,17 @@ class ModelArguments:
     freeze: Literal["none", "backbone"] = field(
         default="none", metadata={"help": "'backbone' trains the classifier alone and keeps all else as it was."}
     )
+    config_overrides: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Other values for the checkpoint's config, as JSON: '{\"hidden_dropout_prob\": 0.1}', or for timm "
+            "and pypi models '{\"model_args\": {\"drop_rate\": 0.2}}'."
+        },
+    )
+
+    def __post_init__(self):
+        if isinstance(self.config_overrides, str):
+            self.config_overrides = _json_object(self.config_overrides, "config_overrides")
 
 
 @dataclass
@@ -205,6 +216,16 @@ class Recipe(NamedTuple):
     training: RunArguments
     path: Path | None
     argv: list[str]
+
+
+def _json_object(text: str, name: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{name} is {text!r}: expected a JSON object, such as '{{\"hidden_dropout_prob\": 0.1}}'")
+    return value
 
 
 class _Parser(HfArgumentParser):

@@ -74,7 +74,12 @@ def train(recipe: Recipe) -> None:
     _log_data(splits, data_facts)
 
     set_seed(args.seed)  # before the new head is drawn
-    model = build_model(recipe.model.model_name_or_path, revision=revision, freeze=recipe.model.freeze)
+    model = build_model(
+        recipe.model.model_name_or_path,
+        revision=revision,
+        freeze=recipe.model.freeze,
+        config_overrides=recipe.model.config_overrides,
+    )
     parameters = count_parameters(model)  # now: later they may be shared out among processes
     processor = build_processor(
         recipe.model.model_name_or_path,

@@ -63,7 +63,12 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 
 
 def build_model(
-    name: str, *, revision: str | None = None, labels: Sequence[str] = LABELS, freeze: str = "none"
+    name: str,
+    *,
+    revision: str | None = None,
+    labels: Sequence[str] = LABELS,
+    freeze: str = "none",
+    config_overrides: dict | None = None,
 ) -> PreTrainedModel:
     """A pretrained image classifier whose head answers `labels`, in float32.
 
@@ -72,12 +77,15 @@ def build_model(
         revision: commit, branch or tag on the Hub.
         labels: the classes, in order; a new head is made unless the checkpoint has exactly these.
         freeze: "none", or "backbone" to train the head alone.
+        config_overrides: other values for keys that the checkpoint's config has, such as dropout rates.
 
     Raises:
-        InputError: the checkpoint is not to be had, is no image classifier, or has as many labels but others.
+        InputError: the checkpoint is not to be had, is no image classifier, has as many labels but others, or its
+            config lacks a key of `config_overrides`.
     """
     checkpoint = find_checkpoint(name, revision)
     config = _relabel(checkpoint.config, name, labels)
+    _override(config, config_overrides or {}, name)
     match config.model_type:
         case "vit_mae":  # a pretrained encoder without a head; its layers bear ViT's names
             model_class = ViTForImageClassification
@@ -117,6 +125,18 @@ def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreT
     # AutoImageProcessor asks a timm model's config, not its folder, how images are prepared
     config.image_processor_type = BitImageProcessor.__name__
     return config
+
+
+def _override(config: PreTrainedConfig, values: dict, name: str) -> None:
+    known = config.to_dict()
+    for key, value in values.items():
+        if key not in known:
+            raise InputError(
+                f"config_overrides: the {config.model_type} config of {name} has no {key!r}: "
+                f"expected one of {', '.join(sorted(known))}"
+            )
+        merge = isinstance(value, dict) and isinstance(known[key], dict)
+        setattr(config, key, known[key] | value if merge else value)
 
 
 def _check_loaded(model: PreTrainedModel, loading: dict, name: str) -> None:
