@@ -110,7 +110,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Other values for the checkpoint's config, as JSON: '{\"hidden_dropout_prob\": 0.1}', or for timm "
-            "and pypi models '{\"model_args\": {\"drop_rate\": 0.2}}'."
+            'and pypi models \'{"model_args": {"drop_rate": 0.2}}\'.'
         },
     )
 
