@@ -86,6 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("model", metavar="RUN_OR_HUB_ID", help="a run folder of `ham-hf train`, or a Hub id")
     predict.add_argument("photos", metavar="PHOTO", nargs="+", help="image files, or folders with image files")
     predict.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities to this file as well")
+    predict.add_argument("--age", type=float, metavar="YEARS", help="the patient's, for models that read it")
+    predict.add_argument("--sex", choices=["female", "male", "unknown"], help="the patient's; unknown when left out")
+    predict.add_argument("--site", help="of the lesion on the body, such as back; unknown when left out")
+    predict.add_argument(
+        "--patients",
+        type=Path,
+        metavar="FILE",
+        help="a CSV in place of these three: columns file, age, sex, localization; empty cells are unknown",
+    )
     predict.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
     predict.set_defaults(run=_predict)
 
@@ -113,9 +122,12 @@ def _predict(args: argparse.Namespace) -> None:
     photos, others = find_photos(args.photos)
     predict.find_classifier(args.model, args.revision)
     synthetic = predict.is_trained_on_synthetic_images(args.model)
+    patients = _patients(args, photos)
     check_photos(photos)
     model, processor = predict.load_classifier(args.model, args.revision)
-    for photo, row in predict.predict_photos(model, processor, photos, args.csv):
+    if patients is not None:
+        predict.check_patients(model, processor, patients)
+    for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients):
         tqdm.write(predict.table(photo, row) + "\n")  # above the progress bar
     if others:
         print(f"{others} other files in the folders were left out, for their suffixes.")
@@ -124,6 +136,18 @@ def _predict(args: argparse.Namespace) -> None:
     if synthetic:
         print("This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing.")
     print(DISCLAIMER)
+
+
+def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | None:
+    """(age, sex, site) of each photograph's patient; None where the command line says nothing about them."""
+    from ham_hf.predict import read_patients
+
+    one = (args.age, args.sex, args.site)
+    if args.patients is None:
+        return None if one == (None, None, None) else [one] * len(photos)
+    if one != (None, None, None):
+        raise InputError("--patients has each patient's age, sex and site: leave out --age, --sex and --site")
+    return read_patients(args.patients, photos)
 
 
 def _report(args: argparse.Namespace) -> None:

