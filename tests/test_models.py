@@ -28,7 +28,14 @@ from transformers import (
 
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
-from ham_hf.models import IMAGENET_MEAN, build_model, build_processor, classifier_of, count_parameters
+from ham_hf.models import (
+    IMAGENET_MEAN,
+    build_model,
+    build_processor,
+    classifier_of,
+    count_parameters,
+    freeze_parts,
+)
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SMALL |= {"image_size": 32, "patch_size": 8}
@@ -104,7 +111,8 @@ def test_resnet_50_has_the_study_s_number_of_parameters(tmp_path):
 
 @pytest.mark.parametrize("family", ["vit", "resnet", "timm"])
 def test_a_frozen_backbone_neither_learns_nor_moves_its_batch_norm(family, checkpoint):
-    model = build_model(str(checkpoint(family)), freeze="backbone")
+    model = build_model(str(checkpoint(family)))
+    freeze_parts(model, "backbone")
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert 0 < len(trained) <= 2
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -114,6 +122,53 @@ def test_a_frozen_backbone_neither_learns_nor_moves_its_batch_norm(family, check
     optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == trained
+
+
+def test_parts_that_are_named_are_frozen_with_their_batch_norm(checkpoint):
+    model = build_model(str(checkpoint("timm")))
+    freeze_parts(model, "timm_model.conv1, timm_model.bn1,timm_model.layer1")
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    model(torch.rand(4, 3, 64, 64)).logits[:, 0].sum().backward()
+    optimizer.step()
+    kept = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    assert kept == {
+        name for name in before if name.startswith(("timm_model.conv1", "timm_model.bn1", "timm_model.layer1"))
+    }
+    model.eval()
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_part_to_freeze_that_is_not_there_is_named(checkpoint):
+    model = build_model(str(checkpoint("timm")))
+    with pytest.raises(
+        InputError, match="no part 'layer1': expected 'none', 'backbone', or names such as timm_model.conv1"
+    ):
+        freeze_parts(model, "layer1")
+
+
+def test_values_of_a_config_are_overridden_and_published(checkpoint, tmp_path):
+    model = build_model(str(checkpoint("vit")), config_overrides={"hidden_dropout_prob": 0.25})
+    assert model.config.hidden_dropout_prob == 0.25
+    assert model.vit.embeddings.dropout.p == 0.25
+    timm_folder = tmp_path / "timm"
+    CHECKPOINTS["timm"]().save_pretrained(timm_folder)
+    model = build_model(str(timm_folder), config_overrides={"model_args": {"drop_rate": 0.25}})
+    assert model.config.model_args == {"channels": [8, 8, 16, 16], "drop_rate": 0.25}  # merged
+    assert model.timm_model.drop_rate == 0.25
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"dropout": 0.25}, "config_overrides: the timm_wrapper config of .* has no 'dropout': expected one of"),
+        ({"model_args": {"drop": 0.25}}, "does not take these values: .*'drop'"),
+    ],
+)
+def test_a_value_that_a_config_has_not_is_named(overrides, message, checkpoint):
+    with pytest.raises(InputError, match=message):
+        build_model(str(checkpoint("timm")), config_overrides=overrides)
 
 
 @pytest.mark.parametrize("variant", [0, 1, 2])

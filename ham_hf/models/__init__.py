@@ -103,6 +103,8 @@ def build_model(
         )
     except OSError as error:
         raise InputError(f"{name}: no weights in safetensors, the one format read here: {error}") from error
+    except TypeError as error:  # timm's, for arguments that an architecture has not
+        raise InputError(f"{name} does not take these values: {config_overrides}: {error}") from error
     _check_loaded(model, loading, name)
     return model
 
