@@ -70,7 +70,7 @@ class FusionConfig(PreTrainedConfig):
     sites: list[str] | None = None
     image_hidden_size: int = 2048
     patient_hidden_size: int = 256
-    dropout: float = 0.4
+    dropout: float = 0.2
     patient_dropout: float = 0.0
     initializer_range: float = 0.02
 
