@@ -1,12 +1,22 @@
-"""What happens around a training run's steps: the epoch for the augmentation, and one line of log an epoch."""
+"""What happens around a training run's steps: the epoch for the augmentation, a line of log an epoch, a warning."""
 
 import logging
 
 from transformers import ProgressCallback, TrainerCallback
 
+from ham_hf.scoring import COLLAPSED_SHARE, collapsed_steps
 from ham_hf.transforms import TrainTransform
 
 logger = logging.getLogger(__name__)
+
+COLLAPSED = """\
+The model has collapsed: at two evaluations running, at least %.1f %% of the images got one and the same answer \
+(now %.1f %%). Likely causes, and what to try:
+- the learning rate is too high for a pretrained BERT or transformer, or starts without warm-up: a tenth of \
+learning_rate, warmup_steps 0.1
+- the pixels are on the wrong scale, such as images that are normalised twice: normalization checkpoint
+- the batch is too small, or there were too few steps so far: a larger per_device_train_batch_size, more epochs
+- one diagnosis outweighs the others: logit_adjustment 1"""
 
 
 class EpochForTransform(TrainerCallback):
@@ -24,6 +34,23 @@ class QuietProgress(ProgressCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         pass
+
+
+class CollapseGuard(TrainerCallback):
+    """Warns, once a run, when the answer no longer depends on the image; with `stop_on_collapse`, ends the training.
+
+    What it knows is the Trainer's own log, which a checkpoint holds: a resumed run goes on where it was.
+    """
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        steps = collapsed_steps(state.log_history)
+        if not steps or steps[-1] != state.global_step:
+            return
+        if len(steps) == 1:
+            logger.warning(COLLAPSED, 100 * COLLAPSED_SHARE, 100 * metrics["eval_top_class_share"])
+        if args.stop_on_collapse:
+            logger.warning("Stopping after step %d, for --stop_on_collapse was asked for.", state.global_step)
+            control.should_training_stop = True
 
 
 class EpochLine(TrainerCallback):

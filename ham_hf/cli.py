@@ -106,6 +106,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("folder", metavar="RUN", type=Path, help="a run folder of `ham-hf train`")
     report.set_defaults(run=_report)
+
+    compare = commands.add_parser(
+        "compare",
+        help="two groups of runs on the same images, with intervals of their difference",
+        usage="%(prog)s RUN [RUN ...] --with RUN [RUN ...] [--split {validation,test}]",
+        description="Compare two groups of runs, such as three seeds each, on the same images: the runs before --with "
+        "are group A, those after it group B. Differences are B - A.",
+        allow_abbrev=False,
+    )
+    compare.add_argument("first", metavar="RUN", nargs="+", type=Path, help="run folders of group A")
+    compare.add_argument(
+        "--with", dest="second", metavar="RUN", nargs="+", type=Path, required=True, help="run folders of group B"
+    )
+    compare.add_argument(
+        "--split",
+        choices=["validation", "test"],
+        default="validation",
+        help="whose predictions; validation when left out",
+    )
+    compare.set_defaults(run=_compare)
     return parser
 
 
@@ -158,3 +178,10 @@ def _report(args: argparse.Namespace) -> None:
         if result is not None:
             print(f"{name}: {headline_line(result)}")
     print(f"report: {args.folder / 'report.md'}")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from ham_hf.compare import compare_runs, render_comparison
+
+    comparison = compare_runs(args.first, args.second, args.split)
+    print(render_comparison(comparison, args.first, args.second, args.split))

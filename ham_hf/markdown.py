@@ -7,9 +7,19 @@ from collections.abc import Mapping, Sequence
 
 from ham_hf.intervals import DRAWS
 from ham_hf.labels import DIAGNOSES
-from ham_hf.scoring import CALIBRATION_BINS, HEADLINE
+from ham_hf.scoring import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
+from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
 
 SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
+
+# What is hidden from the model in the files of ablation/, and the words for it
+ABLATIONS = {
+    "age_hidden": "age hidden",
+    "sex_hidden": "sex hidden",
+    "localization_hidden": "body site hidden",
+    "all_hidden": "all three hidden",
+    "shuffled": "another patient's",
+}
 
 
 def number(value: float | None, interval: Sequence[float] | None = None, digits: int = 3) -> str:
@@ -18,6 +28,14 @@ def number(value: float | None, interval: Sequence[float] | None = None, digits:
         return "–"
     text = re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
     return text if interval is None else f"{text} [{number(interval[0])}, {number(interval[1])}]"
+
+
+def difference(value: float | None, interval: Sequence[float] | None) -> str:
+    """ "+.012 [-.004, +.028]"; a dash for what is undefined."""
+    if value is None or math.isnan(value):
+        return "–"
+    signed = [re.sub(r"^([+-])0\.", r"\1.", f"{part:+.3f}") for part in (value, *(interval or ()))]
+    return signed[0] if interval is None else f"{signed[0]} [{signed[1]}, {signed[2]}]"
 
 
 def escape(value: object) -> str:
@@ -46,11 +64,17 @@ def render_report(report: Mapping, pictures: Sequence[str]) -> str:
         )
     parts += [_headlines(report, evaluated), _chosen(run["training"])]
     for split in evaluated:
-        parts.append(_by_diagnosis(report["results"][split], run["model"]["labels"], split))
-        parts.append(_embed(pictures, [name for name in pictures if name.endswith(f"_{split}.png")]))
+        results, forest = report["results"][split], f"subgroups_{split}.png"
+        others = [name for name in pictures if name.endswith(f"_{split}.png") and name != forest]
+        parts += [_by_diagnosis(results, run["model"]["labels"], split), _embed(pictures, others)]
+        if results["subgroups"] is not None:
+            parts += [_by_subgroup(results["subgroups"], split), _embed(pictures, [forest])]
+    if report["ablation"] is not None:
+        parts.append(_ablation(report["ablation"], report["results"]["validation"]["metrics"]))
     parts += [
         _training(run),
         _embed(pictures, ["loss.png", "learning_rate.png"]),
+        _collapse(report["collapse"]),
         _data(run["data"]),
         _audit(run["data"]),
     ]
@@ -108,6 +132,98 @@ def _by_diagnosis(results: Mapping, labels: Sequence[str], split: str) -> str:
     return "\n".join(
         [f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)", "", *table]
     )
+
+
+def _by_subgroup(subgroups: Mapping, split: str) -> str:
+    lines = [f"## By subgroup: {split}"]
+    for field, groups in subgroups.items():
+        figures = [figure for figure in FIGURES if figure in groups[0]["metrics"]]
+        header = [FIELDS[field], "images", "lesions", "diagnoses", *(FIGURES[figure] for figure in figures)]
+        rows = []
+        for group in groups:
+            counts = [f"{group[key]:,}" for key in ("images", "lesions", "diagnoses")]
+            rows.append([escape(group["group"]), *counts, *(_figure(group["metrics"][figure]) for figure in figures)])
+        lines += ["", *_table(header, rows)]
+        if field == "dx_type":
+            lines += [
+                "",
+                "How a diagnosis was made (`dx_type`) gives the diagnosis away, for whatever looks malignant is "
+                "biopsied: it is never an input of a model.",
+            ]
+    lines += [
+        "",
+        "In brackets: 95 % intervals over the lesions of the group. Balanced accuracy is the mean recall of the "
+        "diagnoses that the group has: between groups with different ones it does not compare. Groups of fewer than "
+        f"{FEWEST_LESIONS} lesions have no figure, those of fewer than {FEWEST_MELANOMAS} lesions with melanoma no "
+        "recall of it.",
+    ]
+    return "\n".join(lines)
+
+
+def _figure(entry: Mapping) -> str:
+    return number(entry["value"], entry["interval"]) if entry["value"] is not None else entry["too_few"]
+
+
+def _ablation(ablation: Mapping, intact: Mapping) -> str:
+    metrics = list(next(iter(ablation.values())))
+    header = ["the patient's age, sex and body site"]
+    for metric in metrics:
+        header += [HEADLINE[metric], "difference"]
+    rows = [["as they are"]]
+    for metric in metrics:
+        rows[0] += [number(intact[metric]["value"]), ""]
+    for name, entries in ablation.items():
+        rows.append([ABLATIONS[name]])
+        for entry in entries.values():
+            rows[-1] += [number(entry["value"]), difference(entry["difference"], entry["interval"])]
+    lines = [
+        "## What the patient's data are worth: validation",
+        "",
+        *_table(header, rows),
+        "",
+        "The same model and images, with the patient's data hidden, or with those of another image's patient. In "
+        "brackets: 95 % intervals of the difference, the same lesions drawn for both; one that includes zero shows no "
+        "difference.",
+    ]
+    return "\n".join(lines)
+
+
+def _collapse(collapse: Mapping) -> str:
+    saved, evaluations, steps = collapse["saved_model"], collapse["evaluations"], collapse["collapsed_steps"]
+    collapsed = saved["top_class_share"] >= COLLAPSED_SHARE
+    text = (
+        f"The saved model gives one and the same answer to {_percent(saved['top_class_share'])} of the validation "
+        f"images{': **it has collapsed**' if collapsed else ''}; the entropy of its answers is "
+        f"{number(saved['predicted_class_entropy'])} nats. "
+    )
+    limit = f"one answer went to at least {_percent(COLLAPSED_SHARE)} of the images"
+    if not evaluations:
+        text += "The log does not have these figures of the training."
+    elif not steps:
+        text += f"There were no two evaluations running at which {limit}."
+    else:
+        still = steps[-1] == evaluations[-1]["step"]
+        text += f"**The training collapsed: at two evaluations running, {limit}, first at step {steps[0]:,}**"
+        text += ", and still at the end." if still else ", but not at the end."
+    lines = ["### Collapse check", "", text]
+    if evaluations:
+        rows = [
+            [
+                f"{entry['step']:,}",
+                f"{entry['epoch']:.4g}",
+                _percent(entry["top_class_share"]),
+                number(entry["predicted_class_entropy"]),
+            ]
+            for entry in evaluations
+        ]
+        lines += ["", "<details><summary>At every evaluation</summary>", ""]
+        lines += _table(["step", "epoch", "most frequent answer", "entropy of the answers, nats"], rows)
+        lines += ["", "</details>"]
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _training(run: Mapping) -> str:

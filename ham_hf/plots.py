@@ -13,6 +13,7 @@ from sklearn.metrics import roc_curve
 from ham_hf.markdown import SYNTHETIC, number
 from ham_hf.predictions import Predictions
 from ham_hf.scoring import CALIBRATION_BINS, calibration_bins
+from ham_hf.subgroups import FIELDS
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; black in place of their yellow, too pale for a line
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#000000", "#D55E00", "#0072B2", "#CC79A7")
@@ -30,7 +31,7 @@ STYLE = {
     "axes.titlelocation": "left",
     "legend.frameon": False,
 }
-SPLIT_PICTURES = ("precision_recall", "confusion_matrix", "roc", "reliability")
+SPLIT_PICTURES = ("precision_recall", "confusion_matrix", "roc", "reliability", "subgroups")
 
 
 def write_plots(
@@ -52,6 +53,7 @@ def write_plots(
             figures[f"confusion_matrix_{split}.png"] = _confusion_matrix(results, names, split)
             figures[f"roc_{split}.png"] = _roc(results, predicted, split)
             figures[f"reliability_{split}.png"] = _reliability(results, predicted, split)
+            figures[f"subgroups_{split}.png"] = _subgroups(results, split)
         for name, figure in figures.items():
             if figure is None:
                 (folder / name).unlink(missing_ok=True)
@@ -197,4 +199,37 @@ def _reliability(results: Mapping, predicted: Predictions, split: str) -> Figure
     upper.legend(loc="lower right")
     lower.hist(predicted.probabilities.max(axis=1), bins=np.linspace(0, 1, 21), color=BLUE, edgecolor="white")
     lower.set(xlabel="confidence: probability of the predicted diagnosis", ylabel="images")
+    return figure
+
+
+def _subgroups(results: Mapping, split: str) -> Figure | None:
+    """Balanced accuracy by group, a row each, the groups of a field together; None where no group has a figure."""
+    rows = [
+        (field, group)
+        for field, groups in (results["subgroups"] or {}).items()
+        for group in groups
+        if group["metrics"]["balanced_accuracy"]["value"] is not None
+    ]
+    if not rows:
+        return None
+    fields = list(dict.fromkeys(field for field, _ in rows))
+    place = np.array([row + fields.index(field) for row, (field, _) in enumerate(rows)])  # a gap between fields
+    values, bounds = (
+        np.array([group["metrics"]["balanced_accuracy"][key] for _, group in rows]) for key in ("value", "interval")
+    )
+    figure = Figure(figsize=(7.2, 1.5 + 0.25 * (place[-1] + 1)))
+    axes = figure.add_subplot()
+    overall = results["metrics"]["balanced_accuracy"]["value"]
+    axes.axvline(overall, color=GREY, linestyle=":")
+    axes.hlines(place, bounds[:, 0], bounds[:, 1], color=BLUE, linewidth=1.6)
+    axes.plot(values, place, color=BLUE, marker="o", markersize=5, linestyle="none")
+    names = [f"{group['group']} ({group['images']:,})" for _, group in rows]
+    axes.set_yticks(place, names, parse_math=False)  # a $ in the name of a site is only a $
+    for field in fields:
+        first = place[[of for of, _ in rows].index(field)]
+        axes.text(-0.02, first - 0.85, FIELDS[field], transform=axes.get_yaxis_transform(), ha="right", weight="bold")
+    axes.set(xlim=(0, 1), ylim=(place[-1] + 0.7, -1.4))
+    axes.set_xlabel(f"balanced accuracy and 95 % interval\n(dotted: all images, {number(overall)})")
+    axes.set_title(_title("By subgroup", split, results))
+    axes.grid(axis="x", alpha=0.3)
     return figure

@@ -54,13 +54,7 @@ def read_predictions(path: str | Path, names: Sequence[str] | None = None) -> Pr
         InputError: the file is missing, empty or malformed; the message names the row (the header is row 1) and value.
     """
     path = Path(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: expected predictions as `ham-hf train` writes them") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not readable as CSV: {error}") from error
+    rows = read_rows(path)
     names = _names_of(rows[0] if rows else [], names, path)
     if len(rows) < 2:
         raise InputError(f"{path} has a header and no row: expected one row an image")
@@ -90,6 +84,63 @@ def read_predictions(path: str | Path, names: Sequence[str] | None = None) -> Pr
         probabilities=np.array(probabilities, dtype=np.float64),
         names=names,
     )
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Every row of a CSV, the header too.
+
+    Raises:
+        InputError: the file is missing or not readable as CSV.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.reader(file, strict=True))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: expected the file that `ham-hf train` writes") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not readable as CSV: {error}") from error
+
+
+def in_order_of(
+    first: Predictions, second: Predictions, first_name: str | Path, second_name: str | Path
+) -> Predictions:
+    """`second` with its images in the order of `first`'s; the two names are for messages.
+
+    Raises:
+        InputError: the two are about different images, lesions, labels or diagnoses.
+    """
+    if first.names != second.names:
+        raise InputError(
+            f"{second_name} has the diagnoses {', '.join(second.names)}, {first_name} has {', '.join(first.names)}: "
+            "expected the same ones"
+        )
+    missing, added = set(first.image_ids) - set(second.image_ids), set(second.image_ids) - set(first.image_ids)
+    if missing or added:
+        raise InputError(
+            f"{first_name} and {second_name} are about different images: {len(missing)} are in the first alone and "
+            f"{len(added)} in the second alone, such as {min(missing | added)}; expected the same split of the same "
+            "data"
+        )
+    row = {image_id: number for number, image_id in enumerate(second.image_ids)}
+    order = [row[image_id] for image_id in first.image_ids]
+    same = Predictions(
+        first.image_ids,
+        [second.lesion_ids[number] for number in order],
+        second.labels[order],
+        second.probabilities[order],
+        second.names,
+    )
+    for column, ours, theirs in (
+        ("lesion_id", first.lesion_ids, same.lesion_ids),
+        ("label", [first.names[label] for label in first.labels], [same.names[label] for label in same.labels]),
+    ):
+        for image_id, one, other in zip(first.image_ids, ours, theirs, strict=True):
+            if one != other:
+                raise InputError(
+                    f"{column} of {image_id} is {one!r} in {first_name} and {other!r} in {second_name}: expected the "
+                    "same in both"
+                )
+    return same
 
 
 def _names_of(header: list[str], expected: Sequence[str] | None, path: Path) -> tuple[str, ...]:

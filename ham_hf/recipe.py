@@ -202,6 +202,13 @@ class RunArguments(TrainingArguments):
             "such as 0.995; the weights themselves when left out."
         },
     )
+    stop_on_collapse: bool = field(
+        default=False,
+        metadata={
+            "help": "End the training when, at two evaluations running, nearly all images got the same answer; "
+            "without it there is a warning."
+        },
+    )
     channels_last: bool | None = field(
         default=None,
         metadata={"help": "Memory format of convolutional models; chosen by what they are when left out."},

@@ -1,7 +1,8 @@
 """From a run folder to its report: `report.json` (for programs and the card), `report.md` and `plots/` (for people).
 
-Reads run.json, trainer_state.json and predictions_{validation,test}.csv, and nothing else: no model, no network. The
-same folder gives the same report.json, byte for byte.
+Reads run.json, trainer_state.json, predictions_{validation,test}.csv and, where there are any,
+patients_{validation,test}.csv and ablation/; nothing else: no model, no network. The same folder gives the same
+report.json, byte for byte.
 """
 
 import json
@@ -11,17 +12,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ham_hf.errors import InputError
-from ham_hf.intervals import bootstrap_intervals
+from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
-from ham_hf.markdown import headline_line, render_report
+from ham_hf.markdown import ABLATIONS, headline_line, render_report
+from ham_hf.patients import Patients, read_patients
 from ham_hf.plots import write_plots
-from ham_hf.predictions import Predictions, read_predictions, replace_file
-from ham_hf.scoring import compute_scores, constant_scores
+from ham_hf.predictions import Predictions, in_order_of, read_predictions, replace_file
+from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
+from ham_hf.subgroups import subgroup_results
 
 __all__ = ["Run", "build_report", "headline_line", "read_run", "write_report"]
 
 SPLITS = ("validation", "test")
 SCHEMA = 1
+# What a field of the patient is worth, by these; all of them follow from the answers alone
+ABLATION_METRICS = ("balanced_accuracy", "macro_f1", "accuracy")
 
 # What the report reads of run.json; anything beside these is kept as it is
 _SPLIT_FACTS = {"images": int, "lesions": int, "absent_images": int, "classes": dict}
@@ -64,12 +69,18 @@ _FACTS = {
 
 
 class Run(NamedTuple):
-    """A run folder, read: run.json, the Trainer's log history, and the predictions by split (None: no image there)."""
+    """A run folder, read: run.json, the Trainer's log history, and by split the predictions (None: no image there).
+
+    `patients` are by split too, None where the folder has none (it is an older run's); `ablations` are predictions of
+    the validation images by what was hidden, none where the model does not read the patient.
+    """
 
     folder: Path
     facts: dict
     history: list[dict]
     predictions: dict[str, Predictions | None]
+    patients: dict[str, Patients | None]
+    ablations: dict[str, Predictions]
 
 
 def read_run(run_dir: str | Path) -> Run:
@@ -91,7 +102,8 @@ def read_run(run_dir: str | Path) -> Run:
     if not isinstance(state.get("log_history"), list):
         raise InputError(f"{folder / 'trainer_state.json'} has no log_history: expected the file the Trainer writes")
     predictions = {split: _read_split(folder, split, facts) for split in SPLITS}
-    return Run(folder, facts, state["log_history"], predictions)
+    patients = {split: _read_patients(folder, split, predictions[split]) for split in SPLITS}
+    return Run(folder, facts, state["log_history"], predictions, patients, _read_ablations(folder, predictions))
 
 
 def write_report(run_dir: str | Path) -> dict:
@@ -115,11 +127,19 @@ def write_report(run_dir: str | Path) -> dict:
 
 def build_report(run: Run) -> dict:
     """The content of report.json: strict JSON, in which null stands for what is undefined."""
-    results = {split: _results(run.predictions[split]) for split in SPLITS}
-    return _strict({"schema": SCHEMA, "run": run.facts, "results": results, "disclaimer": DISCLAIMER})
+    return _strict(
+        {
+            "schema": SCHEMA,
+            "run": run.facts,
+            "results": {split: _results(run.predictions[split], run.patients[split]) for split in SPLITS},
+            "ablation": _ablation(run),
+            "collapse": _collapse(run),
+            "disclaimer": DISCLAIMER,
+        }
+    )
 
 
-def _results(predictions: Predictions | None) -> dict | None:
+def _results(predictions: Predictions | None, patients: Patients | None) -> dict | None:
     if predictions is None:
         return None
     labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.names
@@ -132,6 +152,40 @@ def _results(predictions: Predictions | None) -> dict | None:
         "metrics": {name: {"value": value, "interval": _interval(intervals, name)} for name, value in scores.items()},
         "always_nv": constant_scores("nv", labels, names) if "nv" in names else None,
         "confusion_matrix": matrix,
+        "subgroups": subgroup_results(predictions, patients) if patients is not None else None,
+    }
+
+
+def _ablation(run: Run) -> dict | None:
+    """By what was hidden: each metric's value, and its difference from the intact predictions with an interval."""
+    if not run.ablations:
+        return None
+    _, lesion_ids, labels, intact, names = run.predictions["validation"]
+    before, results = compute_scores(intact, labels, names), {}
+    for ablation, predictions in run.ablations.items():
+        after = compute_scores(predictions.probabilities, labels, names)
+        intervals = paired_intervals(
+            [intact], [predictions.probabilities], labels, lesion_ids, names, decisions_only=True
+        )
+        results[ablation] = {
+            metric: {
+                "value": after[metric],
+                "difference": after[metric] - before[metric],
+                "interval": _interval(intervals, metric),
+            }
+            for metric in ABLATION_METRICS
+        }
+    return results
+
+
+def _collapse(run: Run) -> dict:
+    """The spread of the answers at every evaluation of the log, and that of the saved model's on validation."""
+    keys = ("step", "epoch", "eval_top_class_share", "eval_predicted_class_entropy")
+    evaluations = [entry for entry in run.history if "eval_top_class_share" in entry]
+    return {
+        "saved_model": prediction_spread(run.predictions["validation"].probabilities),
+        "evaluations": [{key.removeprefix("eval_"): entry[key] for key in keys} for entry in evaluations],
+        "collapsed_steps": collapsed_steps(run.history),
     }
 
 
@@ -184,3 +238,20 @@ def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:
             "one run; train again, or put back the file that belongs here"
         )
     return predictions
+
+
+def _read_patients(folder: Path, split: str, predictions: Predictions | None) -> Patients | None:
+    path = folder / f"patients_{split}.csv"
+    return read_patients(path, predictions.image_ids) if predictions is not None and path.exists() else None
+
+
+def _read_ablations(folder: Path, predictions: Mapping[str, Predictions | None]) -> dict[str, Predictions]:
+    if not (folder / "ablation").is_dir():
+        return {}
+    intact, ablations = predictions["validation"], {}
+    for name in ABLATIONS:
+        path = folder / "ablation" / f"{name}.csv"
+        ablations[name] = in_order_of(
+            intact, read_predictions(path, intact.names), folder / "predictions_validation.csv", path
+        )
+    return ablations

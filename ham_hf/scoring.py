@@ -5,7 +5,7 @@ so is the precision of one that was never predicted; macro figures and balanced 
 present. The prediction is the diagnosis with the highest probability, the first of them in a tie.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.metrics import (
@@ -34,6 +34,7 @@ HEADLINE = {
 }
 SPECIFICITIES = (90, 95)  # percent
 CALIBRATION_BINS = 15
+COLLAPSED_SHARE = 0.995  # of the images with one and the same answer, at two evaluations running: collapsed
 
 
 def compute_scores(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str] = LABELS) -> dict:
@@ -94,6 +95,29 @@ def constant_scores(answer: str, labels: np.ndarray, names: Sequence[str] = LABE
     probabilities = np.tile(np.eye(len(names))[list(names).index(answer)], (len(labels), 1))
     scores = compute_scores(probabilities, labels, names) | {"log_loss": np.nan}
     return {name: scores[name] for name in HEADLINE if name in scores}
+
+
+def prediction_spread(probabilities: np.ndarray) -> dict[str, float]:
+    """Does the answer depend on the image at all? From `probabilities` (N, C).
+
+    - `predicted_class_entropy`: of the distribution of the predicted classes, in nats: 0 for one and the same answer
+      to every image, ln C when each class is predicted equally often
+    - `top_class_share`: of the images, those given the class that is predicted most often; 1 / C to 1
+    """
+    shares = np.bincount(probabilities.argmax(axis=1)) / len(probabilities)
+    shares = shares[shares > 0]
+    return {
+        "predicted_class_entropy": float(-(shares * np.log(shares)).sum()) + 0.0,  # no -0.0
+        "top_class_share": float(shares.max()),
+    }
+
+
+def collapsed_steps(history: Sequence[Mapping]) -> list[int]:
+    """The steps, in the Trainer's log `history`, of evaluations with a `top_class_share` of at least COLLAPSED_SHARE
+    that follow on another such evaluation."""
+    evaluations = [entry for entry in history if "eval_top_class_share" in entry]
+    same = [entry["eval_top_class_share"] >= COLLAPSED_SHARE for entry in evaluations]
+    return [evaluations[i]["step"] for i in range(1, len(same)) if same[i - 1] and same[i]]
 
 
 def checked(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from ham_hf.ablation import write_ablations
-from ham_hf.callbacks import EpochForTransform, EpochLine, QuietProgress
+from ham_hf.callbacks import CollapseGuard, EpochForTransform, EpochLine, QuietProgress
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.hardware import use_all_cores
@@ -47,11 +47,13 @@ from ham_hf.models.multimodal import (
     find_text_encoder,
 )
 from ham_hf.optimization import optimizer_class
+from ham_hf.patients import write_patients
 from ham_hf.predict import load_classifier, probabilities
 from ham_hf.predictions import replace_file, write_predictions
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import ModelArguments, Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
+from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
 from ham_hf.transforms import PATIENT, Collator, EvalTransform, TrainTransform
 
@@ -171,12 +173,12 @@ def _build_trainer(
         args=args,
         train_dataset=splits["train"].with_transform(train_transform),
         eval_dataset=splits["validation"].with_transform(EvalTransform(processor)),
-        processing_class=processor,
+        processor=processor,
         data_collator=Collator(channels_last),
         compute_loss_func=ClassificationLoss(_class_counts(splits["train"]), args.logit_adjustment),
         compute_metrics=_compute_metrics,
         optimizer_cls_and_kwargs=optimizer_class(args),
-        callbacks=[EpochForTransform(train_transform), EpochLine()],
+        callbacks=[EpochForTransform(train_transform), EpochLine(), CollapseGuard()],
     )
     trainer.remove_callback(PrinterCallback)  # what stands in for the bars where tqdm is disabled
     if not args.disable_tqdm:
@@ -240,9 +242,9 @@ def _class_counts(dataset: Dataset) -> list[int]:
 def _compute_metrics(prediction: EvalPrediction) -> dict:
     logits = prediction.predictions.astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    metrics = HamMetrics().compute(
-        predictions=exponentials / exponentials.sum(axis=1, keepdims=True), references=prediction.label_ids
-    )
+    softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
+    metrics = HamMetrics().compute(predictions=softmax, references=prediction.label_ids)
+    metrics |= prediction_spread(softmax)
     return {name: value for name, value in metrics.items() if name != "confusion_matrix"}
 
 
@@ -342,6 +344,14 @@ def _write_predictions(folder: Path, splits: DatasetDict, args: RunArguments) ->
                 total=len(split),
                 description=name,
             ),
+        )
+        write_patients(
+            folder / f"patients_{name}.csv",
+            split["image_id"][:],
+            split["age"][:],
+            split["sex"][:],
+            split["localization"][:],
+            split["dx_type"][:],
         )
     if isinstance(model, PatientModel):
         write_ablations(folder / "ablation", model, processor, splits["validation"], LABELS)

@@ -10,7 +10,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback, TrainerState
 
 from ham_hf.errors import InputError
 from ham_hf.optimization import decay_by_epoch, give_own_rate
@@ -20,10 +20,15 @@ TRAINED_WEIGHTS = "trained_weights.safetensors"
 
 
 class HamTrainer(Trainer):
-    """With `ema_decay`, the averaged weights are what is evaluated, saved and published."""
+    """With `ema_decay`, the averaged weights are what is evaluated, saved and published.
 
-    def __init__(self, **kwargs):
+    `processor` is saved with every model. As the stock Trainer's `processing_class` (transformers 5.23), one that is
+    made of parts would have to have a tokenizer.
+    """
+
+    def __init__(self, *, processor: BaseImageProcessor | ProcessorMixin, **kwargs):
         super().__init__(**kwargs)
+        self._processor = processor
         self._average: AveragedModel | None = None
         if self.args.ema_decay:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -89,6 +94,8 @@ class HamTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         with self._averaged_weights():
             super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            self._processor.save_pretrained(output_dir or self.args.output_dir)
         if self._average is not None and _internal_call and self.args.should_save:
             save_model(self.model, str(Path(output_dir) / TRAINED_WEIGHTS))
 

@@ -10,6 +10,8 @@ from torch import nn
 from transformers import (
     BeitConfig,
     BeitForImageClassification,
+    BertConfig,
+    BitImageProcessor,
     DeiTConfig,
     DeiTForImageClassification,
     PreTrainedModel,
@@ -23,6 +25,12 @@ from transformers import (
 )
 
 from ham_hf.losses import ClassificationLoss
+from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
+from ham_hf.models.mmbt.modeling_mmbt import (
+    ImagePatientFusionForImageClassification,
+    MMBTForImageClassification,
+    PatientModel,
+)
 from ham_hf.optimization import optimizer_class
 from ham_hf.recipe import RunArguments
 from ham_hf.trainer import HamTrainer
@@ -38,17 +46,38 @@ TRANSFORMER = {
     "patch_size": 8,
     "num_labels": CLASSES,
 }
+RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+BERT |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "vocab_size": 128}
 MODELS = {
-    "resnet": lambda: ResNetForImageClassification(
-        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=CLASSES)
-    ),
+    "resnet": lambda: ResNetForImageClassification(ResNetConfig(**RESNET, num_labels=CLASSES)),
     "vit": lambda: ViTForImageClassification(ViTConfig(**TRANSFORMER)),
     "beit": lambda: BeitForImageClassification(BeitConfig(**TRANSFORMER, drop_path_rate=0.0)),
     "deit": lambda: DeiTForImageClassification(DeiTConfig(**TRANSFORMER)),
     "timm": lambda: TimmWrapperForImageClassification(
         TimmWrapperConfig(architecture="resnet18", num_labels=CLASSES, model_args={"channels": [8, 8, 16, 16]})
     ),
+    "mmbt": lambda: MMBTForImageClassification(
+        MMBTConfig(
+            image_config=ViTConfig(**TRANSFORMER),
+            text_config=BertConfig(**BERT),
+            sites=["back"],
+            image_hidden_size=16,
+            image_grid=None,
+            num_labels=CLASSES,
+        )
+    ),
+    "fusion": lambda: ImagePatientFusionForImageClassification(
+        FusionConfig(
+            image_config=ResNetConfig(**RESNET),
+            sites=["back"],
+            image_hidden_size=16,
+            dropout=0.0,
+            num_labels=CLASSES,
+        )
+    ),
 }
+AGES = torch.tensor([torch.nan, 20.0, 40.0, 60.0])
 
 
 class _KeepGradients(TrainerCallback):
@@ -77,6 +106,14 @@ def one_step(name: str, batch: int, accumulation: int, folder: Path) -> dict[str
     keep = _KeepGradients(model)
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     rows = Dataset.from_dict({"row": list(range(16))})
+    reads_patients = isinstance(model, PatientModel)
+
+    def inputs(batch: dict) -> dict:
+        numbers = torch.tensor(batch["row"])
+        patients = {"age": AGES[numbers % 4], "sex": numbers % 3, "localization": numbers % 2}
+        labels = [row % CLASSES for row in batch["row"]]
+        return {"pixel_values": images[numbers], **(patients if reads_patients else {}), "labels": labels}
+
     args = RunArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
@@ -90,13 +127,13 @@ def one_step(name: str, batch: int, accumulation: int, folder: Path) -> dict[str
         eval_strategy="no",
         save_strategy="no",
         load_best_model_at_end=False,
+        ddp_find_unused_parameters=not reads_patients,
     )
     trainer = HamTrainer(
         model=model,
         args=args,
-        train_dataset=rows.with_transform(
-            lambda batch: {"pixel_values": images[batch["row"]], "labels": [row % CLASSES for row in batch["row"]]}
-        ),
+        processor=BitImageProcessor(),
+        train_dataset=rows.with_transform(inputs),
         data_collator=Collator(channels_last=False),
         compute_loss_func=ClassificationLoss([3, 3, 2, 2, 2, 2, 2], logit_adjustment=0.5),
         optimizer_cls_and_kwargs=optimizer_class(args),

@@ -25,7 +25,7 @@ def refuse(argv: list[str]) -> None:
     raise InputError(f"{argv} is wrong: expected something else")
 
 
-@pytest.mark.parametrize("command", [["--help"], ["predict", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize("command", [["--help"], ["predict", "--help"], ["report", "--help"], ["compare", "--help"]])
 def test_help_imports_nothing_heavy(command):
     code = f"""
 import sys
@@ -47,7 +47,7 @@ def test_help_takes_less_than_half_a_second():
         started = time.perf_counter()
         done = run_python("-m", "ham_hf", "--help")
         seconds.append(time.perf_counter() - started)
-    assert all(command in done.stdout for command in ("train", "predict", "report"))
+    assert all(command in done.stdout for command in ("train", "predict", "report", "compare"))
     assert min(seconds) < 0.5
 
 

@@ -15,6 +15,7 @@ from transformers import pipeline
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
+from ham_hf.patients import read_patients
 from ham_hf.recipe import DataArguments
 from ham_hf.train import main
 from ham_hf.trainer import TRAINED_WEIGHTS
@@ -25,6 +26,8 @@ RUN_FILES = {
     "arguments.json",
     "config.json",
     "model.safetensors",
+    "patients_test.csv",
+    "patients_validation.csv",
     "predictions_test.csv",
     "predictions_validation.csv",
     "preprocessor_config.json",
@@ -105,6 +108,15 @@ def test_every_validation_and_test_image_is_predicted_once(unbroken, synthetic_d
         assert sorted(row["image_id"] for row in rows(unbroken, split)) == sorted(splits[split]["image_id"][:])
         truth = dict(zip(splits[split]["image_id"][:], splits[split]["label"][:], strict=True))
         assert all(row["label"] == LABELS[truth[row["image_id"]]] for row in rows(unbroken, split))
+
+
+def test_the_patients_are_those_of_the_predicted_images(unbroken, synthetic_dir):
+    splits, _ = load_ham10000(DataArguments(data_dir=str(synthetic_dir), split="grouped"))
+    for name in ("validation", "test"):
+        split = splits[name]
+        patients = read_patients(unbroken / f"patients_{name}.csv", split["image_id"][:])
+        assert patients == (split["age"][:], split["sex"][:], split["localization"][:], split["dx_type"][:])
+        assert {"sex", "age", "localization", "dx_type"} == set(results(unbroken)[name]["subgroups"])
 
 
 def test_the_predictions_are_those_of_the_published_folder(unbroken, synthetic_dir):

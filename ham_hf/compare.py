@@ -1,0 +1,98 @@
+"""Is one way of training better than another? Two groups of runs, judged on the same images, side by side.
+
+ham-hf compare runs/a_seed0 runs/a_seed1 --with runs/b_seed0 runs/b_seed1
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ham_hf.errors import InputError
+from ham_hf.intervals import paired_intervals
+from ham_hf.markdown import difference, number
+from ham_hf.predictions import Predictions, in_order_of
+from ham_hf.report import read_run
+from ham_hf.scoring import HEADLINE, compute_scores
+
+METRICS = ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "log_loss")
+
+
+def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "validation") -> dict:
+    """The groups A (`first`) and B (`second`) of run folders, by what they answered to the images of `split`.
+
+    Returns:
+        `images` and `lesions`; `metrics`, for each of METRICS the `runs` of A and B (one value a run), their means
+        `a` and `b`, the `difference` B - A and its 95 % `interval`: lesions are drawn, the same ones for every run,
+        and in each draw the groups' means are compared. Values that are undefined are NaN, intervals None.
+
+    Raises:
+        InputError: a folder is no run folder or is named twice, has no such predictions, or its images, labels or
+            diagnoses are others than those of the first folder.
+    """
+    runs = _read([*first, *second], split)
+    _, lesion_ids, labels, _, names = runs[0]
+    sides = [[run.probabilities for run in side] for side in (runs[: len(first)], runs[len(first) :])]
+    scores = [[compute_scores(probabilities, labels, names) for probabilities in side] for side in sides]
+    intervals = paired_intervals(*sides, labels, lesion_ids, names)
+    metrics = {}
+    for name in METRICS:
+        values = [[of_run[name] for of_run in side] for side in scores]
+        a, b = (float(np.mean(side)) for side in values)
+        interval = None if np.isnan(intervals[name][0]) else intervals[name]
+        metrics[name] = {"runs": values, "a": a, "b": b, "difference": b - a, "interval": interval}
+    return {"images": len(labels), "lesions": len(set(lesion_ids)), "metrics": metrics}
+
+
+def _read(folders: Sequence[Path], split: str) -> list[Predictions]:
+    """The predictions of every folder, in the order of the first one's images."""
+    places = [folder.resolve() for folder in folders]
+    runs = []
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"{folder} is named twice: expected different runs")
+        predictions = read_run(folder).predictions[split]
+        if predictions is None:
+            raise InputError(f"{folder} has no image in {split}: choose the other --split")
+        runs.append(predictions)
+    files = [folder / f"predictions_{split}.csv" for folder in folders]
+    return [in_order_of(runs[0], run, files[0], file) for run, file in zip(runs, files, strict=True)]
+
+
+def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[Path], split: str) -> str:
+    """`compare_runs` as text for a terminal."""
+    metrics = comparison["metrics"]
+    rows = [["", "A", "B", "B - A [95 % interval]", ""]]
+    for name, entry in metrics.items():
+        figures = [number(entry["a"]), number(entry["b"]), difference(entry["difference"], entry["interval"])]
+        rows.append([HEADLINE[name], *figures, _verdict(entry["interval"])])
+    runs = [["", *(HEADLINE[name] for name in metrics)]]
+    for side, (letter, folders) in enumerate((("A", first), ("B", second))):
+        for at, folder in enumerate(folders):
+            runs.append([f"{letter} {folder}", *(number(entry["runs"][side][at]) for entry in metrics.values())])
+    return "\n".join(
+        [
+            f"{split}: {comparison['images']:,} images of {comparison['lesions']:,} lesions, "
+            f"{len(first)} against {len(second)} runs",
+            "",
+            *_columns(rows),
+            "",
+            "Intervals: lesions drawn with replacement, the same ones for every run. They are about these runs and",
+            "do not know how much another seed would change: the runs' own values show it. Log loss: lower is better.",
+            "",
+            *_columns(runs),
+        ]
+    )
+
+
+def _verdict(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return "undefined"
+    if interval[0] <= 0 <= interval[1]:
+        return "includes zero: no difference shown"
+    return f"excludes zero: B is {'higher' if interval[0] > 0 else 'lower'}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
