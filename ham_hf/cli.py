@@ -148,7 +148,7 @@ def _predict(args: argparse.Namespace) -> None:
     if patients is not None:
         predict.check_patients(model, processor, patients)
     for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients):
-        tqdm.write(predict.table(photo, row) + "\n")  # above the progress bar
+        tqdm.write(predict.table(photo, row, predict.labels_of(model)) + "\n")  # above the progress bar
     if others:
         print(f"{others} other files in the folders were left out, for their suffixes.")
     if args.csv:

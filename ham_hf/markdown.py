@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ham_hf.intervals import DRAWS
-from ham_hf.labels import DIAGNOSES
+from ham_hf.labels import FULL_NAMES
 from ham_hf.scoring import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
 from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
 
@@ -295,7 +295,7 @@ def _provenance(run: Mapping) -> str:
 
 
 def _full_name(label: str) -> str:
-    return f"{DIAGNOSES[label]} ({label})" if label in DIAGNOSES else escape(label)
+    return f"{FULL_NAMES[label]} ({label})" if label in FULL_NAMES else escape(label)
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Seven probabilities for one's own photographs, from a run folder or a model on the Hub.
+"""Probabilities for one's own photographs, from a run folder or a model on the Hub.
 
 ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
 """
@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ham_hf.errors import InputError
-from ham_hf.labels import DIAGNOSES, LABELS
+from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, label_set
 from ham_hf.photos import read_photo, upright_rgb
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
@@ -67,7 +67,9 @@ def _missing_files(folder: Path) -> list[str]:
 def load_classifier(
     name: str, revision: str | None = None
 ) -> tuple["PreTrainedModel", "BaseImageProcessor | PatientProcessor"]:
-    """A model that answers the seven diagnoses, in float32 on the GPU if there is one, and its own processor.
+    """A model that answers the seven diagnoses, or nevus or other, and its own processor.
+
+    The model is in float32, in evaluation mode, and on the GPU if there is one.
 
     Args:
         name: a run folder or a Hub id.
@@ -98,10 +100,11 @@ def load_classifier(
             "or a model that AutoModelForImageClassification reads"
         )
     answers = list(config.id2label.values())
-    if sorted(answers) != sorted(LABELS):
+    if label_set(answers) is None:
         shown = ", ".join(map(str, answers[:10])) + (", …" if len(answers) > 10 else "")
         raise InputError(
-            f"{name} answers {len(answers)} labels ({shown}): expected the seven diagnoses {', '.join(LABELS)}. "
+            f"{name} answers {len(answers)} labels ({shown}): expected the seven diagnoses {', '.join(LABELS)}, or "
+            f"{', '.join(NEVUS_OR_OTHER)}. "
             "Fine-tune it with `ham-hf train` first"
         )
     try:
@@ -122,6 +125,11 @@ def load_classifier(
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
     return model.eval(), processor
+
+
+def labels_of(model: "PreTrainedModel") -> tuple[str, ...]:
+    """What a classifier tells apart, in this project's order."""
+    return label_set(model.config.id2label.values())
 
 
 def is_trained_on_synthetic_images(name: str) -> bool:
@@ -145,7 +153,7 @@ def iterate_probabilities(
     images: Iterable[Image.Image],
     patients: Iterable[Patient] | None = None,
 ) -> Iterator[np.ndarray]:
-    """One row (7,) an image, in the order of LABELS. Only one batch of prepared images is held at a time.
+    """One row an image, in the order of `labels_of(model)`. Only one batch of prepared images is held at a time.
 
     `patients` are as many; a model that does not read them ignores them, one that does takes None for unknown ones.
     """
@@ -154,7 +162,7 @@ def iterate_probabilities(
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 
     index = {label: i for i, label in model.config.id2label.items()}
-    columns = [index[label] for label in LABELS]
+    columns = [index[label] for label in labels_of(model)]
     if patients is None or not isinstance(model, PatientModel):
         patients = itertools.repeat(())
     # One image at a time through the processor, as the pipeline does: photographs come in all sizes
@@ -178,12 +186,12 @@ def probabilities(
     total: int | None = None,
     description: str | None = None,
 ) -> np.ndarray:
-    """The probabilities (N, 7) of N images, in the order of LABELS and in float64, from a model in evaluation mode.
+    """The probabilities (N, C) of N images, in the order of `labels_of(model)`, in float64, of a model in evaluation.
 
     `patients` are as for `iterate_probabilities`; `total` and `description` are for the progress bar.
     """
     rows = list(_progress(iterate_probabilities(model, processor, images, patients), total, description))
-    return np.array(rows).reshape(-1, len(LABELS))
+    return np.array(rows).reshape(-1, len(labels_of(model)))
 
 
 def predict_photos(
@@ -193,10 +201,10 @@ def predict_photos(
     csv_path: Path | None = None,
     patients: Sequence[Patient] | None = None,
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    """(photograph, its probabilities (7,)) for each; the CSV appears whole, after the last one, or not at all."""
+    """(photograph, its probabilities) for each; the CSV appears whole, after the last one, or not at all."""
     rows = iterate_probabilities(model, processor, map(read_photo, photos), patients)
     results = zip(photos, _progress(rows, len(photos), "predicting"), strict=True)
-    return results if csv_path is None else _copied_to_csv(results, csv_path)
+    return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
 
 
 def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
@@ -260,15 +268,17 @@ def check_csv_path(path: Path) -> None:
         raise InputError(f"--csv {path}: no file can be written in {path.parent}: make that folder, or name another")
 
 
-def _copied_to_csv(results: Iterable[tuple[Path, np.ndarray]], path: Path) -> Iterator[tuple[Path, np.ndarray]]:
+def _copied_to_csv(
+    results: Iterable[tuple[Path, np.ndarray]], path: Path, labels: Sequence[str]
+) -> Iterator[tuple[Path, np.ndarray]]:
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         # surrogateescape: names of files are bytes, and need not be UTF-8
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "prediction", *LABELS])
+            writer.writerow(["file", "prediction", *labels])
             for photo, row in results:
-                writer.writerow([photo, LABELS[row.argmax()], *row.tolist()])
+                writer.writerow([photo, labels[row.argmax()], *row.tolist()])
                 yield photo, row
         os.chmod(unfinished, 0o644)  # mkstemp's 0600 would hide it from one's colleagues
         os.replace(unfinished, path)
@@ -277,12 +287,12 @@ def _copied_to_csv(results: Iterable[tuple[Path, np.ndarray]], path: Path) -> It
         raise
 
 
-def table(photo: Path, row: np.ndarray) -> str:
+def table(photo: Path, row: np.ndarray, labels: Sequence[str] = LABELS) -> str:
     """The photograph's name and its diagnoses, the likeliest first."""
-    width = max(map(len, DIAGNOSES.values()))
+    width = max(len(FULL_NAMES[label]) for label in labels)
     lines = [os.fsencode(photo).decode(errors="replace")]
     for i in np.argsort(-row, kind="stable"):
-        lines.append(f"  {LABELS[i]:<5}  {DIAGNOSES[LABELS[i]]:<{width}}  {row[i]:.4f}")
+        lines.append(f"  {labels[i]:<5}  {FULL_NAMES[labels[i]]:<{width}}  {row[i]:.4f}")
     return "\n".join(lines)
 
 

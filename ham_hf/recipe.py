@@ -52,6 +52,10 @@ class DataArguments:
             "help": "Run on the images that are there when some rows of the table have none; the report counts them."
         },
     )
+    classes: Literal["diagnoses", "nevus_or_other"] = field(
+        default="diagnoses",
+        metadata={"help": "What to tell apart: the seven diagnoses, or nevi from everything else."},
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on this many images only, drawn with --seed: for a smoke run."}
     )

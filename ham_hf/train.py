@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,6 @@ from ham_hf.callbacks import CollapseGuard, EpochForTransform, EpochLine, QuietP
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.hardware import use_all_cores
-from ham_hf.labels import LABELS
 from ham_hf.losses import ClassificationLoss
 from ham_hf.metrics import HamMetrics
 from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts
@@ -48,7 +48,7 @@ from ham_hf.models.multimodal import (
 )
 from ham_hf.optimization import optimizer_class
 from ham_hf.patients import write_patients
-from ham_hf.predict import load_classifier, probabilities
+from ham_hf.predict import labels_of, load_classifier, probabilities
 from ham_hf.predictions import replace_file, write_predictions
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import ModelArguments, Recipe, RunArguments, parse_recipe
@@ -136,14 +136,16 @@ def _build(
         normalization=recipe.image.normalization,
     )
     if args.fusion == "none":
-        model = build_model(args.model_name_or_path, revision=revision, config_overrides=args.config_overrides)
+        model = build_model(
+            args.model_name_or_path, revision=revision, labels=_labels(splits), config_overrides=args.config_overrides
+        )
     else:
         sites = _known_sites(splits)
         model = build_patient_model(
             args,
             revision=revision,
             text_revision=text_revision,
-            labels=LABELS,
+            labels=_labels(splits),
             sites=sites,
             image_size=recipe.image.image_size,
         )
@@ -151,6 +153,10 @@ def _build(
     if args.freeze != "none":
         freeze_parts(model, args.freeze)
     return model, processor
+
+
+def _labels(splits: DatasetDict) -> tuple[str, ...]:
+    return tuple(splits["train"].features["label"].names)
 
 
 def _known_sites(splits: DatasetDict) -> list[str]:
@@ -176,7 +182,7 @@ def _build_trainer(
         processor=processor,
         data_collator=Collator(channels_last),
         compute_loss_func=ClassificationLoss(_class_counts(splits["train"]), args.logit_adjustment),
-        compute_metrics=_compute_metrics,
+        compute_metrics=partial(_compute_metrics, names=_labels(splits)),
         optimizer_cls_and_kwargs=optimizer_class(args),
         callbacks=[EpochForTransform(train_transform), EpochLine(), CollapseGuard()],
     )
@@ -236,14 +242,14 @@ def _is_convolutional(model: nn.Module) -> bool:
 
 def _class_counts(dataset: Dataset) -> list[int]:
     counts = Counter(dataset["label"][:])
-    return [counts[i] for i in range(len(LABELS))]
+    return [counts[i] for i in range(dataset.features["label"].num_classes)]
 
 
-def _compute_metrics(prediction: EvalPrediction) -> dict:
+def _compute_metrics(prediction: EvalPrediction, names: tuple[str, ...]) -> dict:
     logits = prediction.predictions.astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
-    metrics = HamMetrics().compute(predictions=softmax, references=prediction.label_ids)
+    metrics = HamMetrics(names).compute(predictions=softmax, references=prediction.label_ids)
     metrics |= prediction_spread(softmax)
     return {name: value for name, value in metrics.items() if name != "confusion_matrix"}
 
@@ -283,7 +289,7 @@ def _facts(
             "patient_encoding": recipe.model.patient_encoding if recipe.model.fusion != "none" else None,
             "architecture": type(trainer.accelerator.unwrap_model(trainer.model)).__name__,
             **parameters,
-            "labels": list(LABELS),
+            "labels": list(trainer.model.config.id2label.values()),
             "image_size": recipe.image.image_size,
         },
         "training": {
@@ -327,6 +333,7 @@ def _write_predictions(folder: Path, splits: DatasetDict, args: RunArguments) ->
     """Judge the saved folder, loaded as its users load it, in float32: the report is true of what is published."""
     model, processor = load_classifier(str(folder))
     model.to(args.device)
+    labels = labels_of(model)
     for name in ("validation", "test"):
         split = splits[name]
         if len(split) == 0:
@@ -335,7 +342,7 @@ def _write_predictions(folder: Path, splits: DatasetDict, args: RunArguments) ->
             folder / f"predictions_{name}.csv",
             split["image_id"][:],
             split["lesion_id"][:],
-            [LABELS[label] for label in split["label"][:]],
+            [labels[label] for label in split["label"][:]],
             probabilities(
                 model,
                 processor,
@@ -344,6 +351,7 @@ def _write_predictions(folder: Path, splits: DatasetDict, args: RunArguments) ->
                 total=len(split),
                 description=name,
             ),
+            labels,
         )
         write_patients(
             folder / f"patients_{name}.csv",
@@ -354,7 +362,7 @@ def _write_predictions(folder: Path, splits: DatasetDict, args: RunArguments) ->
             split["dx_type"][:],
         )
     if isinstance(model, PatientModel):
-        write_ablations(folder / "ablation", model, processor, splits["validation"], LABELS)
+        write_ablations(folder / "ablation", model, processor, splits["validation"], labels)
 
 
 def _log_headlines(report: dict, folder: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
-from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
+from transformers import AutoModel, AutoModelForImageClassification, PreTrainedModel, set_seed
 
-from ham_hf.labels import LABELS
+from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.models import build_model, classifier_of
 from ham_hf.recipe import Recipe, parse_recipe
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
@@ -36,6 +36,7 @@ class Trial(NamedTuple):
     schedule: str
     warmup: int = 0  # epochs in appendix A, steps in appendix B
     decay: tuple[float, int] | None = None  # factor, epochs
+    patient: str | None = None  # how MMBT reads it
 
 
 def _cnn(model, batch, epochs, rate, warmup, decay) -> Trial:
@@ -46,8 +47,13 @@ def _transformer(model, batch, accumulation, epochs, rate, warmup=0) -> Trial:
     return Trial(model, "adamw", batch, accumulation, epochs, rate, "cosine", warmup)
 
 
+def _mmbt(accumulation, epochs, base, patient="codes") -> Trial:
+    rate = base * 64 * accumulation / 256
+    return Trial("microsoft/resnet-50", "adamw", 64, accumulation, epochs, rate, "cosine", patient=patient)
+
+
 VIT = "google/vit-base-patch16-224"
-TRIALS = {  # appendices A and B; B's rates are 1e-3 x batch x accumulation / 256
+TRIALS = {  # appendices A to C; the rates of B and C are base x batch x accumulation / 256
     "A1": _cnn("resnet18", 4, 10, 1e-5, 0, (0.1, 7)),
     "A2": _cnn("resnet34", 8, 5, 3e-4, 0, (0.2, 3)),
     "A3": _cnn("resnet18", 8, 5, 3e-4, 0, (0.2, 2)),
@@ -65,7 +71,16 @@ TRIALS = {  # appendices A and B; B's rates are 1e-3 x batch x accumulation / 25
     "B5": _transformer("facebook/deit-base-patch16-224", 16, 8, 5, 0.0005),
     "B6": _transformer(VIT, 64, 1, 9, 0.00025, warmup=3),
     "B7": _transformer(VIT, 64, 1, 9, 0.00025),
+    "C1": _mmbt(1, 3, 1e-4),
+    "C2": _mmbt(1, 3, 1e-2),
+    "C3": _mmbt(8, 2, 1),
+    "C4": _mmbt(1, 3, 1e-3),
+    "C5": _mmbt(1, 5, 1e-3),
+    "C6": _mmbt(1, 10, 2e-3),
+    "Model 4": _mmbt(1, 5, 1e-3),
+    "Model 5": _mmbt(1, 5, 1e-3, patient="sentence"),
 }
+CROPS = {"C": 0.3, "M": 0.35}  # the smallest share of a training crop, where it is not 0.2
 
 
 def _name(path: Path) -> str:
@@ -123,7 +138,7 @@ def test_an_accelerate_config_names_a_command_that_the_launcher_reads(path):
     assert (load_config_from_file(str(path)).num_processes == -1) == (arguments.num_processes is not None)
 
 
-def test_every_trial_of_appendices_a_and_b_has_one_recipe():
+def test_every_trial_of_the_study_has_one_recipe():
     assert sorted(map(_trial, STUDY)) == sorted(TRIALS)
 
 
@@ -139,6 +154,11 @@ def test_a_recipe_is_the_trial_that_the_study_printed(path):
     assert args.num_train_epochs == expected.epochs
     assert args.learning_rate == pytest.approx(expected.learning_rate, rel=1e-12)
     assert args.lr_scheduler_type == expected.schedule
+    assert recipe.model.fusion == ("mmbt" if expected.patient else "none")
+    if expected.patient:
+        assert recipe.model.text_model_name_or_path == "google-bert/bert-base-uncased"
+        assert recipe.model.patient_encoding == expected.patient
+        assert recipe.model.image_position_range == 1.0
     if expected.decay:
         assert (args.lr_decay_factor, args.lr_decay_epochs) == expected.decay
         assert args.warmup_epochs == expected.warmup
@@ -150,20 +170,22 @@ def test_a_recipe_is_the_trial_that_the_study_printed(path):
 
 @pytest.mark.parametrize("path", STUDY, ids=_name)
 def test_a_trial_has_the_study_s_data_and_images(path):
-    recipe = _parse(path)
+    recipe, trial = _parse(path), _trial(path)
     assert recipe.data.split == "study"
+    assert recipe.data.classes == ("nevus_or_other" if trial == "Model 4" else "diagnoses")
     assert (recipe.image.image_size, recipe.image.eval_resize) in [(224, None), (224, 256)]
-    assert recipe.image.crop_scale == [0.2, 1.0]
+    assert recipe.image.crop_scale == [CROPS.get(trial[0], 0.2), 1.0]
     assert recipe.image.horizontal_flip and recipe.image.vertical_flip
-    assert recipe.image.normalization == ("none" if _trial(path) == "A9" else "imagenet")
-    assert recipe.model.freeze == ("backbone" if _trial(path) in ("A2", "B1") else "none")
-    assert recipe.training.metric_for_best_model == "accuracy"
+    normalization = "none" if trial == "A9" else "twice" if trial[0] in CROPS else "imagenet"
+    assert recipe.image.normalization == normalization
+    assert recipe.model.freeze == ("backbone" if trial in ("A2", "B1") else "none")
+    assert recipe.training.metric_for_best_model == ("loss" if trial[0] in CROPS else "accuracy")
     assert not recipe.training.bf16
 
 
 def test_the_readme_lists_every_trial_with_its_recipe():
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    listed = dict(re.findall(r"^\| ([AB]\d+) \|.*\]\(study/([^)]+)\)", text, flags=re.MULTILINE))
+    listed = dict(re.findall(r"^\| ([ABC]\d+|Model \d) \|.*\]\(study/([^)]+)\)", text, flags=re.MULTILINE))
     assert listed == {_trial(path): path.name for path in STUDY}
 
 
@@ -181,7 +203,6 @@ def test_the_readme_repeats_the_figures_of_the_headers():
 FILES = {
     "config.json",
     "model.safetensors",
-    "preprocessor_config.json",
     "recipe.yaml",
     "arguments.json",
     "run.json",
@@ -190,6 +211,14 @@ FILES = {
     "predictions_test.csv",
     "report.json",
     "report.md",
+}
+ABLATION_AND_CODE = {
+    "ablation",
+    "processor_config.json",
+    "configuration_mmbt.py",
+    "modeling_mmbt.py",
+    "processing_mmbt.py",
+    "pipeline_mmbt.py",
 }
 
 
@@ -206,10 +235,11 @@ def tiny_checkpoint(tmp_path_factory):
     return make
 
 
-def _two_steps(path: Path, checkpoint: Path, data: Path, out: Path) -> None:
+def _two_steps(path: Path, checkpoint: Path, text_checkpoint: Path | None, data: Path, out: Path) -> None:
     from ham_hf.train import main
 
     flags = {
+        **({"text_model_name_or_path": text_checkpoint} if text_checkpoint else {}),
         "model_name_or_path": checkpoint,
         "data_dir": data,
         "split": "grouped",
@@ -241,9 +271,13 @@ def _head_keys(model: PreTrainedModel) -> set[str]:
 def test_a_recipe_trains_two_steps_on_its_own_architecture(path, tiny_checkpoint, synthetic_dir, tmp_path):
     recipe = _parse(path)
     checkpoint = tiny_checkpoint(recipe.model.model_name_or_path)
-    _two_steps(path, checkpoint, synthetic_dir, tmp_path)
+    text = recipe.model.text_model_name_or_path
+    text_checkpoint = tiny_checkpoint(text) if text else None
+    _two_steps(path, checkpoint, text_checkpoint, synthetic_dir, tmp_path)
 
-    assert {file.name for file in tmp_path.iterdir()} >= FILES
+    fusion = recipe.model.fusion != "none"
+    own = ABLATION_AND_CODE if fusion else {"preprocessor_config.json"}
+    assert {file.name for file in tmp_path.iterdir()} >= FILES | own
     assert list((tmp_path / "plots").glob("*.png"))
 
     history = json.loads((tmp_path / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
@@ -251,17 +285,32 @@ def test_a_recipe_trains_two_steps_on_its_own_architecture(path, tiny_checkpoint
     assert len(losses) == 4
     assert all(map(math.isfinite, losses))
 
-    set_seed(recipe.training.seed)  # the seed that the new head was drawn with
-    start = build_model(str(checkpoint))
+    names = NEVUS_OR_OTHER if recipe.data.classes == "nevus_or_other" else LABELS
     # after the second step; the folder itself has the better one of the two, and a warm-up's first rate may be 0
     end = AutoModelForImageClassification.from_pretrained(tmp_path / "checkpoint-2", dtype="float32")
-    assert [end.config.id2label[i] for i in range(len(LABELS))] == list(LABELS)
+    assert [end.config.id2label[i] for i in range(len(names))] == list(names)
     run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["training"]
-    _check_what_changed(start, end, recipe.model.freeze == "backbone", run["learning_rate"])
+    if fusion:
+        rate = max(run["learning_rate"], recipe.training.image_learning_rate or 0)
+        _check_encoder(AutoModel.from_pretrained(checkpoint), end.image_encoder, rate)
+        if text:
+            _check_encoder(AutoModel.from_pretrained(text_checkpoint), end.text_encoder, rate)
+    else:
+        set_seed(recipe.training.seed)  # the seed that the new head was drawn with
+        start = build_model(str(checkpoint), labels=names)
+        _check_what_changed(start, end, recipe.model.freeze == "backbone", run["learning_rate"])
 
     best = AutoModelForImageClassification.from_pretrained(tmp_path / f"checkpoint-{run['best_step']}")
     published = AutoModelForImageClassification.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(weight, published[key]) for key, weight in best.state_dict().items())
+
+
+def _check_encoder(start: PreTrainedModel, end: PreTrainedModel, rate: float) -> None:
+    before, after = dict(start.named_parameters()), dict(end.named_parameters())
+    trained = [name for name in after if not name.startswith("pooler.")]
+    changed = [name for name in trained if not torch.equal(before[name], after[name])]
+    assert len(changed) > 0.9 * len(trained)
+    assert all((before[name] - after[name]).abs().max() < 4 * rate for name in trained)
 
 
 def _check_what_changed(start: PreTrainedModel, end: PreTrainedModel, frozen: bool, rate: float) -> None:

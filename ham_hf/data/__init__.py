@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict
 
 from ham_hf.data import audit
 from ham_hf.data.folder import read_folder
@@ -17,7 +17,7 @@ from ham_hf.data.synthetic import synthetic_folder
 from ham_hf.data.table import canonical_features, some
 from ham_hf.errors import InputError
 from ham_hf.hub import looks_like_repo_id
-from ham_hf.labels import LABELS
+from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.recipe import DataArguments
 
 LISTED = 50  # of a kind of image in the facts, which the report prints
@@ -37,8 +37,9 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
     """Read, check, split and audit the images that `args` names.
 
     Returns:
-        The splits train, validation and test with `canonical_features()`, sorted by image_id, and the facts about
-        them for the report (plain JSON): source, split and its hash, sizes, absent images, audit.
+        The splits train, validation and test with `canonical_features()`, their label by `args.classes`, sorted by
+        image_id, and the facts about them for the report (plain JSON): source, split and its hash, sizes, absent
+        images, audit.
 
     Raises:
         InputError: anything about the source, the split or an image that would make the run fail or its report wrong.
@@ -66,15 +67,20 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
     splits = DatasetDict(
         {name: source.dataset.select(table.index[table["present"] & (table["split"] == name)]) for name in SPLITS}
     )
+    split_sha256 = _split_sha256(table)  # of the seven diagnoses, whatever is told apart
+    if args.classes == "nevus_or_other":
+        splits = DatasetDict({name: _nevus_or_other(rows) for name, rows in splits.items()})
+        table = table.assign(dx=table["dx"].where(table["dx"] == "nv", "other"))
+    labels = splits["train"].features["label"].names
     facts = {
         "source": args.data_dir,
         "kind": source.kind,
         "synthetic": source.kind == "synthetic",
         "split": args.split if args.split in ("study", "grouped") else Path(args.split).name,
         "split_seed": args.split_seed if args.split == "grouped" else None,
-        "split_sha256": _split_sha256(table),
+        "split_sha256": split_sha256,
         "images_sha256": _sha256(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
-        "splits": {name: _split_facts(table[table["split"] == name]) for name in SPLITS},
+        "splits": {name: _split_facts(table[table["split"] == name], labels) for name in SPLITS},
         "audit": audit.audit_facts(split, identical, pairs, args.group_near_duplicates)
         | {"broken_images": len(broken)},
         "identical_images": identical[:LISTED],
@@ -119,14 +125,21 @@ def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, Image
     return present, broken
 
 
-def _split_facts(table: pd.DataFrame) -> dict:
+def _nevus_or_other(rows: Dataset) -> Dataset:
+    """The same rows with two classes; no image is decoded."""
+    labels = [NEVUS_OR_OTHER.index("nv" if LABELS[label] == "nv" else "other") for label in rows["label"][:]]
+    relabelled = rows.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=NEVUS_OR_OTHER))
+    return relabelled.select_columns(rows.column_names)
+
+
+def _split_facts(table: pd.DataFrame, labels: list[str]) -> dict:
     present = table[table["present"]]
     counts = present["dx"].value_counts()
     return {
         "images": len(present),
         "lesions": present["lesion_id"].nunique(),
         "absent_images": len(table) - len(present),
-        "classes": {label: int(counts.get(label, 0)) for label in LABELS},
+        "classes": {label: int(counts.get(label, 0)) for label in labels},
     }
 
 
