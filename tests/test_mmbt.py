@@ -353,6 +353,13 @@ def test_a_text_model_that_is_no_bert_is_refused(name, what, checkpoint):
         build_patient_model(args, revision=None, text_revision=None, labels=LABELS, sites=SITES, image_size=32)
 
 
+@pytest.mark.parametrize("kind", ["fields", "mlp"])
+def test_a_model_that_reads_the_patient_is_no_image_checkpoint(kind, build, tmp_path):
+    build(kind)[0].save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="reads the patient too .*: expected an image model to start from"):
+        build_model(str(tmp_path))
+
+
 # Use, with ham_hf and without
 
 FOREIGN = """

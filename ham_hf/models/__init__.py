@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 from ham_hf.errors import InputError
 from ham_hf.hub import locate_model
 from ham_hf.labels import LABELS
+from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.pypi import pypi_checkpoint
 
@@ -55,6 +56,11 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         config = AutoConfig.from_pretrained(location, **source)
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: transformers does not know this model: {error}") from error
+    if isinstance(config, MMBTConfig | FusionConfig):
+        raise InputError(
+            f"{name} reads the patient too ({config.model_type}): expected an image model to start from, which "
+            "fusion: mmbt or mlp then joins with the patient's data"
+        )
     if config.model_type != "vit_mae" and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise InputError(
             f"{name} is a {config.model_type} model, no image classifier: "
