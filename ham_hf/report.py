@@ -29,7 +29,7 @@ SCHEMA = 1
 ABLATION_METRICS = ("balanced_accuracy", "macro_f1", "accuracy")
 
 # What the report reads of run.json; anything beside these is kept as it is
-_SPLIT_FACTS = {"images": int, "lesions": int, "absent_images": int, "classes": dict}
+_SPLIT_FACTS = {"images": int, "lesions": int, "absent_images": int, "classes": dict, "sha256": str}
 _FACTS = {
     "recipe": str | None,
     "argv": list,

@@ -25,6 +25,7 @@ def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> 
     folder.mkdir()
     rng = np.random.default_rng(0)
     splits = {"train": {"images": 500, "lesions": 400, "absent_images": 0, "classes": dict.fromkeys(names, 50)}}
+    splits["train"]["sha256"] = "01" * 32
     for split, count in zip(("validation", "test"), images, strict=True):
         labels = rng.choice(len(names), count, p=PREVALENCE if len(names) == 7 else None)
         splits[split] = {
@@ -32,6 +33,7 @@ def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> 
             "lesions": count * 3 // 4,
             "absent_images": 0 if count else 2001,
             "classes": {name: int((labels == index).sum()) for index, name in enumerate(names)},
+            "sha256": hashlib.sha256(split.encode()).hexdigest(),
         }
         if not count:
             continue

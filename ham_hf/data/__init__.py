@@ -80,7 +80,7 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
         "split_seed": args.split_seed if args.split == "grouped" else None,
         "split_sha256": split_sha256,
         "images_sha256": _sha256(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
-        "splits": {name: _split_facts(table[table["split"] == name], labels) for name in SPLITS},
+        "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
         "audit": audit.audit_facts(split, identical, pairs, args.group_near_duplicates)
         | {"broken_images": len(broken)},
         "identical_images": identical[:LISTED],
@@ -132,14 +132,17 @@ def _nevus_or_other(rows: Dataset) -> Dataset:
     return relabelled.select_columns(rows.column_names)
 
 
-def _split_facts(table: pd.DataFrame, labels: list[str]) -> dict:
-    present = table[table["present"]]
-    counts = present["dx"].value_counts()
+def _split_facts(table: pd.DataFrame, checks: dict[str, ImageCheck], labels: list[str]) -> dict:
+    used = table[table["present"]]
+    counts = used["dx"].value_counts()
+    rows = zip(used["image_id"], used["lesion_id"], used["dx"], strict=True)
     return {
-        "images": len(present),
-        "lesions": present["lesion_id"].nunique(),
-        "absent_images": len(table) - len(present),
+        "images": len(used),
+        "lesions": used["lesion_id"].nunique(),
+        "absent_images": len(table) - len(used),
         "classes": {label: int(counts.get(label, 0)) for label in labels},
+        # What `ham-hf verify` knows the split by: its images to the byte, their lesions and diagnoses
+        "sha256": _sha256(sorted(f"{row[0]},{row[1]},{row[2]},{checks[row[0]].sha256}" for row in rows)),
     }
 
 
