@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ham_hf.errors import InputError
-from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, label_set
+from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
 from ham_hf.photos import read_photo, upright_rgb
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
@@ -65,15 +65,16 @@ def _missing_files(folder: Path) -> list[str]:
 
 
 def load_classifier(
-    name: str, revision: str | None = None
+    name: str, revision: str | None = None, label_map: Mapping[str, str | None] | None = None
 ) -> tuple["PreTrainedModel", "BaseImageProcessor | PatientProcessor"]:
     """A model that answers the seven diagnoses, or nevus or other, and its own processor.
 
-    The model is in float32, in evaluation mode, and on the GPU if there is one.
+    The model is in float32, in evaluation mode, and on the GPU if there is one. Its config's `id2label` has our codes.
 
     Args:
         name: a run folder or a Hub id.
         revision: commit, branch or tag on the Hub.
+        label_map: code of each of the model's labels that `diagnosis_code` does not know; None for one to leave out.
 
     Raises:
         InputError: it is not to be had, is no image classifier, or answers other labels; known before its weights
@@ -99,14 +100,7 @@ def load_classifier(
             f"{name} is a {config.model_type} model, no image classifier: expected a run folder of `ham-hf train`, "
             "or a model that AutoModelForImageClassification reads"
         )
-    answers = list(config.id2label.values())
-    if label_set(answers) is None:
-        shown = ", ".join(map(str, answers[:10])) + (", …" if len(answers) > 10 else "")
-        raise InputError(
-            f"{name} answers {len(answers)} labels ({shown}): expected the seven diagnoses {', '.join(LABELS)}, or "
-            f"{', '.join(NEVUS_OR_OTHER)}. "
-            "Fine-tune it with `ham-hf train` first"
-        )
+    config.id2label = _codes(name, config.id2label, label_map or {})
     try:
         model, loading = AutoModelForImageClassification.from_pretrained(
             name, config=config, dtype="float32", use_safetensors=True, output_loading_info=True, **source
@@ -127,9 +121,26 @@ def load_classifier(
     return model.eval(), processor
 
 
+def _codes(name: str, id2label: dict[int, str], label_map: Mapping[str, str | None]) -> dict[int, str | None]:
+    """The model's labels as codes; several may have one code, and what is left out has None."""
+    answers = list(id2label.values())
+    if unknown := sorted(set(label_map) - set(answers)):
+        raise InputError(f"--label_map names {unknown[0]!r}, which {name} does not answer: expected {answers}")
+    codes = {i: label_map[label] if label in label_map else diagnosis_code(label) for i, label in id2label.items()}
+    unmapped = [id2label[i] for i, code in codes.items() if code is None and id2label[i] not in label_map]
+    if unmapped or label_set(filter(None, codes.values())) is None:
+        shown = ", ".join(map(str, answers[:10])) + (", …" if len(answers) > 10 else "")
+        raise InputError(
+            f"{name} answers {len(answers)} labels ({shown}): expected the seven diagnoses {', '.join(LABELS)}, or "
+            f"{', '.join(NEVUS_OR_OTHER)}. "
+            "Fine-tune it with `ham-hf train` first, or say what its labels mean with `ham-hf evaluate --label_map`"
+        )
+    return codes
+
+
 def labels_of(model: "PreTrainedModel") -> tuple[str, ...]:
     """What a classifier tells apart, in this project's order."""
-    return label_set(model.config.id2label.values())
+    return label_set(filter(None, model.config.id2label.values()))
 
 
 def is_trained_on_synthetic_images(name: str) -> bool:
@@ -161,8 +172,8 @@ def iterate_probabilities(
 
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 
-    index = {label: i for i, label in model.config.id2label.items()}
-    columns = [index[label] for label in labels_of(model)]
+    codes = model.config.id2label
+    columns = [[i for i, code in codes.items() if code == label] for label in labels_of(model)]
     if patients is None or not isinstance(model, PatientModel):
         patients = itertools.repeat(())
     # One image at a time through the processor, as the pipeline does: photographs come in all sizes
@@ -174,7 +185,10 @@ def iterate_probabilities(
         inputs = {name: torch.cat([case[name] for case in batch]).to(model.device) for name in batch[0]}
         with torch.inference_mode():
             logits = model(**inputs).logits  # (B, 7)
-        yield from logits.double().softmax(dim=1)[:, columns].cpu().numpy()
+        softmax = logits.double().softmax(dim=1).cpu().numpy()
+        rows = np.stack([softmax[:, of_label].sum(axis=1) for of_label in columns], axis=1)
+        # What the model gives to labels that are left out goes to the others in proportion
+        yield from rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows
 
 
 def probabilities(

@@ -148,7 +148,15 @@ def test_a_hub_dataset_is_joined_and_deduplicated(rows, tmp_path):
 
 
 def test_a_hub_dataset_may_have_class_labels_or_full_names(rows, tmp_path):
-    names = {code: name for name, code in hub._NAMES.items()}
+    names = {  # as marmal88/skin_cancer has them
+        "akiec": "actinic_keratoses",
+        "bcc": "basal_cell_carcinoma",
+        "bkl": "benign_keratosis-like_lesions",
+        "df": "dermatofibroma",
+        "mel": "melanoma",
+        "nv": "melanocytic_Nevi",
+        "vasc": "vascular_lesions",
+    }
     folder = write_folder(tmp_path / "data", rows)
     for row in rows:
         row["label"] = names[row.pop("dx")].title()

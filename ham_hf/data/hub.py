@@ -9,17 +9,7 @@ from huggingface_hub.errors import HTTPError
 from ham_hf.data.table import build_dataset, clean_table
 from ham_hf.errors import InputError
 from ham_hf.hub import resolve_revision
-
-# Full names that copies on the Hub use (marmal88/skin_cancer among them), lower case
-_NAMES = {
-    "actinic_keratoses": "akiec",
-    "basal_cell_carcinoma": "bcc",
-    "benign_keratosis-like_lesions": "bkl",
-    "dermatofibroma": "df",
-    "melanoma": "mel",
-    "melanocytic_nevi": "nv",
-    "vascular_lesions": "vasc",
-}
+from ham_hf.labels import diagnosis_code
 
 
 def read_hub(name: str, revision: str | None = None) -> tuple[pd.DataFrame, Dataset]:
@@ -67,5 +57,5 @@ def _diagnoses(rows: Dataset) -> pd.DataFrame:
     if column in table:
         if isinstance(rows.features[column], ClassLabel):
             table[column] = table[column].map(dict(enumerate(rows.features[column].names)))
-        table["dx"] = [_NAMES.get(str(value).strip().lower(), value) for value in table[column]]
+        table["dx"] = [diagnosis_code(value) or value for value in table[column]]
     return table
