@@ -6,9 +6,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ham_hf.errors import InputError
+
+if TYPE_CHECKING:
+    from ham_hf.recipe import DataArguments
 
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
@@ -59,6 +62,7 @@ def _run(argv: list[str]) -> None:
         train(argv[1:])
         return
     args = _parser().parse_args(argv)
+    args.argv = argv
     args.run(args)
 
 
@@ -107,6 +111,23 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", metavar="RUN", type=Path, help="a run folder of `ham-hf train`")
     report.set_defaults(run=_report)
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="judge any image classifier on images with known diagnoses: the report of a training, without one",
+        description="Judge a run, or an image classifier from the Hub, on images with known diagnoses.",
+        allow_abbrev=False,
+    )
+    evaluate.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
+    _add_data_flags(evaluate)
+    evaluate.add_argument(
+        "--label_map",
+        metavar="JSON",
+        help='what a model\'s own labels mean, such as \'{"SCC": "akiec", "other": null}\'; null leaves one out. '
+        "The seven codes and their full names need no mention",
+    )
+    evaluate.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the report")
+    evaluate.set_defaults(run=_evaluate)
+
     compare = commands.add_parser(
         "compare",
         help="two groups of runs on the same images, with intervals of their difference",
@@ -127,6 +148,56 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.set_defaults(run=_compare)
     return parser
+
+
+def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Which images: the flags of a training, under the same names."""
+    parser.add_argument("--data_dir", required=True, help="a folder with images and their table, or a Hub dataset id")
+    parser.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
+    parser.add_argument("--metadata_csv", help="the table: columns image_id and dx, where it has a name of its own")
+    parser.add_argument(
+        "--split",
+        default="study",
+        help="as in a training: study (when left out), grouped or a CSV; or all: every image is judged",
+    )
+    parser.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
+    parser.add_argument("--allow_missing_images", action="store_true", help="judge on the images that are there")
+    parser.add_argument("--revision", help="commit, branch or tag of the model; its default branch when left out")
+
+
+def _data_arguments(args: argparse.Namespace) -> "DataArguments":
+    from ham_hf.recipe import DataArguments
+
+    return DataArguments(
+        data_dir=args.data_dir,
+        data_revision=args.data_revision,
+        metadata_csv=args.metadata_csv,
+        split=args.split,
+        split_seed=args.split_seed,
+        allow_missing_images=args.allow_missing_images,
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    import json
+
+    try:
+        label_map = json.loads(args.label_map or "{}")
+    except ValueError as error:
+        raise InputError(f"--label_map is {args.label_map!r}: expected a JSON object ({error})") from None
+    if not isinstance(label_map, dict):
+        raise InputError(f"--label_map is {args.label_map!r}: expected a JSON object, label → code or null")
+    from ham_hf.evaluate import evaluate_model
+
+    report = evaluate_model(
+        args.model,
+        _data_arguments(args),
+        args.output_dir,
+        revision=args.revision,
+        label_map=label_map,
+        argv=args.argv[1:],
+    )
+    _print_headlines(report, args.output_dir)
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -171,13 +242,18 @@ def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | Non
 
 
 def _report(args: argparse.Namespace) -> None:
-    from ham_hf.report import headline_line, write_report
+    from ham_hf.report import write_report
 
-    report = write_report(args.folder)
+    _print_headlines(write_report(args.folder), args.folder)
+
+
+def _print_headlines(report: dict, folder: Path) -> None:
+    from ham_hf.report import headline_line
+
     for name, result in report["results"].items():
         if result is not None:
             print(f"{name}: {headline_line(result)}")
-    print(f"report: {args.folder / 'report.md'}")
+    print(f"report: {folder / 'report.md'}")
 
 
 def _compare(args: argparse.Namespace) -> None:

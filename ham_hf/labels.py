@@ -46,6 +46,6 @@ def label_set(names: Iterable[str]) -> tuple[str, ...] | None:
 
 
 def diagnosis_code(name: str) -> str | None:
-    """The code of a diagnosis, from the code or a full name in any case ("Melanocytic-Nevi"); None if it is neither."""
+    """The code of a diagnosis, from its code or full name ("Melanocytic-Nevi") in any case; None if it is neither."""
     words = re.sub(r"[\W_]+", "_", str(name).strip().lower())
     return words if words in FULL_NAMES else _NAMES.get(words)

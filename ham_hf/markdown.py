@@ -57,12 +57,16 @@ def render_report(report: Mapping, pictures: Sequence[str]) -> str:
     """The whole page; `pictures` are the file names in plots/."""
     run = report["run"]
     evaluated = [split for split, results in report["results"].items() if results is not None]
-    parts = [f"# {escape(run['model']['name'])}: report of a run\n\n*{report['disclaimer']}*"]
+    trained = run["training"] is not None  # else it is an evaluation of a model trained elsewhere
+    what = "a run" if trained else "an evaluation"
+    parts = [f"# {escape(run['model']['name'])}: report of {what}\n\n*{report['disclaimer']}*"]
     if run["data"]["synthetic"]:
         parts.append(
             f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real."
         )
-    parts += [_headlines(report, evaluated), _chosen(run["training"])]
+    parts.append(_headlines(report, evaluated))
+    if trained:
+        parts.append(_chosen(run["training"]))
     for split in evaluated:
         results, forest = report["results"][split], f"subgroups_{split}.png"
         others = [name for name in pictures if name.endswith(f"_{split}.png") and name != forest]
@@ -71,14 +75,10 @@ def render_report(report: Mapping, pictures: Sequence[str]) -> str:
             parts += [_by_subgroup(results["subgroups"], split), _embed(pictures, [forest])]
     if report["ablation"] is not None:
         parts.append(_ablation(report["ablation"], report["results"]["validation"]["metrics"]))
-    parts += [
-        _training(run),
-        _embed(pictures, ["loss.png", "learning_rate.png"]),
-        _collapse(report["collapse"]),
-        _data(run["data"]),
-        _audit(run["data"]),
-    ]
-    parts.append(_provenance(run))
+    parts.append(_model(run))
+    if trained:
+        parts += [_embed(pictures, ["loss.png", "learning_rate.png"]), _collapse(report["collapse"])]
+    parts += [_data(run["data"]), _audit(run["data"]), _provenance(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -226,7 +226,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _training(run: Mapping) -> str:
+def _model(run: Mapping) -> str:
     model, training = run["model"], run["training"]
     frozen = model["parameters"] - model["trainable_parameters"]
     rows = [
@@ -237,6 +237,10 @@ def _training(run: Mapping) -> str:
         ["architecture", escape(model["architecture"])],
         ["parameters", f"{model['parameters']:,}" + (f" ({frozen:,} of them frozen)" if frozen else "")],
         ["input", f"{model['image_size']} x {model['image_size']} pixels"],
+    ]
+    if training is None:
+        return "\n".join(["## Model", "", *_table(["", ""], rows)])
+    rows += [
         ["training images", f"{training['images']:,}"],
         ["highest learning rate", f"{training['learning_rate']:g}"],
         ["epochs, steps", f"{training['epochs']:g}, {training['steps']:,}"],
@@ -282,9 +286,12 @@ def _audit(data: Mapping) -> str:
 
 
 def _provenance(run: Mapping) -> str:
-    command = shlex.join(["ham-hf", "train", *map(str, run["argv"])])
+    subcommand = "train" if run["training"] is not None else "evaluate"
+    command = shlex.join(["ham-hf", subcommand, *map(str, run["argv"])])
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
-    rows = [["recipe", escape(run["recipe"] or "none")], ["seed", str(run["seed"])]]
+    rows = []
+    if run["training"] is not None:
+        rows += [["recipe", escape(run["recipe"] or "none")], ["seed", str(run["seed"])]]
     rows += [
         ["split, SHA-256", escape(run["data"]["split_sha256"])],
         ["images, SHA-256", escape(run["data"]["images_sha256"])],

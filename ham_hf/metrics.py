@@ -4,10 +4,22 @@ from collections.abc import Sequence
 
 import datasets
 import evaluate
+import numpy as np
 
 from ham_hf.intervals import bootstrap_intervals
 from ham_hf.labels import LABELS
 from ham_hf.scoring import compute_scores
+
+FROM_DECISIONS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "precision_",
+    "recall_",
+    "f1_",
+    "support_",
+    "confusion_matrix",
+)
 
 __all__ = ["HamMetrics", "bootstrap_intervals"]
 
@@ -15,7 +27,8 @@ __all__ = ["HamMetrics", "bootstrap_intervals"]
 class HamMetrics(evaluate.Metric):
     """`HamMetrics().compute(predictions=probabilities, references=labels)`: see `ham_hf.scoring.compute_scores`.
 
-    `names` are the diagnoses in the order of the probabilities' columns. Undefined values are NaN.
+    `names` are the diagnoses in the order of the probabilities' columns. Undefined values are NaN. Predictions may be
+    label ids too, as `evaluate.evaluator` gives them: then only the figures that follow from decisions are computed.
     """
 
     def __init__(self, names: Sequence[str] = LABELS):
@@ -26,11 +39,15 @@ class HamMetrics(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Accuracy, discrimination and calibration of a skin-lesion classifier.",
             citation="",
-            inputs_description="predictions: (N, C) probabilities; references: (N,) label ids.",
-            features=datasets.Features(
-                {"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")}
-            ),
+            inputs_description="predictions: (N, C) probabilities or (N,) label ids; references: (N,) label ids.",
+            features=[
+                datasets.Features({"predictions": predictions, "references": datasets.Value("int64")})
+                for predictions in (datasets.List(datasets.Value("float64")), datasets.Value("int64"))
+            ],
         )
 
     def _compute(self, predictions, references) -> dict:
-        return compute_scores(predictions, references, self.names)
+        if np.ndim(predictions) == 2:
+            return compute_scores(predictions, references, self.names)
+        decided = compute_scores(np.eye(len(self.names))[predictions], references, self.names)
+        return {name: value for name, value in decided.items() if name.startswith(FROM_DECISIONS)}

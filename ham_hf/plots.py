@@ -41,8 +41,9 @@ def write_plots(
     folder.mkdir(exist_ok=True)
     run, figures = report["run"], {}
     with style.context(["default", STYLE]):
-        figures["loss.png"] = _loss(history, run["training"])
-        figures["learning_rate.png"] = _learning_rate(history, run["training"])
+        if run["training"] is not None:
+            figures["loss.png"] = _loss(history, run["training"])
+            figures["learning_rate.png"] = _learning_rate(history, run["training"])
         for split, predicted in predictions.items():
             results = report["results"][split]
             if predicted is None:

@@ -38,7 +38,14 @@ class DataArguments:
         metadata={
             "help": "'study' (60/20/20 by lesion, the published study's own lesions), 'grouped' (60/20/20 by lesion, "
             "stratified by diagnosis, seeded by --split_seed), or the path of a CSV with columns image_id and split "
-            "(train, validation, test)."
+            "(train, validation, test). 'all' is for evaluation alone: every image is a test image."
+        },
+    )
+    metadata_csv: str | None = field(
+        default=None,
+        metadata={
+            "help": "The table of the images in --data_dir, where it has a name of its own: columns image_id, "
+            "lesion_id, dx, and if they are known dx_type, age, sex, localization."
         },
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of the 'grouped' split."})

@@ -33,7 +33,7 @@ _SPLIT_FACTS = {"images": int, "lesions": int, "absent_images": int, "classes": 
 _FACTS = {
     "recipe": str | None,
     "argv": list,
-    "seed": int,
+    "seed": int | None,
     "versions": dict,
     "hardware": dict,
     "data.source": str,
@@ -90,20 +90,27 @@ def read_run(run_dir: str | Path) -> Run:
         InputError: it is no run folder, or its files are malformed or do not belong together.
     """
     folder = Path(run_dir)
-    for name in ("run.json", "predictions_validation.csv", "trainer_state.json"):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder} is no run folder: expected run.json, trainer_state.json and predictions_validation.csv as "
-                f"`ham-hf train` writes them, and {name} is not there"
-            )
+    _require_files(folder, "run.json")
     facts = _read_json(folder / "run.json")
-    _check_facts(facts, folder / "run.json")
-    state = _read_json(folder / "trainer_state.json")
+    trained = facts.get("training", ...) is not None  # null in an evaluation of a model trained elsewhere
+    if trained:
+        _require_files(folder, "predictions_validation.csv", "trainer_state.json")
+    _check_facts(facts, folder / "run.json", trained)
+    state = _read_json(folder / "trainer_state.json") if trained else {"log_history": []}
     if not isinstance(state.get("log_history"), list):
         raise InputError(f"{folder / 'trainer_state.json'} has no log_history: expected the file the Trainer writes")
     predictions = {split: _read_split(folder, split, facts) for split in SPLITS}
     patients = {split: _read_patients(folder, split, predictions[split]) for split in SPLITS}
     return Run(folder, facts, state["log_history"], predictions, patients, _read_ablations(folder, predictions))
+
+
+def _require_files(folder: Path, *names: str) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder} is no run folder: expected run.json, trainer_state.json and predictions_validation.csv as "
+                f"`ham-hf train` writes them, and {name} is not there"
+            )
 
 
 def write_report(run_dir: str | Path) -> dict:
@@ -133,7 +140,7 @@ def build_report(run: Run) -> dict:
             "run": run.facts,
             "results": {split: _results(run.predictions[split], run.patients[split]) for split in SPLITS},
             "ablation": _ablation(run),
-            "collapse": _collapse(run),
+            "collapse": _collapse(run) if run.facts["training"] is not None else None,
             "disclaimer": DISCLAIMER,
         }
     )
@@ -215,8 +222,10 @@ def _read_json(path: Path) -> dict:
     return value
 
 
-def _check_facts(facts: dict, path: Path) -> None:
+def _check_facts(facts: dict, path: Path, trained: bool) -> None:
     for name, kind in _FACTS.items():
+        if name.startswith("training.") and not trained:
+            continue
         value = facts
         for key in name.split("."):
             if not isinstance(value, dict) or key not in value:

@@ -30,10 +30,10 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
-from ham_hf.ablation import write_ablations
 from ham_hf.callbacks import CollapseGuard, EpochForTransform, EpochLine, QuietProgress
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
+from ham_hf.evaluate import write_answers
 from ham_hf.hardware import use_all_cores
 from ham_hf.losses import ClassificationLoss
 from ham_hf.metrics import HamMetrics
@@ -47,15 +47,14 @@ from ham_hf.models.multimodal import (
     find_text_encoder,
 )
 from ham_hf.optimization import optimizer_class
-from ham_hf.patients import write_patients
-from ham_hf.predict import labels_of, load_classifier, probabilities
-from ham_hf.predictions import replace_file, write_predictions
+from ham_hf.predict import load_classifier
+from ham_hf.predictions import replace_file
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import ModelArguments, Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
-from ham_hf.transforms import PATIENT, Collator, EvalTransform, TrainTransform
+from ham_hf.transforms import Collator, EvalTransform, TrainTransform
 
 logger = logging.getLogger("ham_hf.train")
 
@@ -100,7 +99,7 @@ def train(recipe: Recipe) -> None:
         trainer.save_state()
         if isinstance(model, PatientModel):
             copy_pipeline(folder)
-        _write_predictions(folder, splits, args)
+        write_answers(folder, *_as_saved(folder, args), splits)
         facts = _facts(
             recipe,
             trainer,
@@ -317,6 +316,12 @@ def _resolved_arguments(recipe: Recipe) -> dict:
     }
 
 
+def _as_saved(folder: Path, args: RunArguments) -> tuple[PreTrainedModel, BaseImageProcessor | PatientProcessor]:
+    """The saved folder, loaded as its users load it, in float32: the report is true of what is published."""
+    model, processor = load_classifier(str(folder))
+    return model.to(args.device), processor
+
+
 def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:
     """run.json comes last: where it is, the run is whole."""
     if recipe.path:
@@ -327,42 +332,6 @@ def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:
 
 def _write_json(path: Path, value: dict) -> None:
     replace_file(path, json.dumps(value, indent=2) + "\n")
-
-
-def _write_predictions(folder: Path, splits: DatasetDict, args: RunArguments) -> None:
-    """Judge the saved folder, loaded as its users load it, in float32: the report is true of what is published."""
-    model, processor = load_classifier(str(folder))
-    model.to(args.device)
-    labels = labels_of(model)
-    for name in ("validation", "test"):
-        split = splits[name]
-        if len(split) == 0:
-            continue
-        write_predictions(
-            folder / f"predictions_{name}.csv",
-            split["image_id"][:],
-            split["lesion_id"][:],
-            [labels[label] for label in split["label"][:]],
-            probabilities(
-                model,
-                processor,
-                (row["image"] for row in split),
-                zip(*(split[column][:] for column in PATIENT), strict=True),
-                total=len(split),
-                description=name,
-            ),
-            labels,
-        )
-        write_patients(
-            folder / f"patients_{name}.csv",
-            split["image_id"][:],
-            split["age"][:],
-            split["sex"][:],
-            split["localization"][:],
-            split["dx_type"][:],
-        )
-    if isinstance(model, PatientModel):
-        write_ablations(folder / "ablation", model, processor, splits["validation"], labels)
 
 
 def _log_headlines(report: dict, folder: Path) -> None:

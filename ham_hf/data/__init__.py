@@ -28,7 +28,7 @@ __all__ = ["canonical_features", "load_ham10000"]
 class Source(NamedTuple):
     """`table` and `dataset` have the same rows, sorted by image_id; without an image where `has_image` is false."""
 
-    kind: str  # folder, isic, hub or synthetic
+    kind: str  # folder, isic, isic2018, hub or synthetic
     table: pd.DataFrame
     dataset: Dataset
 
@@ -48,7 +48,7 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
         raise InputError(
             f"group_near_duplicates needs --split grouped: the split {args.split!r} is fixed and cannot be regrouped"
         )
-    source = read_source(args.data_dir, args.data_revision)
+    source = read_source(args)
     table = source.table
     audit.check_table(table)
     if args.split != "grouped":  # needs no pixels, so it can fail before they are read
@@ -62,8 +62,6 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
         split = assign_splits(table, args.split, args.split_seed, groups)
         audit.check_lesions(table, split)
     table = table.assign(split=table["image_id"].map(split), present=table["image_id"].isin(present))
-    if not (table["present"] & (table["split"] == "train")).any():
-        raise InputError(f"no image of the training split is left in {args.data_dir}: expected at least one")
     splits = DatasetDict(
         {name: source.dataset.select(table.index[table["present"] & (table["split"] == name)]) for name in SPLITS}
     )
@@ -76,7 +74,7 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
         "source": args.data_dir,
         "kind": source.kind,
         "synthetic": source.kind == "synthetic",
-        "split": args.split if args.split in ("study", "grouped") else Path(args.split).name,
+        "split": args.split if args.split in ("study", "grouped", "all") else Path(args.split).name,
         "split_seed": args.split_seed if args.split == "grouped" else None,
         "split_sha256": split_sha256,
         "images_sha256": _sha256(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
@@ -89,20 +87,24 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
     return splits, facts
 
 
-def read_source(data_dir: str, revision: str | None = None) -> Source:
+def read_source(args: DataArguments) -> Source:
     """The table and images that `data_dir` names: 'synthetic', an existing folder, or a Hub dataset id."""
+    data_dir = args.data_dir
+    folder = Path(data_dir).expanduser()
+    if args.metadata_csv and (data_dir == "synthetic" or not folder.is_dir()):
+        raise InputError(f"metadata_csv is the table of a folder's images, and data_dir {data_dir!r} is no folder")
     if data_dir == "synthetic":
         _, table, dataset = read_folder(synthetic_folder())
         return Source("synthetic", table, dataset)
-    folder = Path(data_dir).expanduser()
     if folder.is_dir():
-        return Source(*read_folder(folder))
+        csv = Path(args.metadata_csv).expanduser() if args.metadata_csv else None
+        return Source(*read_folder(folder, csv, lesions_unknown=args.split == "all"))
     if folder.exists() or not looks_like_repo_id(data_dir):
         what = "a file" if folder.exists() else "not there"
         raise InputError(
             f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'"
         )
-    return Source("hub", *read_hub(data_dir, revision))
+    return Source("hub", *read_hub(data_dir, args.data_revision))
 
 
 def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:

@@ -11,16 +11,19 @@ from typing import NamedTuple
 import pandas as pd
 from datasets import Dataset, Features, Image
 
-from ham_hf.data.isic import from_isic
-from ham_hf.data.table import build_dataset, clean_table
+from ham_hf.data.isic import from_ground_truth, from_isic
+from ham_hf.data.table import build_dataset, clean_table, require_columns
 from ham_hf.errors import InputError
+from ham_hf.labels import diagnosis_code
 
 _OFFICIAL = ("ham10000_metadata", "ham10000_metadata.csv", "ham10000_metadata.tab", "ham10000_metadata.tsv")
 _LOOKED_FOR = (
     "HAM10000_metadata.csv (or HAM10000_metadata, HAM10000_metadata.tab), "
-    "or the metadata.csv of an ISIC Archive export (with a column isic_id)"
+    "the metadata.csv of an ISIC Archive export (with a column isic_id), or ISIC 2018's …_GroundTruth.csv; "
+    "--metadata_csv names any other"
 )
-_SUFFIXES = (".jpg", ".jpeg")
+_OPTIONAL = ("dx_type", "age", "sex", "localization")  # of a table of one's own
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 _DEPTH = 3  # images lie in the folder itself or up to two folders below
 
 
@@ -29,20 +32,35 @@ class ZipMember(NamedTuple):
     name: str
 
 
-def read_folder(folder: Path) -> tuple[str, pd.DataFrame, Dataset]:
+def read_folder(
+    folder: Path, metadata_csv: Path | None = None, lesions_unknown: bool = False
+) -> tuple[str, pd.DataFrame, Dataset]:
     """Read the table of `folder` and find the images.
 
+    Args:
+        folder: with the images, and the table under one of its usual names.
+        metadata_csv: the table, where it has another name: columns image_id, lesion_id and dx, and any of dx_type,
+            age, sex and localization.
+        lesions_unknown: whether that table may lack lesion_id; every image is then a lesion of its own.
+
     Returns:
-        "folder" or "isic"; the clean table, sorted by image_id; the canonical Dataset in the same order. Images on
-        disk stay paths, those in a zip are read into the datasets cache as they are, and absent ones are None.
+        "folder", "isic" or "isic2018"; the clean table, sorted by image_id; the canonical Dataset in the same
+        order. Images on disk stay paths, those in a zip are read into the datasets cache as they are, and absent ones
+        are None.
 
     Raises:
         InputError: no table, several, or one that does not fit; no image at all; two different files for an image.
     """
-    path = _find_table(folder)
+    path = metadata_csv or _find_table(folder)
     raw = _read_table(path)
-    kind = "isic" if "isic_id" in raw.columns else "folder"
-    table = clean_table(from_isic(raw, path.name) if kind == "isic" else raw, f"{path.name}, line")
+    match raw.columns:
+        case columns if "isic_id" in columns:
+            kind, raw = "isic", from_isic(raw, path.name)
+        case columns if {"image", "MEL", "NV"} <= set(columns):
+            kind, raw = "isic2018", from_ground_truth(raw, path.name)
+        case _:
+            kind, raw = "folder", raw if metadata_csv is None else _with_optional(raw, path.name, lesions_unknown)
+    table = clean_table(raw, f"{path.name}, line")
     table = table.sort_values("image_id", kind="stable", ignore_index=True)
     found = _find_images(folder, set(table["image_id"]))
     if not found:
@@ -54,11 +72,21 @@ def read_folder(folder: Path) -> tuple[str, pd.DataFrame, Dataset]:
     return kind, table, build_dataset(table, _image_column([found.get(image_id) for image_id in table["image_id"]]))
 
 
+def _with_optional(raw: pd.DataFrame, name: str, lesions_unknown: bool) -> pd.DataFrame:
+    require_columns(raw, ("image_id", "dx") if lesions_unknown else ("image_id", "lesion_id", "dx"), name)
+    missing = {column: "" for column in _OPTIONAL if column not in raw.columns}
+    if "lesion_id" not in raw.columns:
+        missing["lesion_id"] = raw["image_id"]
+    return raw.assign(**missing, dx=raw["dx"].map(lambda dx: diagnosis_code(dx) or dx))
+
+
 def _find_table(folder: Path) -> Path:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     tables = [path for path in files if path.name.lower() in _OFFICIAL]
     if not tables:
         tables = [path for path in files if path.suffix.lower() == ".csv" and "isic_id" in _header(path)]
+    if not tables:
+        tables = [path for path in files if path.name.lower().endswith("_groundtruth.csv")]
     if not tables:
         tables = [path for path in files if path.name.lower() == "metadata.csv"]
     if not tables:
@@ -76,6 +104,8 @@ def _header(path: Path) -> str:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path} is not there: expected a CSV with the columns image_id, lesion_id and dx")
     separator = "\t" if "\t" in _header(path) else ","
     try:
         raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")

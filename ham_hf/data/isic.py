@@ -1,4 +1,4 @@
-"""The ISIC Archive's export of HAM10000: other column names, a tree of diagnoses, fewer body sites."""
+"""The ISIC Archive's export of HAM10000 (other column names, a tree of diagnoses), and ISIC 2018's ground truth."""
 
 import pandas as pd
 
@@ -40,6 +40,18 @@ ISIC_DIAGNOSES = {
     "Pyogenic granuloma": "vasc",
 }
 
+# ISIC 2018, Task 3: a column a diagnosis, in the challenge's own order, which its submissions have too
+CHALLENGE_COLUMNS = {
+    "MEL": "mel",
+    "NV": "nv",
+    "BCC": "bcc",
+    "AKIEC": "akiec",
+    "BKL": "bkl",
+    "DF": "df",
+    "VASC": "vasc",
+}
+_NOT_SCORED = "ISIC_0035068"  # the challenge's own scoring gives this image of the test set no weight
+
 CONFIRMATIONS = {
     "histopathology": "histo",
     "serial imaging showing no change": "follow_up",
@@ -76,5 +88,37 @@ def from_isic(raw: pd.DataFrame, name: str) -> pd.DataFrame:
             "age": raw["age_approx"],
             "sex": raw["sex"],
             "localization": raw["anatom_site_general"],
+        }
+    )
+
+
+def from_ground_truth(raw: pd.DataFrame, name: str) -> pd.DataFrame:
+    """ISIC 2018's `…_GroundTruth.csv` (strings; image, then 0.0 or 1.0 a diagnosis) as HAM10000's columns.
+
+    It names no lesion and no patient: every image is a lesion of its own. The one image that the challenge does not
+    score is left out.
+
+    Raises:
+        InputError: a column is missing, or a row has not exactly one diagnosis.
+    """
+    require_columns(raw, ("image", *CHALLENGE_COLUMNS), name)
+    raw = raw[raw["image"] != _NOT_SCORED]
+    is_one = raw[list(CHALLENGE_COLUMNS)].apply(pd.to_numeric, errors="coerce") == 1
+    wrong = is_one.sum(axis=1) != 1
+    if wrong.any():
+        line = wrong.idxmax()
+        raise InputError(
+            f"{name}, line {line}: {raw.loc[line, 'image']} has {is_one.loc[line].sum()} diagnoses; expected 1.0 in "
+            f"one of the columns {', '.join(CHALLENGE_COLUMNS)}, and 0.0 in the others"
+        )
+    return pd.DataFrame(
+        {
+            "lesion_id": raw["image"],
+            "image_id": raw["image"],
+            "dx": is_one.idxmax(axis=1).map(CHALLENGE_COLUMNS),
+            "dx_type": "",
+            "age": "",
+            "sex": "",
+            "localization": "",
         }
     )

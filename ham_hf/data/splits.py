@@ -24,7 +24,7 @@ def assign_splits(
 
     Args:
         table: columns image_id, lesion_id, dx.
-        split: 'study', 'grouped', or the path of a CSV with columns image_id and split.
+        split: 'study', 'grouped', 'all' (every image is a test image), or the path of a CSV (image_id, split).
         seed: of 'grouped' only.
         groups: of 'grouped' only, lesion_id → name of the group that must stay together; each lesion alone if None.
 
@@ -39,6 +39,8 @@ def assign_splits(
             return study_split(table["image_id"])
         case "grouped":
             return grouped_split(table, seed, groups or {})
+        case "all":
+            return dict.fromkeys(table["image_id"], "test")
         case path:
             return csv_split(table["image_id"], Path(path))
 

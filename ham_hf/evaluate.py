@@ -1,0 +1,159 @@
+"""What does a model answer on images with known diagnoses? At the end of a training, and by `ham-hf evaluate`.
+
+ham-hf evaluate you/your-model --data_dir path/to/HAM10000 --output_dir runs/evaluation
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasets import Dataset, DatasetDict
+from PIL import Image
+from transformers import BaseImageProcessor
+
+from ham_hf.ablation import write_ablations
+from ham_hf.data import load_ham10000
+from ham_hf.data.isic import CHALLENGE_COLUMNS
+from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
+from ham_hf.models import count_parameters
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.patients import write_patients
+from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
+from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
+from ham_hf.provenance import hardware, versions
+from ham_hf.recipe import DataArguments
+from ham_hf.report import SPLITS, write_report
+from ham_hf.transforms import PATIENT
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def evaluate_model(
+    name: str,
+    data: DataArguments,
+    folder: Path,
+    *,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+    argv: list[str],
+) -> dict:
+    """Judge the model `name` on the validation and test images of `data`, write the report into the new `folder`.
+
+    Args:
+        name: a folder or a Hub id, of any image classifier with safetensors weights.
+        data: which images; its `classes` are replaced by what the model tells apart.
+        folder: gets predictions, patients, report and pictures, and for the seven diagnoses a submission to ISIC.
+        revision: commit, branch or tag on the Hub.
+        label_map: see `load_classifier`.
+        argv: the command line, for the report.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        InputError: the folder holds something, or the model or the data cannot be used.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+    location, commit = find_classifier(name, revision)
+    model, processor = load_classifier(location, commit, label_map)
+    labels = labels_of(model)
+    data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
+    splits, facts = load_ham10000(data)
+    if not any(len(splits[split]) for split in SPLITS):
+        raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_answers(folder, model, processor, splits)
+    run = {
+        "recipe": None,
+        "argv": argv,
+        "seed": None,
+        "versions": versions(),
+        "hardware": hardware(model.device),
+        "data": facts,
+        "model": {
+            "name": name,
+            "revision": commit,
+            "architecture": type(model).__name__,
+            **count_parameters(model),
+            "labels": list(labels),
+            "image_size": _input_size(processor),
+        },
+        "training": None,
+    }
+    if labels == LABELS:
+        for split in SPLITS:
+            if len(splits[split]):
+                predictions = read_predictions(folder / f"predictions_{split}.csv", LABELS)
+                write_submission(folder / f"submission_{split}.csv", predictions)
+    replace_file(folder / "run.json", json.dumps(run, indent=2) + "\n")
+    return write_report(folder)
+
+
+def write_answers(
+    folder: Path,
+    model: "PreTrainedModel",
+    processor: BaseImageProcessor | PatientProcessor,
+    splits: DatasetDict,
+) -> None:
+    """Write predictions, patients and ablations of the validation and test images into `folder`."""
+    for name in SPLITS:
+        if len(splits[name]):
+            _write_split(folder, name, model, processor, splits[name])
+    if isinstance(model, PatientModel) and len(splits["validation"]):
+        write_ablations(folder / "ablation", model, processor, splits["validation"], labels_of(model))
+
+
+def _write_split(
+    folder: Path,
+    name: str,
+    model: "PreTrainedModel",
+    processor: BaseImageProcessor | PatientProcessor,
+    split: Dataset,
+) -> None:
+    labels = labels_of(model)
+    write_predictions(
+        folder / f"predictions_{name}.csv",
+        split["image_id"][:],
+        split["lesion_id"][:],
+        [labels[label] for label in split["label"][:]],
+        probabilities(
+            model,
+            processor,
+            (row["image"] for row in split),
+            zip(*(split[column][:] for column in PATIENT), strict=True),
+            total=len(split),
+            description=name,
+        ),
+        labels,
+    )
+    write_patients(
+        folder / f"patients_{name}.csv",
+        split["image_id"][:],
+        split["age"][:],
+        split["sex"][:],
+        split["localization"][:],
+        [dx_type or "unknown" for dx_type in split["dx_type"][:]],
+    )
+
+
+def write_submission(path: Path, predictions: Predictions) -> None:
+    """The probabilities of the seven diagnoses as a submission to ISIC 2018, Task 3: image, MEL, NV, BCC, …"""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", *CHALLENGE_COLUMNS])
+    order = [predictions.names.index(code) for code in CHALLENGE_COLUMNS.values()]
+    for image_id, row in zip(predictions.image_ids, predictions.probabilities[:, order].tolist(), strict=True):
+        writer.writerow([image_id, *row])
+    replace_file(path, text.getvalue())
+
+
+def _input_size(processor: BaseImageProcessor | PatientProcessor) -> int:
+    images = processor.image_processor if isinstance(processor, PatientProcessor) else processor
+    return images(Image.new("RGB", (600, 450)), return_tensors="pt")["pixel_values"].shape[-1]

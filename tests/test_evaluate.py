@@ -1,0 +1,216 @@
+"""`ham-hf evaluate`: any classifier, any images with known diagnoses, the same figures as a training's report."""
+
+import csv
+import json
+
+import evaluate
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from transformers import AutoModelForImageClassification
+
+from ham_hf.cli import main
+from ham_hf.data.isic import CHALLENGE_COLUMNS
+from ham_hf.evaluate import write_submission
+from ham_hf.labels import LABELS, diagnosis_code
+from ham_hf.metrics import HamMetrics
+from ham_hf.predict import load_classifier, probabilities
+from ham_hf.predictions import Predictions, read_predictions
+from ham_hf.scoring import compute_scores
+from tests.small_data import load, make_rows, write_folder, write_image, write_table
+from tests.test_predict import make_run_folder
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return make_run_folder(tmp_path_factory.mktemp("models") / "vit")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("data") / "images", make_rows())
+
+
+def run(*words) -> int:
+    return main(["evaluate", *map(str, words)])
+
+
+def test_an_evaluation_reports_what_the_model_answers(model_folder, data, tmp_path, capsys):
+    assert run(model_folder, "--data_dir", data, "--split", "grouped", "--output_dir", tmp_path / "out") == 0
+    assert "validation: balanced accuracy" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    splits, facts = load(data)
+    model, processor = load_classifier(str(model_folder))
+    for name in ("validation", "test"):
+        answers = probabilities(model, processor, splits[name]["image"])
+        expected = compute_scores(answers, np.array(splits[name]["label"][:]))
+        found = report["results"][name]["metrics"]
+        assert found["balanced_accuracy"]["value"] == pytest.approx(expected["balanced_accuracy"], abs=1e-12)
+        assert found["log_loss"]["value"] == pytest.approx(expected["log_loss"], abs=1e-6)
+        assert report["run"]["data"]["splits"][name]["sha256"] == facts["splits"][name]["sha256"]
+    assert report["run"]["training"] is None and report["run"]["model"]["image_size"] == 32
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "report of an evaluation" in page and "ham-hf evaluate" in page and "## Model" in page
+    assert not (tmp_path / "out" / "plots" / "loss.png").exists()
+    assert main(["report", str(tmp_path / "out")]) == 0
+
+
+def test_a_set_without_splits_or_lesions_is_judged_whole(model_folder, tmp_path):
+    rows = [{"image_id": row["image_id"], "dx": row["dx"]} for row in make_rows(14, 1)]
+    (tmp_path / "clinic").mkdir()
+    write_table(tmp_path / "labels.csv", rows)
+    for seed, row in enumerate(rows):
+        write_image(tmp_path / "clinic" / f"{row['image_id']}.png", seed)
+    words = [model_folder, "--data_dir", tmp_path / "clinic", "--metadata_csv", tmp_path / "labels.csv"]
+    assert run(*words, "--split", "all", "--output_dir", tmp_path / "out") == 0
+    results = json.loads((tmp_path / "out" / "report.json").read_text())["results"]
+    assert results["validation"] is None and results["test"]["images"] == results["test"]["lesions"] == 14
+
+
+def test_splitting_images_of_unknown_lesions_is_refused(model_folder, tmp_path, capsys):
+    folder = write_folder(tmp_path / "data", make_rows(14, 1))
+    write_table(tmp_path / "labels.csv", [{"image_id": row["image_id"], "dx": row["dx"]} for row in make_rows(14, 1)])
+    words = [model_folder, "--data_dir", folder, "--metadata_csv", tmp_path / "labels.csv", "--split", "grouped"]
+    assert run(*words, "--output_dir", tmp_path / "out") == 2
+    assert "labels.csv lacks the columns lesion_id" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture()
+def challenge(tmp_path):
+    """ISIC 2018's test set in small: images, and a ground truth with one column a diagnosis."""
+    folder = tmp_path / "ISIC2018"
+    (folder / "ISIC2018_Task3_Test_Input").mkdir(parents=True)
+    rows = []
+    for number in range(28):
+        name, code = f"ISIC_{35000 + number:07d}", LABELS[number % 7]
+        write_image(folder / "ISIC2018_Task3_Test_Input" / f"{name}.jpg", number)
+        rows.append(
+            {"image": name} | {column: f"{float(CHALLENGE_COLUMNS[column] == code)}" for column in CHALLENGE_COLUMNS}
+        )
+    rows[3]["image"] = "ISIC_0035068"  # which the challenge does not score
+    write_table(folder / "ISIC2018_Task3_Test_GroundTruth.csv", rows)
+    return folder
+
+
+def test_the_challenges_test_set_gives_a_report_and_a_submission(model_folder, challenge, tmp_path):
+    assert run(model_folder, "--data_dir", challenge, "--split", "all", "--output_dir", tmp_path / "out") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["run"]["data"]["kind"] == "isic2018" and report["results"]["test"]["images"] == 27
+    predictions = read_predictions(tmp_path / "out" / "predictions_test.csv")
+    with (tmp_path / "out" / "submission_test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image", "MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+    for row, image_id, answer in zip(rows, predictions.image_ids, predictions.probabilities, strict=True):
+        assert row["image"] == image_id
+        assert [float(row[code.upper()]) for code in LABELS] == answer.tolist()
+
+
+def test_a_ground_truth_of_two_diagnoses_is_refused(model_folder, challenge, tmp_path, capsys):
+    path = challenge / "ISIC2018_Task3_Test_GroundTruth.csv"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace("0.0", "1.0", 1)
+    path.write_text("\n".join(lines))
+    assert run(model_folder, "--data_dir", challenge, "--split", "all", "--output_dir", tmp_path / "out") == 2
+    assert "line 2: ISIC_0035000 has 2 diagnoses" in capsys.readouterr().err
+
+
+def test_balanced_accuracy_and_auroc_are_those_of_the_challenges_own_scoring(tmp_path):
+    classification = pytest.importorskip(
+        "isic_challenge_scoring.classification", reason="isic-challenge-scoring is not installed"
+    )
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(7), rng.integers(7, size=293)])
+    powers = np.exp(rng.normal(size=(300, 7)) + np.eye(7)[labels])
+    answers = powers / powers.sum(axis=1, keepdims=True)
+    names = [f"ISIC_{number:07d}" for number in range(300)]
+    write_submission(tmp_path / "submission.csv", Predictions(names, names, labels, answers, LABELS))
+    truth = [
+        {"image": name} | {column: f"{float(code == LABELS[label])}" for column, code in CHALLENGE_COLUMNS.items()}
+        for name, label in zip(names, labels, strict=True)
+    ]
+    write_table(tmp_path / "truth.csv", truth)
+    # Its own reader of CSVs calls what pandas 3 has no more (DataFrame.applymap); its scoring does not
+    truth, submission = (
+        pd.read_csv(tmp_path / name, index_col="image").sort_index() for name in ("truth.csv", "submission.csv")
+    )
+    weights = pd.DataFrame(1.0, index=truth.index, columns=["score_weight", "validation_weight"])
+    metric = classification.ClassificationMetric.BALANCED_ACCURACY
+    theirs = classification.ClassificationScore(truth, submission, weights, metric)
+    ours = compute_scores(answers, labels)
+    assert ours["balanced_accuracy"] == pytest.approx(theirs.overall, abs=1e-9)
+    for column, code in CHALLENGE_COLUMNS.items():
+        assert ours[f"auroc_{code}"] == pytest.approx(theirs.per_category.loc[column, "auc"], abs=1e-9)
+
+
+def relabelled(model_folder, tmp_path, names):
+    """The same weights under other names of the labels."""
+    model = AutoModelForImageClassification.from_pretrained(model_folder)
+    model.config.id2label = {i: names[label] for i, label in model.config.id2label.items()}
+    model.config.label2id = {label: i for i, label in model.config.id2label.items()}
+    model.save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "preprocessor_config.json").write_bytes(
+        (model_folder / "preprocessor_config.json").read_bytes()
+    )
+    return tmp_path / "other"
+
+
+def test_full_names_of_diagnoses_are_understood_and_others_need_a_map(model_folder, data, tmp_path, capsys):
+    full = relabelled(model_folder, tmp_path, {
+        "akiec": "Actinic keratoses", "bcc": "basal_cell_carcinoma", "bkl": "benign_keratosis-like_lesions",
+        "df": "dermatofibroma", "mel": "Melanoma", "nv": "melanocytic_Nevi", "vasc": "growth",
+    })  # fmt: skip
+    words = [full, "--data_dir", data, "--split", "grouped", "--output_dir"]
+    assert run(*words, tmp_path / "refused") == 2
+    assert "--label_map" in capsys.readouterr().err
+    assert run(*words, tmp_path / "mapped", "--label_map", '{"growth": "vasc"}') == 0
+    assert run(model_folder, *words[1:], tmp_path / "own") == 0
+    mapped, own = (read_predictions(tmp_path / name / "predictions_test.csv") for name in ("mapped", "own"))
+    np.testing.assert_array_equal(mapped.probabilities, own.probabilities)
+    assert run(*words, tmp_path / "wrong", "--label_map", '{"grwth": "vasc"}') == 2
+    assert "--label_map names 'grwth'" in capsys.readouterr().err
+    assert run(*words, tmp_path / "wrong", "--label_map", "[]") == 2
+
+
+def test_labels_may_share_a_diagnosis_and_be_left_out(model_folder, data, tmp_path):
+    model, processor = load_classifier(str(model_folder))
+    photos = load(data)[0]["test"]["image"][:4]
+    whole = probabilities(model, processor, photos)
+    model.config.id2label = {i: "nv" if i == 6 else None if i == 5 else "other" for i in range(7)}
+    two = probabilities(model, processor, photos)
+    by_class = np.stack([whole[:, 6], whole[:, :5].sum(axis=1)], axis=1)
+    np.testing.assert_allclose(two, by_class / by_class.sum(axis=1, keepdims=True), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("NV", "nv"), ("Melanocytic-Nevi", "nv"), (" df ", "df"), ("SCC", None), ("", None)]
+)
+def test_a_diagnosis_is_known_by_its_code_or_name(name, code):
+    assert diagnosis_code(name) == code
+
+
+def test_an_output_folder_that_holds_something_is_refused(model_folder, data, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run(model_folder, "--data_dir", data, "--output_dir", tmp_path) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_the_evaluator_of_evaluate_takes_our_metric_and_our_models(model_folder, data):
+    splits, _ = load(data)
+    images = Dataset.from_dict(
+        {"image": splits["test"]["image"][:], "label": splits["test"]["label"][:]},
+    )
+    model, processor = load_classifier(str(model_folder))
+    found = evaluate.evaluator("image-classification").compute(
+        model_or_pipeline=str(model_folder),
+        data=images,
+        metric=HamMetrics(),
+        label_mapping=model.config.label2id,
+        input_column="image",
+        label_column="label",
+    )
+    expected = compute_scores(probabilities(model, processor, images["image"]), np.array(images["label"][:]))
+    assert found["balanced_accuracy"] == pytest.approx(expected["balanced_accuracy"])
+    assert found["recall_mel"] == pytest.approx(expected["recall_mel"], nan_ok=True)
+    assert "log_loss" not in found and "macro_auroc" not in found  # need probabilities
