@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     _check_run(args.run)
     with tempfile.TemporaryDirectory(prefix="ham_hf-push-") as temporary:
         staged = Path(temporary) / "staged"
-        for line in stage(args.run, staged, with_patient_data=args.with_patient_data):
+        for line in stage(args.run, staged, repo_id=args.repo_id, with_patient_data=args.with_patient_data):
             print(line)
         if args.dry_run:
             print(_listing(staged), (staged / "README.md").read_text(encoding="utf-8"), sep="\n")
@@ -142,11 +142,13 @@ def _check_run(run: Path) -> None:
             raise InputError(f"{run} has no {what}: `ham-hf report {run}` writes it")
 
 
-def stage(run: Path, folder: Path, *, with_patient_data: bool = False) -> list[str]:
+def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = False) -> list[str]:
     """Copy what is published of `run` into the new `folder`; returns what a user should know about the copies.
 
-    Paths of this machine are replaced by their last part, and tokens of the Hub by <HUB_TOKEN>.
+    Paths of this machine are replaced by their last part, and tokens of the Hub by <HUB_TOKEN>; the card's commands
+    name the repository.
     """
+    from ham_hf.card import REPO_ID
     from ham_hf.predict import is_trained_on_synthetic_images
 
     for pattern in PUBLISHED + (PATIENT_DATA if with_patient_data else ()):
@@ -154,6 +156,8 @@ def stage(run: Path, folder: Path, *, with_patient_data: bool = False) -> list[s
             copy = folder / path.relative_to(run)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+    card = folder / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace(REPO_ID, repo_id), encoding="utf-8")
     notes = _hide_paths(folder)
     if is_trained_on_synthetic_images(str(run)):
         notes.append("this model was trained on synthetic images: it has never seen a lesion")

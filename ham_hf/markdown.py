@@ -56,7 +56,6 @@ def headline_line(results: Mapping) -> str:
 def render_report(report: Mapping, pictures: Sequence[str]) -> str:
     """The whole page; `pictures` are the file names in plots/."""
     run = report["run"]
-    evaluated = [split for split, results in report["results"].items() if results is not None]
     trained = run["training"] is not None  # else it is an evaluation of a model trained elsewhere
     what = "a run" if trained else "an evaluation"
     parts = [f"# {escape(run['model']['name'])}: report of {what}\n\n*{report['disclaimer']}*"]
@@ -64,25 +63,31 @@ def render_report(report: Mapping, pictures: Sequence[str]) -> str:
         parts.append(
             f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real."
         )
-    parts.append(_headlines(report, evaluated))
+    parts += result_sections(report, pictures)
+    parts.append(model_section(run))
     if trained:
-        parts.append(_chosen(run["training"]))
-    for split in evaluated:
-        results, forest = report["results"][split], f"subgroups_{split}.png"
-        others = [name for name in pictures if name.endswith(f"_{split}.png") and name != forest]
-        parts += [_by_diagnosis(results, run["model"]["labels"], split), _embed(pictures, others)]
-        if results["subgroups"] is not None:
-            parts += [_by_subgroup(results["subgroups"], split), _embed(pictures, [forest])]
-    if report["ablation"] is not None:
-        parts.append(_ablation(report["ablation"], report["results"]["validation"]["metrics"]))
-    parts.append(_model(run))
-    if trained:
-        parts += [_embed(pictures, ["loss.png", "learning_rate.png"]), _collapse(report["collapse"])]
-    parts += [_data(run["data"]), _audit(run["data"]), _provenance(run)]
+        parts += [embed(pictures, ["loss.png", "learning_rate.png"]), collapse_section(report["collapse"])]
+    parts += [data_section(run["data"]), audit_section(run["data"]), provenance_section(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _headlines(report: Mapping, evaluated: Sequence[str]) -> str:
+def result_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
+    """What was found, with its pictures; some of them may be empty."""
+    training, labels = report["run"]["training"], report["run"]["model"]["labels"]
+    evaluated = [split for split, results in report["results"].items() if results is not None]
+    sections = [headlines_section(report, evaluated), chosen_section(training) if training is not None else ""]
+    for split in evaluated:
+        results, forest = report["results"][split], f"subgroups_{split}.png"
+        others = [name for name in pictures if name.endswith(f"_{split}.png") and name != forest]
+        sections += [by_diagnosis_section(results, labels, split), embed(pictures, others)]
+        if results["subgroups"] is not None:
+            sections += [by_subgroup_section(results["subgroups"], split), embed(pictures, [forest])]
+    if report["ablation"] is not None:
+        sections.append(ablation_section(report["ablation"], report["results"]["validation"]["metrics"]))
+    return sections
+
+
+def headlines_section(report: Mapping, evaluated: Sequence[str]) -> str:
     header, columns = ["metric"], []
     for split in evaluated:
         results = report["results"][split]
@@ -110,7 +115,7 @@ def _headlines(report: Mapping, evaluated: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _chosen(training: Mapping) -> str:
+def chosen_section(training: Mapping) -> str:
     if training["best_step"] is None:
         return f"The model is the last checkpoint, after step {training['steps']:,}."
     metric = str(training["best_metric"]).removeprefix("eval_")
@@ -121,7 +126,7 @@ def _chosen(training: Mapping) -> str:
     )
 
 
-def _by_diagnosis(results: Mapping, labels: Sequence[str], split: str) -> str:
+def by_diagnosis_section(results: Mapping, labels: Sequence[str], split: str) -> str:
     rows = []
     for label in labels:
         entries = {name: results["metrics"][f"{name}_{label}"] for name in ("precision", "recall", "f1", "auroc")}
@@ -134,7 +139,7 @@ def _by_diagnosis(results: Mapping, labels: Sequence[str], split: str) -> str:
     )
 
 
-def _by_subgroup(subgroups: Mapping, split: str) -> str:
+def by_subgroup_section(subgroups: Mapping, split: str) -> str:
     lines = [f"## By subgroup: {split}"]
     for field, groups in subgroups.items():
         figures = [figure for figure in FIGURES if figure in groups[0]["metrics"]]
@@ -164,7 +169,7 @@ def _figure(entry: Mapping) -> str:
     return number(entry["value"], entry["interval"]) if entry["value"] is not None else entry["too_few"]
 
 
-def _ablation(ablation: Mapping, intact: Mapping) -> str:
+def ablation_section(ablation: Mapping, intact: Mapping) -> str:
     metrics = list(next(iter(ablation.values())))
     header = ["the patient's age, sex and body site"]
     for metric in metrics:
@@ -188,7 +193,7 @@ def _ablation(ablation: Mapping, intact: Mapping) -> str:
     return "\n".join(lines)
 
 
-def _collapse(collapse: Mapping) -> str:
+def collapse_section(collapse: Mapping) -> str:
     saved, evaluations, steps = collapse["saved_model"], collapse["evaluations"], collapse["collapsed_steps"]
     collapsed = saved["top_class_share"] >= COLLAPSED_SHARE
     text = (
@@ -226,7 +231,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _model(run: Mapping) -> str:
+def model_section(run: Mapping) -> str:
     model, training = run["model"], run["training"]
     frozen = model["parameters"] - model["trainable_parameters"]
     rows = [
@@ -251,7 +256,7 @@ def _model(run: Mapping) -> str:
     return "\n".join(["## Training", "", *_table(["", ""], rows)])
 
 
-def _data(data: Mapping) -> str:
+def data_section(data: Mapping) -> str:
     labels = list(next(iter(data["splits"].values()))["classes"])
     rows = [
         [name, *(f"{split[key]:,}" for key in ("images", "lesions", "absent_images"))]
@@ -270,7 +275,7 @@ def _data(data: Mapping) -> str:
     return "\n".join(lines)
 
 
-def _audit(data: Mapping) -> str:
+def audit_section(data: Mapping) -> str:
     audit, near = data["audit"], data["audit"]["near_duplicates"]
     rows = [[key.replace("_", " "), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
     rows.append(["near-duplicate images across splits", f"{near['pairs_across_splits']:,}"])
@@ -285,7 +290,7 @@ def _audit(data: Mapping) -> str:
     return "\n".join(lines)
 
 
-def _provenance(run: Mapping) -> str:
+def provenance_section(run: Mapping) -> str:
     subcommand = "train" if run["training"] is not None else "evaluate"
     command = shlex.join(["ham-hf", subcommand, *map(str, run["argv"])])
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
@@ -310,7 +315,7 @@ def _duration(seconds: float) -> str:
     return (f"{hours} h " if hours else "") + f"{minutes} min {round(seconds) % 60} s"
 
 
-def _embed(pictures: Sequence[str], wanted: Sequence[str]) -> str:
+def embed(pictures: Sequence[str], wanted: Sequence[str]) -> str:
     return "\n\n".join(
         f"![{name.removesuffix('.png').replace('_', ' ')}](plots/{name})" for name in wanted if name in pictures
     )

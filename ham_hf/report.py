@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ham_hf.card import write_card
 from ham_hf.errors import InputError
 from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
@@ -127,6 +128,8 @@ def write_report(run_dir: str | Path) -> dict:
         replace_file(
             run.folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
+        if report["run"]["training"] is not None:
+            write_card(run.folder, report, pictures)
     except OSError as error:
         raise InputError(f"{run.folder} cannot be written: {error}; copy the run to where you may write") from error
     return report

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from ham_hf.card import REPO_ID
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.models import build_model, build_processor
@@ -67,8 +68,6 @@ def finish_run(run: Path, *parts) -> Path:
     for part in parts:
         part.save_pretrained(run)
     write_report(run)
-    if not (run / "README.md").exists():
-        (run / "README.md").write_text(CARD)
     (run / "arguments.json").write_text(json.dumps({"data_dir": "my images", "output_dir": str(run)}, indent=2) + "\n")
     (run / "recipe.yaml").write_text("seed: 42\n")
     (run / "patients_validation.csv").write_text("image_id,age,sex,localization,dx_type\n")
@@ -232,7 +231,7 @@ def test_a_dry_run_shows_files_and_card_and_needs_no_hub(hub, run, tmp_path):
     shown = pushed(hub, tmp_path, run, IMAGE_REPO, "--dry_run", token=None)
     size = (run / "model.safetensors").stat().st_size
     assert f"{size:,}  model.safetensors\n" in shown
-    assert "README.md:\n\n" + (run / "README.md").read_text() in shown
+    assert "README.md:\n\n" + (run / "README.md").read_text().replace(REPO_ID, IMAGE_REPO) in shown
     assert "photo.jpg" not in shown and "patients" not in shown
     assert hub.requests == []
 
@@ -254,7 +253,7 @@ def test_paths_of_this_machine_and_tokens_are_not_published(run, tmp_path):
     (run / "arguments.json").write_text(json.dumps(arguments | {"output_dir": "runs/r", "image_size": 32}))
     (run / "recipe.yaml").write_text(f"data_dir: {data}  # and/or another\nsplit: /mnt/nfs/other.csv\n")
     (run / "README.md").write_text(f"{CARD}{data}/a.jpg, {Path.home()}/secret/b.csv, https://host/srv/r\n")
-    notes = stage(run, tmp_path / "staged")
+    notes = stage(run, tmp_path / "staged", repo_id=IMAGE_REPO)
     texts = {
         path.name: path.read_text()
         for path in (tmp_path / "staged").iterdir()
@@ -328,12 +327,12 @@ def test_a_run_without_its_card_is_refused(hub, run, tmp_path):
 
 
 def test_files_that_answer_otherwise_or_do_not_load_are_refused(image_run, patient_run, tmp_path):
-    stage(image_run, tmp_path / "image" / "staged")
+    stage(image_run, tmp_path / "image" / "staged", repo_id=IMAGE_REPO)
     weights = tmp_path / "image" / "staged" / "model.safetensors"
     save_file({name: value * 1.5 for name, value in load_file(weights).items()}, weights, metadata={"format": "pt"})
     with pytest.raises(InputError, match="answer otherwise than .*differ by up to"):
         check_that_it_loads(image_run, tmp_path / "image" / "staged")
-    stage(patient_run, tmp_path / "patient" / "staged")
+    stage(patient_run, tmp_path / "patient" / "staged", repo_id=IMAGE_REPO)
     (tmp_path / "patient" / "staged" / "processing_mmbt.py").unlink()
     with pytest.raises(InputError, match="do not load as their users load them: .*processing_mmbt.py"):
         check_that_it_loads(patient_run, tmp_path / "patient" / "staged")

@@ -1,0 +1,144 @@
+"""The model card, README.md of a run folder: the report for the Hub, with every headline as a claim in `model-index`.
+
+Made of report.json, recipe.yaml and arguments.json; no model, no network. The same run gives the same card.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from ham_hf import markdown
+from ham_hf.labels import LABELS
+from ham_hf.predictions import replace_file
+from ham_hf.scoring import HEADLINE
+
+REPO_ID = "your-name/your-model"  # push_to_hub.py puts the real one in its place
+FILES = ("recipe.yaml", "arguments.json")  # what was asked, then what it came to
+
+
+def write_card(folder: Path, report: Mapping, pictures: Sequence[str]) -> None:
+    """Write README.md from report.json's content; `pictures` are the file names in plots/."""
+    files = {name: (folder / name).read_text(encoding="utf-8").strip() for name in FILES if (folder / name).is_file()}
+    replace_file(folder / "README.md", render_card(report, pictures, files))
+
+
+def render_card(report: Mapping, pictures: Sequence[str], files: Mapping[str, str]) -> str:
+    """The whole card: front matter that huggingface_hub reads back, then the page."""
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    template = environment.from_string(resources.files("ham_hf").joinpath("card.md.jinja").read_text("utf-8"))
+    run = report["run"]
+    model, data = run["model"], run["data"]
+    body = template.render(
+        title=_title(run),
+        disclaimer=report["disclaimer"],
+        synthetic=markdown.SYNTHETIC if data["synthetic"] else "",
+        what=_what(model["labels"], _reads_patient(run)),
+        base=markdown.escape(model["name"]),
+        repo_id=REPO_ID,
+        reads_patient=_reads_patient(run),
+        labels=model["labels"],
+        results=markdown.result_sections(report, pictures),
+        check=_check_command(data),
+        hashes={name: data["splits"][name]["sha256"] for name, results in report["results"].items() if results},
+        training=[
+            markdown.model_section(run),
+            markdown.embed(pictures, ["loss.png", "learning_rate.png"]),
+            markdown.collapse_section(report["collapse"]),
+        ],
+        files=files,
+        data=[markdown.data_section(data), markdown.audit_section(data), markdown.provenance_section(run)],
+    )
+    front = card_data(report).to_yaml(line_break="\n")
+    return f"---\n{front}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body)
+
+
+def card_data(report: Mapping) -> ModelCardData:
+    """The card's front matter."""
+    run = report["run"]
+    data, synthetic = run["data"], run["data"]["synthetic"]
+    model = run["model"]
+    parts = [(model["name"], model["revision"]), (model.get("text_name"), model.get("text_revision"))]
+    bases = [name for name, commit in parts if commit is not None]  # what is not from the Hub has no commit
+    return ModelCardData(
+        license="apache-2.0" if synthetic else "cc-by-nc-4.0",
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        base_model=bases or None,
+        datasets=[data["source"]] if data["kind"] == "hub" else None,
+        metrics=["accuracy", "f1", "roc_auc"],
+        tags=["ham10000", "dermatology", "skin-lesion", "medical", *(["mmbt"] if _reads_patient(run) else [])],
+        model_name=_title(run),
+        eval_results=claims(report),
+    )
+
+
+def claims(report: Mapping) -> list[EvalResult]:
+    """One claim for each headline metric of each split; the data's revision is the SHA-256 of the split's images."""
+    data, labels = report["run"]["data"], report["run"]["model"]["labels"]
+    found = []
+    for split, results in report["results"].items():
+        for metric in HEADLINE:
+            if results is None or metric not in results["metrics"] or results["metrics"][metric]["value"] is None:
+                continue
+            value, interval = results["metrics"][metric]["value"], results["metrics"][metric]["interval"]
+            low_high = f" (95 % interval {' to '.join(map(markdown.number, interval))})" if interval else ""
+            found.append(
+                EvalResult(
+                    task_type="image-classification",
+                    task_name="Image Classification",
+                    dataset_type=_dataset_id(data),
+                    dataset_name="Synthetic lesions" if data["synthetic"] else "HAM10000",
+                    dataset_config=data["split"],
+                    dataset_split=split,
+                    dataset_revision=data["splits"][split]["sha256"],
+                    dataset_args={
+                        "classes": "diagnoses" if tuple(labels) == LABELS else "nevus_or_other",
+                        **({} if data["split_seed"] is None else {"split_seed": data["split_seed"]}),
+                        "images": results["images"],
+                        "lesions": results["lesions"],
+                    },
+                    metric_type=metric,
+                    metric_name=HEADLINE[metric] + low_high,
+                    metric_value=value,
+                    metric_args={"interval": interval} if interval else None,
+                )
+            )
+    return found
+
+
+def _title(run: Mapping) -> str:
+    name = re.split(r"[/:]", run["model"]["name"].rstrip("/"))[-1]
+    what = "synthetic skin lesions" if run["data"]["synthetic"] else "HAM10000"
+    return f"{markdown.escape(name)} on {what}" + (", image and patient" if _reads_patient(run) else "")
+
+
+def _what(labels: Sequence[str], reads_patient: bool) -> str:
+    answers = "seven diagnoses of pigmented skin lesions" if tuple(labels) == LABELS else "nevi from all else"
+    patient = " and the patient's age, sex and body site" if reads_patient else ""
+    return f"Tells {answers} apart, from a dermatoscopic image{patient}."
+
+
+def _reads_patient(run: Mapping) -> bool:
+    return run["model"].get("fusion", "none") != "none"
+
+
+def _dataset_id(data: Mapping) -> str:
+    if data["kind"] == "hub":
+        return data["source"]
+    return "synthetic" if data["synthetic"] else "ham10000"
+
+
+def _check_command(data: Mapping) -> str:
+    source = data["source"] if data["kind"] in ("hub", "synthetic") else "path/to/HAM10000"
+    words = [f"ham-hf verify {REPO_ID} --data_dir {source}"]
+    if data["split"] not in ("study", "grouped"):
+        words.append(f"--split path/to/{data['split']}")
+    if any(split["absent_images"] for split in data["splits"].values()):
+        words.append("--allow_missing_images")
+    return " ".join(words)
