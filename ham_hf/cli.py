@@ -22,15 +22,15 @@ def main(argv: list[str] | None = None) -> int:
     return run_command(_run, argv)
 
 
-def run_command(command: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
-    """Call `command(argv)` and return an exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C.
+def run_command(command: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
+    """Call `command(argv)` and return an exit code: the command's own, 2 after a user's mistake, 130 after Ctrl-C.
 
     The user's mistake is one message on stderr, from the main process alone where there are several; `--debug` among
     the arguments shows the traceback too. Any other exception is a mistake of ours and passes through.
     """
     argv, debug = _without_debug(sys.argv[1:] if argv is None else argv)
     try:
-        command(argv)
+        return command(argv) or 0
     except InputError as error:
         if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
             if debug:
@@ -43,7 +43,6 @@ def run_command(command: Callable[[list[str]], None], argv: list[str] | None = N
             file=sys.stderr,
         )
         return 130
-    return 0
 
 
 def _without_debug(argv: list[str]) -> tuple[list[str], bool]:
@@ -55,15 +54,14 @@ def _without_debug(argv: list[str]) -> tuple[list[str], bool]:
     return kept, len(kept) < len(argv)
 
 
-def _run(argv: list[str]) -> None:
+def _run(argv: list[str]) -> int | None:
     if argv[:1] == ["train"]:  # a recipe's flags are TrainingArguments': their parser takes seconds to import
         from ham_hf.train import main as train
 
-        train(argv[1:])
-        return
+        return train(argv[1:])
     args = _parser().parse_args(argv)
     args.argv = argv
-    args.run(args)
+    return args.run(args)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -118,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     evaluate.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(evaluate)
+    _add_data_flags(evaluate, split="study", when_left_out="study")
     evaluate.add_argument(
         "--label_map",
         metavar="JSON",
@@ -127,6 +125,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the report")
     evaluate.set_defaults(run=_evaluate)
+
+    verify = commands.add_parser(
+        "verify",
+        help="compute the claims of a model card again, from its weights and your data",
+        description="Compute the claims of a card again. Exit code 0: all hold, 1: one is false, 2: cannot tell.",
+        allow_abbrev=False,
+    )
+    verify.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder or a Hub id, with a card of anybody's")
+    _add_data_flags(verify, split=None, when_left_out="that of the card")
+    verify.add_argument("--label_map", metavar="JSON", help="as for `ham-hf evaluate`")
+    verify.add_argument(
+        "--part", choices=["validation", "test"], help="what all claims are about, where the card does not say it so"
+    )
+    verify.add_argument("--write", type=Path, metavar="FILE", help="write a card with the measured figures to FILE")
+    verify.set_defaults(run=_verify)
 
     compare = commands.add_parser(
         "compare",
@@ -150,15 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+def _add_data_flags(parser: argparse.ArgumentParser, *, split: str | None, when_left_out: str) -> None:
     """Which images: the flags of a training, under the same names."""
     parser.add_argument("--data_dir", required=True, help="a folder with images and their table, or a Hub dataset id")
     parser.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
     parser.add_argument("--metadata_csv", help="the table: columns image_id and dx, where it has a name of its own")
     parser.add_argument(
         "--split",
-        default="study",
-        help="as in a training: study (when left out), grouped or a CSV; or all: every image is judged",
+        default=split,
+        help=f"as in a training: study, grouped or a CSV; or all, every image; {when_left_out} when left out",
     )
     parser.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     parser.add_argument("--allow_missing_images", action="store_true", help="judge on the images that are there")
@@ -172,21 +185,40 @@ def _data_arguments(args: argparse.Namespace) -> "DataArguments":
         data_dir=args.data_dir,
         data_revision=args.data_revision,
         metadata_csv=args.metadata_csv,
-        split=args.split,
+        split=args.split or "",
         split_seed=args.split_seed,
         allow_missing_images=args.allow_missing_images,
     )
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _label_map(text: str | None) -> dict:
     import json
 
     try:
-        label_map = json.loads(args.label_map or "{}")
+        label_map = json.loads(text or "{}")
     except ValueError as error:
-        raise InputError(f"--label_map is {args.label_map!r}: expected a JSON object ({error})") from None
+        raise InputError(f"--label_map is {text!r}: expected a JSON object ({error})") from None
     if not isinstance(label_map, dict):
-        raise InputError(f"--label_map is {args.label_map!r}: expected a JSON object, label → code or null")
+        raise InputError(f"--label_map is {text!r}: expected a JSON object, label → code or null")
+    return label_map
+
+
+def _verify(args: argparse.Namespace) -> int:
+    label_map = _label_map(args.label_map)
+    from ham_hf import verify
+
+    verdicts = verify.verify_card(
+        args.model, _data_arguments(args), revision=args.revision, label_map=label_map, part=args.part
+    )
+    print(verify.render(verdicts))
+    if args.write:
+        verify.write_corrected(args.model, args.revision, verdicts, args.write)
+        print(f"corrected: {args.write}; look at its text too, which says what it said")
+    return verify.exit_code(verdicts)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    label_map = _label_map(args.label_map)
     from ham_hf.evaluate import evaluate_model
 
     report = evaluate_model(

@@ -232,7 +232,7 @@ def test_a_dry_run_shows_files_and_card_and_needs_no_hub(hub, run, tmp_path):
     size = (run / "model.safetensors").stat().st_size
     assert f"{size:,}  model.safetensors\n" in shown
     assert "README.md:\n\n" + (run / "README.md").read_text().replace(REPO_ID, IMAGE_REPO) in shown
-    assert "photo.jpg" not in shown and "patients" not in shown
+    assert "photo.jpg\n" not in shown and "patients_" not in shown
     assert hub.requests == []
 
 
