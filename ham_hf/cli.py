@@ -141,6 +141,21 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--write", type=Path, metavar="FILE", help="write a card with the measured figures to FILE")
     verify.set_defaults(run=_verify)
 
+    data = commands.add_parser("data", help="look at a copy of the data", allow_abbrev=False)
+    on_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    audit = on_data.add_parser(
+        "audit",
+        help="print the leak audit of a copy of the data, or of a split",
+        description="Print all that is wrong with a copy of the data, or with a split. Exit code 1: it leaks.",
+        allow_abbrev=False,
+    )
+    audit.add_argument("data_dir", metavar="DATA", help="a folder with images and their table, or a Hub dataset id")
+    audit.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
+    audit.add_argument("--metadata_csv", help="the table, where it has a name of its own")
+    audit.add_argument("--split", help="study, grouped, or any CSV with image_id and split; when left out, no split")
+    audit.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
+    audit.set_defaults(run=_audit, allow_missing_images=True)
+
     compare = commands.add_parser(
         "compare",
         help="two groups of runs on the same images, with intervals of their difference",
@@ -189,6 +204,14 @@ def _data_arguments(args: argparse.Namespace) -> "DataArguments":
         split_seed=args.split_seed,
         allow_missing_images=args.allow_missing_images,
     )
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from ham_hf.data.inspection import inspect_data
+
+    text, leaks = inspect_data(_data_arguments(args))
+    print(text)
+    return 1 if leaks else 0
 
 
 def _label_map(text: str | None) -> dict:

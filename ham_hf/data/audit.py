@@ -22,24 +22,28 @@ NearPair = tuple[str, str, int]  # two image ids in alphabetical order, and the 
 
 def check_table(table: pd.DataFrame) -> None:
     """Raises InputError for an image_id in two rows, or a lesion with two diagnoses."""
-    twice = sorted(set(table.loc[table["image_id"].duplicated(), "image_id"]))
-    if twice:
+    if twice := repeated_ids(table):
         raise InputError(f"{len(twice)} image ids in several rows: {some(twice)}; expected one row an image")
-    diagnoses = table.groupby("lesion_id")["dx"].agg(lambda dx: sorted(set(dx)))
-    torn = diagnoses[diagnoses.map(len) > 1]
-    if len(torn):
-        named = [f"{lesion} ({' and '.join(dx)})" for lesion, dx in torn.items()]
-        raise InputError(f"{len(torn)} lesions with two diagnoses: {some(named)}; expected one diagnosis a lesion")
+    if torn := torn_lesions(table, table["dx"]):
+        raise InputError(f"{len(torn)} lesions with two diagnoses: {some(torn)}; expected one diagnosis a lesion")
+
+
+def repeated_ids(table: pd.DataFrame) -> list[str]:
+    """The image ids that several rows have."""
+    return sorted(set(table.loc[table["image_id"].duplicated(), "image_id"]))
+
+
+def torn_lesions(table: pd.DataFrame, of_image: pd.Series) -> list[str]:
+    """The lesions whose images differ in `of_image` (their split, say), as "HAM_0000001 (test and train)"."""
+    values = of_image.groupby(table["lesion_id"]).agg(lambda found: sorted(set(found)))
+    return [f"{lesion} ({' and '.join(found)})" for lesion, found in values[values.map(len) > 1].items()]
 
 
 def check_lesions(table: pd.DataFrame, split: dict[str, str]) -> None:
     """Raises InputError for a lesion in two splits: the model would be tested on what it learned."""
-    splits = table["image_id"].map(split).groupby(table["lesion_id"]).agg(lambda names: sorted(set(names)))
-    torn = splits[splits.map(len) > 1]
-    if len(torn):
-        named = [f"{lesion} ({' and '.join(names)})" for lesion, names in torn.items()]
+    if torn := torn_lesions(table, table["image_id"].map(split)):
         raise InputError(
-            f"{len(torn)} lesions in two splits: {some(named)}; all images of a lesion must be in one split"
+            f"{len(torn)} lesions in two splits: {some(torn)}; all images of a lesion must be in one split"
         )
 
 
@@ -51,16 +55,27 @@ def identical_images(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list
     Raises:
         InputError: byte-identical images under ids of two lesions, or under ids that are not HAM10000's.
     """
+    same_lesion, other_lesion = identical_groups(table, checks)
+    lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
+    wrong = sorted(other_lesion + [ids for ids in same_lesion if not all(map(is_ham10000, ids))])
+    if wrong:
+        named = [" = ".join(f"{image_id} ({lesion[image_id]})" for image_id in ids) for ids in wrong]
+        raise InputError(f"{len(wrong)} images are byte-identical under several ids: {some(named)}; keep one of each")
+    return same_lesion
+
+
+def identical_groups(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> tuple[list[list[str]], list[list[str]]]:
+    """Groups of byte-identical images: those of one lesion, and those of several."""
     ids_of: dict[str, list[str]] = {}
     for image_id in sorted(checks):
         ids_of.setdefault(checks[image_id].sha256, []).append(image_id)
     groups = [ids for ids in ids_of.values() if len(ids) > 1]
     lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
-    wrong = [ids for ids in groups if len({lesion[i] for i in ids}) > 1 or not all(map(is_ham10000, ids))]
-    if wrong:
-        named = [" = ".join(f"{image_id} ({lesion[image_id]})" for image_id in ids) for ids in wrong]
-        raise InputError(f"{len(wrong)} images are byte-identical under several ids: {some(named)}; keep one of each")
-    return groups
+    several = [len({lesion[image_id] for image_id in ids}) > 1 for ids in groups]
+    return (
+        [ids for ids, differ in zip(groups, several, strict=True) if not differ],
+        [ids for ids, differ in zip(groups, several, strict=True) if differ],
+    )
 
 
 def near_duplicates(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list[NearPair]:

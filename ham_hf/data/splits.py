@@ -87,6 +87,20 @@ def grouped_split(table: pd.DataFrame, seed: int, groups: dict[str, str]) -> dic
 
 def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
     """The split that a CSV with columns image_id and split gives; rows of images that the table lacks do no harm."""
+    rows = read_split_csv(path)
+    wrong = rows[~rows["split"].isin(SPLITS)]
+    if len(wrong):
+        value = wrong["split"].iloc[0]
+        raise InputError(f"{path}, line {wrong.index[0] + 2}: split is {value!r}, expected one of {', '.join(SPLITS)}")
+    split = dict(zip(rows["image_id"], rows["split"], strict=True))
+    missing = [image_id for image_id in image_ids if image_id not in split]
+    if missing:
+        raise InputError(f"{path} lacks {len(missing)} images of the table ({some(missing)}): add a row for each")
+    return {image_id: split[image_id] for image_id in image_ids}
+
+
+def read_split_csv(path: Path) -> pd.DataFrame:
+    """The columns image_id (each once) and split of a CSV, as strings; splits may have any name."""
     if not path.is_file():
         raise InputError(
             f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split"
@@ -97,15 +111,7 @@ def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
         raise InputError(f"{path} is no readable CSV: {error}; expected columns image_id and split") from error
     if not {"image_id", "split"} <= set(rows.columns):
         raise InputError(f"{path} has columns {', '.join(rows.columns)}; expected image_id and split")
-    wrong = rows[~rows["split"].isin(SPLITS)]
-    if len(wrong):
-        value = wrong["split"].iloc[0]
-        raise InputError(f"{path}, line {wrong.index[0] + 2}: split is {value!r}, expected one of {', '.join(SPLITS)}")
     twice = rows.loc[rows["image_id"].duplicated(), "image_id"].tolist()
     if twice:
         raise InputError(f"{path} has {len(twice)} image ids more than once ({some(twice)}): expected one row each")
-    split = dict(zip(rows["image_id"], rows["split"], strict=True))
-    missing = [image_id for image_id in image_ids if image_id not in split]
-    if missing:
-        raise InputError(f"{path} lacks {len(missing)} images of the table ({some(missing)}): add a row for each")
-    return {image_id: split[image_id] for image_id in image_ids}
+    return rows
