@@ -33,6 +33,7 @@ RUN_FILES = {
     "preprocessor_config.json",
     "report.json",
     "report.md",
+    "README.md",
     "run.json",
     "trainer_state.json",
 }
