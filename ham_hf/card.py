@@ -72,7 +72,13 @@ def card_data(report: Mapping) -> ModelCardData:
         base_model=bases or None,
         datasets=[data["source"]] if data["kind"] == "hub" else None,
         metrics=["accuracy", "f1", "roc_auc"],
-        tags=["ham10000", "dermatology", "skin-lesion", "medical", *(["mmbt"] if _reads_patient(run) else [])],
+        tags=[
+            "ham10000",
+            "dermatology",
+            "skin-lesion",
+            "medical",
+            *(["mmbt"] if model.get("fusion") == "mmbt" else []),
+        ],
         model_name=_title(run),
         eval_results=claims(report),
     )

@@ -28,7 +28,7 @@ from ham_hf.transforms import PATIENT
 # Between two computations on the same images: float noise may turn an answer or two, never a thousandth
 TOLERANCE = 1e-3
 HOLDS, FALSE, CANNOT_TELL = "holds", "FALSE", "cannot tell"
-_ALIASES = {"macro_average_f1": "macro_f1", "f1_macro": "macro_f1", "roc_auc_macro": "macro_auroc"}
+_ALIASES = {"f1_macro": "macro_f1", "roc_auc_macro": "macro_auroc"}
 
 
 class Verdict(NamedTuple):
@@ -85,7 +85,7 @@ def verify_card(
             measured[name_of_part] = _measure(answers, np.array(rows["label"][:]), rows["lesion_id"][:], labels)
     hashes = {name_of_part: facts["splits"][name_of_part]["sha256"] for name_of_part in PARTS}
     verdicts = [_judge(claim, part or claim.dataset_split, measured, hashes) for claim in found]
-    return [_own_record(verdict, folder, hashes) for verdict in verdicts]
+    return verdicts if _trained_on(folder) in (None, hashes["train"]) else list(map(_doubted, verdicts))
 
 
 def card_folder(location: str, commit: str | None) -> Path:
@@ -171,20 +171,22 @@ def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict]
                 words = re.sub(r" \(95 % interval .*\)$", "", result.metric_name or result.metric_type)
                 low, high = map(number, verdict.interval)
                 result.metric_name = f"{words} (95 % interval {low} to {high})"
-    path.write_text(text, encoding="utf-8")
-    metadata_save(path, card.data.to_dict())
+    try:
+        path.write_text(text, encoding="utf-8")
+        metadata_save(path, card.data.to_dict())
+    except OSError as error:
+        raise InputError(
+            f"--write {path} cannot be written: {error}; name a file in a folder that is there"
+        ) from error
 
 
 class _Measured(NamedTuple):
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    images: int
 
 
 def _measure(answers: np.ndarray, labels: np.ndarray, lesion_ids: Sequence[str], names: Sequence[str]) -> _Measured:
-    return _Measured(
-        compute_scores(answers, labels, names), bootstrap_intervals(answers, labels, lesion_ids, names), len(labels)
-    )
+    return _Measured(compute_scores(answers, labels, names), bootstrap_intervals(answers, labels, lesion_ids, names))
 
 
 def _judge(
@@ -222,16 +224,20 @@ def _judge(
     return Verdict(claim, value, interval, HOLDS, "")
 
 
-def _own_record(verdict: Verdict, folder: Path, hashes: Mapping[str, str]) -> Verdict:
-    """A claim that holds proves little where the run's own record says that it trained on other images."""
+def _trained_on(folder: Path) -> str | None:
+    """The SHA-256 of the training images, by the run's own record; None for a model that brings none."""
     path = folder / "run.json"
-    if verdict.verdict != HOLDS or not path.is_file():
-        return verdict
+    if not path.is_file():
+        return None
     try:
-        trained_on = json.loads(path.read_text(encoding="utf-8"))["data"]["splits"]["train"]["sha256"]
+        return json.loads(path.read_text(encoding="utf-8"))["data"]["splits"]["train"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not as `ham-hf train` writes it ({type(error).__name__}: {error})") from error
-    if trained_on == hashes["train"]:
+
+
+def _doubted(verdict: Verdict) -> Verdict:
+    """A claim that holds proves little where the training images were not those of the split."""
+    if verdict.verdict != HOLDS:
         return verdict
     reason = "the training images were others than this split's: some of those judged may be among them"
     return verdict._replace(verdict=CANNOT_TELL, reason=reason)

@@ -96,6 +96,9 @@ def test_a_model_that_reads_the_patient_says_how_it_is_asked(run):
     change_facts(run, model__fusion="mlp")
     card = card_of(run)
     assert "trust_remote_code=True" in card and 'classify({"image": "photo.jpg", "age": 45' in card
+    assert "mmbt" not in ModelCard.load(run / "README.md").data.tags
+    change_facts(run, model__fusion="mmbt")
+    card_of(run)
     assert "mmbt" in ModelCard.load(run / "README.md").data.tags
 
 
