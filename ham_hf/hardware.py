@@ -1,9 +1,14 @@
 """What the machine can do fast."""
 
+import ctypes
 import os
+import platform
 import sys
 
 import torch
+
+# Of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def has_accelerator() -> bool:
@@ -27,6 +32,18 @@ def use_all_cores(local_processes: int) -> int:
     threads = max(_cores() // local_processes, 1)
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a training step frees for the next step, as PyTorch does on a GPU.
+
+    By default it gives every large tensor back to the kernel, which then clears each page again: up to a fifth of a
+    step on a CPU. Other C libraries have no such setting.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)  # bytes; smaller ones come from the heap
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)  # the heap keeps up to this much free
 
 
 def _cores() -> int:

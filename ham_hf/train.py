@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Image
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
@@ -34,10 +34,11 @@ from ham_hf.callbacks import CollapseGuard, EpochForTransform, EpochLine, QuietP
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.evaluate import write_answers
-from ham_hf.hardware import use_all_cores
+from ham_hf.hardware import keep_freed_memory, use_all_cores
 from ham_hf.losses import ClassificationLoss
 from ham_hf.metrics import HamMetrics
 from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts
+from ham_hf.models.depthwise import use_fast_gradients
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.models.multimodal import (
@@ -54,7 +55,7 @@ from ham_hf.recipe import ModelArguments, Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
-from ham_hf.transforms import Collator, EvalTransform, TrainTransform
+from ham_hf.transforms import AugmentBatch, Collator, EvalTransform, TrainTransform
 
 logger = logging.getLogger("ham_hf.train")
 
@@ -172,13 +173,15 @@ def _build_trainer(
     args = recipe.training
     if channels_last:
         model.to(memory_format=torch.channels_last)
+    use_fast_gradients(model)
     train_transform = TrainTransform(recipe.image, processor, args.seed)
     trainer = HamTrainer(
         model=model,
         args=args,
-        train_dataset=splits["train"].with_transform(train_transform),
-        eval_dataset=splits["validation"].with_transform(EvalTransform(processor)),
+        train_dataset=_encoded(splits["train"]).with_transform(train_transform),
+        eval_dataset=_encoded(splits["validation"]).with_transform(EvalTransform(processor)),
         processor=processor,
+        finish_batch=AugmentBatch(processor, color_jitter=recipe.image.color_jitter > 0),
         data_collator=Collator(channels_last),
         compute_loss_func=ClassificationLoss(_class_counts(splits["train"]), args.logit_adjustment),
         compute_metrics=partial(_compute_metrics, names=_labels(splits)),
@@ -192,6 +195,11 @@ def _build_trainer(
     return trainer
 
 
+def _encoded(dataset: Dataset) -> Dataset:
+    """The transforms decode: in threads, where `datasets` decodes one image after the other."""
+    return dataset.cast_column("image", Image(decode=False))
+
+
 def _set_up(args: RunArguments) -> None:
     main_process = args.process_index == 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -200,6 +208,7 @@ def _set_up(args: RunArguments) -> None:
     transformers_logging.disable_progress_bar()  # of loading weights; the training bars are the Trainer's own
     where = args.device.type
     if where == "cpu":
+        keep_freed_memory()
         where += f" ({use_all_cores(int(os.environ.get('LOCAL_WORLD_SIZE', 1)))} threads each)"
     logger.info("%d process(es) on %s; run folder %s", args.world_size, where, args.output_dir)
 

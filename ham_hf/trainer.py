@@ -22,13 +22,17 @@ TRAINED_WEIGHTS = "trained_weights.safetensors"
 class HamTrainer(Trainer):
     """With `ema_decay`, the averaged weights are what is evaluated, saved and published.
 
-    `processor` is saved with every model. As the stock Trainer's `processing_class` (transformers 5.23), one that is
+    `finish_batch` does what is left to do to a batch once it is on the model's device. `processor` is saved with every
+    model. As the stock Trainer's `processing_class` (transformers 5.23), one that is
     made of parts would have to have a tokenizer.
     """
 
-    def __init__(self, *, processor: BaseImageProcessor | ProcessorMixin, **kwargs):
+    def __init__(
+        self, *, processor: BaseImageProcessor | ProcessorMixin, finish_batch: Callable[[dict], dict], **kwargs
+    ):
         super().__init__(**kwargs)
         self._processor = processor
+        self._finish_batch = finish_batch
         self._average: AveragedModel | None = None
         if self.args.ema_decay:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -36,6 +40,9 @@ class HamTrainer(Trainer):
             rule = exponential_average(self.args.ema_decay)
             self._average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
             self.add_callback(_UpdateAverage(self._average))
+
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
 
     # Optimiser and schedule
 

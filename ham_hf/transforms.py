@@ -1,36 +1,41 @@
-"""From decoded images to pixel values: random for training, the saved processor itself for everything else."""
+"""From encoded images to pixel values: random for training, the saved processor itself for everything else.
 
+Training images take the short way: bytes → one decode → crop → antialiased resize, all in uint8 and in threads; a
+whole batch is then flipped and normalised on the model's device. The result is within a grey level of Pillow's and
+torchvision's.
+"""
+
+import math
+import os
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
+import numpy as np
+import PIL.Image
 import torch
-from torchvision.transforms import v2
+import torch.nn.functional as F
+from torch.utils.data import get_worker_info
 from transformers import BaseImageProcessor
 
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.recipe import ImageArguments
 
 PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a training crop, as torchvision's RandomResizedCrop has them
 
 
 class TrainTransform:
-    """Random crop and flips, then the processor's own normalisation, for `datasets.Dataset.set_transform`.
+    """Random crop, flips and colours, for `datasets.Dataset.set_transform` on images that are not decoded yet.
 
     What an image looks like depends on (seed, epoch, image_id) alone: not on the order of the batches, the number of
-    worker processes, or whether the run was interrupted.
+    threads and worker processes, or whether the run was interrupted. `AugmentBatch` does the second half.
     """
 
     def __init__(self, args: ImageArguments, processor: BaseImageProcessor | PatientProcessor, seed: int):
+        self._args = args
         self._processor = processor
-        images = processor.image_processor if isinstance(processor, PatientProcessor) else processor
-        steps = [v2.RandomResizedCrop(args.train_size or args.image_size, scale=tuple(args.crop_scale))]
-        if args.horizontal_flip:
-            steps.append(v2.RandomHorizontalFlip())
-        if args.vertical_flip:
-            steps.append(v2.RandomVerticalFlip())
-        self._augment = v2.Compose([*steps, v2.PILToTensor()])
-        self._finish = [v2.ToDtype(torch.float32, scale=True)]
-        if images.do_normalize:
-            self._finish.append(v2.Normalize(images.image_mean, images.image_std))
         self._seed = seed
         # In shared memory, since worker processes that outlive an epoch must see the next one too
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -39,15 +44,128 @@ class TrainTransform:
         self._epoch.fill_(epoch)
 
     def __call__(self, batch: dict) -> dict:
-        """Decoded columns of N rows → `pixel_values` (N, 3, size, size) float32, the patients, N `labels`."""
-        images = [self._one(*pair) for pair in zip(batch["image"], batch["image_id"], strict=True)]
-        pixels = v2.Compose(self._finish)(torch.stack(images))
-        return {"pixel_values": pixels, **encoded_patients(self._processor, batch), "labels": batch["label"]}
+        """Encoded columns of N rows → `pixel_values` (N, 3, size, size) uint8, `augmentation`, patients, `labels`.
 
-    def _one(self, image, image_id: str) -> torch.Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode()))
-            return self._augment(image.convert("RGB"))
+        `augmentation` is (N, 5) float32, what is left to do: flip left to right, flip top to bottom (0 or 1), and the
+        factors of brightness, contrast and saturation.
+        """
+        cases = in_threads(self._one, batch["image"], batch["image_id"])
+        pixels, augmentation = map(torch.stack, zip(*cases, strict=True))
+        return {
+            "pixel_values": pixels,
+            "augmentation": augmentation,
+            **encoded_patients(self._processor, batch),
+            "labels": batch["label"],
+        }
+
+    def _one(self, cell: dict, image_id: str) -> tuple[torch.Tensor, torch.Tensor]:
+        args = self._args
+        seed = zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode())
+        generator = torch.Generator().manual_seed(seed)
+        image = decode(cell)
+        top, left, height, width = random_crop(*image.shape[:2], args.crop_scale, generator)
+        crop = torch.from_numpy(image[top : top + height, left : left + width].copy())  # Pillow's array is read-only
+        size = args.train_size or args.image_size
+        pixels = F.interpolate(
+            crop.permute(2, 0, 1)[None],  # (1, 3, H, W), in memory (H, W, 3): what the fast kernel wants
+            (size, size),
+            mode="bilinear",
+            antialias=True,
+        )
+        flips = (torch.rand(2, generator=generator) < 0.5) & torch.tensor([args.horizontal_flip, args.vertical_flip])
+        colors = 1 + args.color_jitter * (2 * torch.rand(3, generator=generator) - 1)
+        return pixels[0], torch.cat([flips.float(), colors])
+
+
+def random_crop(
+    height: int, width: int, scale: tuple[float, float], generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop, drawn as torchvision's RandomResizedCrop draws it from its global state.
+
+    That state is one for all threads, and an image's crop would depend on who else draws.
+    """
+
+    def uniform(low: float, high: float) -> float:
+        return torch.empty(1).uniform_(low, high, generator=generator).item()
+
+    def below(end: int) -> int:
+        return int(torch.randint(0, end, (1,), generator=generator))
+
+    for _ in range(10):
+        area = height * width * uniform(*scale)
+        ratio = math.exp(uniform(*map(math.log, ASPECT_RATIOS)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return below(height - h + 1), below(width - w + 1), h, w
+    # No crop of that area fits: the largest one in the middle
+    w = min(width, round(height * ASPECT_RATIOS[1]))
+    h = min(height, round(width / ASPECT_RATIOS[0]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def decode(cell: dict) -> np.ndarray:
+    """The pixels (H, W, 3) uint8 of an encoded image: `bytes`, or the `path` of a file."""
+    with PIL.Image.open(BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def in_threads(function: Callable, *columns: list) -> list:
+    """`list(map(function, *columns))`, on every core: decoding and resizing free the interpreter lock.
+
+    A pool for each batch costs a tenth of a millisecond, and survives being forked into worker processes.
+    """
+    worker = get_worker_info()
+    threads = max(os.cpu_count() // (worker.num_workers if worker else 1), 1)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, *columns))
+
+
+class AugmentBatch:
+    """The second half of a training image, for a whole batch on the model's device: flips, colours, normalisation."""
+
+    def __init__(self, processor: BaseImageProcessor | PatientProcessor, color_jitter: bool):
+        images = processor.image_processor if isinstance(processor, PatientProcessor) else processor
+        mean = images.image_mean if images.do_normalize else [0.0] * 3
+        std = images.image_std if images.do_normalize else [1.0] * 3
+        self._mean = 255 * torch.tensor(mean)[:, None, None]
+        self._std = 255 * torch.tensor(std)[:, None, None]
+        self._color_jitter = color_jitter
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What `TrainTransform` made → float32 `pixel_values` (N, 3, H, W); any other batch as it is."""
+        if "augmentation" not in batch:
+            return batch
+        augmentation = batch["augmentation"]  # (N, 5)
+        pixels = batch["pixel_values"]
+        left_right, top_bottom = (augmentation[:, i].bool()[:, None, None, None] for i in (0, 1))
+        pixels = torch.where(left_right, pixels.flip(3), pixels)
+        pixels = torch.where(top_bottom, pixels.flip(2), pixels).float()
+        if self._color_jitter:
+            _jitter_colors(pixels, *augmentation[:, 2:, None, None, None].unbind(1))
+        pixels.sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
+        rest = {name: value for name, value in batch.items() if name != "augmentation"}
+        return rest | {"pixel_values": pixels}
+
+
+def _jitter_colors(
+    pixels: torch.Tensor, brightness: torch.Tensor, contrast: torch.Tensor, saturation: torch.Tensor
+) -> None:
+    """As torchvision's ColorJitter, in place and always in this order.
+
+    Args:
+        pixels: (N, 3, H, W), from 0 to 255.
+        brightness, contrast, saturation: factors, (N, 1, 1, 1).
+    """
+    pixels.mul_(brightness).clamp_(0, 255)
+    mean = _grey(pixels).mean((2, 3), keepdim=True)
+    pixels.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 255)
+    pixels.mul_(saturation).add_(_grey(pixels).mul_(1 - saturation)).clamp_(0, 255)
+
+
+def _grey(pixels: torch.Tensor) -> torch.Tensor:
+    """(N, 1, H, W) by ITU-R 601-2, as Pillow's mode "L"."""
+    red, green, blue = pixels.split(1, dim=1)
+    return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 class EvalTransform:
@@ -57,9 +175,9 @@ class EvalTransform:
         self._processor = processor
 
     def __call__(self, batch: dict) -> dict:
-        """Decoded columns of N rows → `pixel_values` (N, 3, size, size) float32, the patients, N `labels`."""
-        images = [image.convert("RGB") for image in batch["image"]]
+        """Encoded columns of N rows → `pixel_values` (N, 3, size, size) float32, the patients, N `labels`."""
         patients = [batch[name] for name in PATIENT] if isinstance(self._processor, PatientProcessor) else []
+        images = in_threads(lambda cell: PIL.Image.fromarray(decode(cell)), batch["image"])
         return {**self._processor(images, *patients, return_tensors="pt"), "labels": batch["label"]}
 
 
