@@ -86,6 +86,13 @@ class ImageArguments:
         default=None,
         metadata={"help": "Shorter side before the evaluation crop, in pixels; image_size * 256 / 224 when left out."},
     )
+    augment: bool = field(
+        default=True,
+        metadata={
+            "help": "Random crops, flips and colours in training. Without, training images are prepared as in "
+            "evaluation, and a frozen backbone (freeze: backbone) runs only once."
+        },
+    )
     crop_scale: list[float] = field(
         default_factory=lambda: [0.2, 1.0],
         metadata={"help": "Smallest and largest share of the image's area that a training crop covers."},
@@ -249,6 +256,10 @@ class RunArguments(TrainingArguments):
     logging_steps: float = field(
         default=0.01, metadata={"help": "Steps between two points of the loss curve; below 1, a share of all steps."}
     )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Log the last loss in place of a NaN or infinite one; a wait for the GPU every step."},
+    )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a process evaluates at a time."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Stays false: the image column would be dropped before its transform."}
@@ -367,6 +378,8 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
             raise InputError(f"{name} is {size}: expected a number of pixels above 0")
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
+    if not image.augment and (image.train_size or image.color_jitter):
+        raise InputError("augment is false: train_size and color_jitter are of augmented images, leave them out")
     _check_fusion(model, training)
     if data.max_train_samples is not None and data.max_train_samples < 1:
         raise InputError(f"max_train_samples is {data.max_train_samples}: expected at least 1")

@@ -135,6 +135,7 @@ def one_step(name: str, batch: int, accumulation: int, folder: Path) -> dict[str
         processor=BitImageProcessor(),
         train_dataset=rows.with_transform(inputs),
         data_collator=Collator(channels_last=False),
+        finish_batch=lambda batch: batch,
         compute_loss_func=ClassificationLoss([3, 3, 2, 2, 2, 2, 2], logit_adjustment=0.5),
         optimizer_cls_and_kwargs=optimizer_class(args),
         callbacks=[keep],

@@ -1,14 +1,18 @@
 """What the model sees: seeded and random in training, the saved processor's crop everywhere else."""
 
+import zlib
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 from transformers import BitImageProcessor
 
 from ham_hf.recipe import ImageArguments
-from ham_hf.transforms import Collator, EvalTransform, TrainTransform
+from ham_hf.transforms import AugmentBatch, Collator, EvalTransform, TrainTransform, in_threads, random_crop
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 
@@ -29,12 +33,27 @@ def processor(**values):
     return BitImageProcessor(**(settings | values))
 
 
-def batch(*ids):
-    return {"image": [picture()] * len(ids), "image_id": list(ids), "label": [3] * len(ids)}
+def encoded(image):
+    """As the canonical dataset has it before decoding; PNG keeps every pixel."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def batch(*ids, image=None):
+    return {"image": [encoded(image or picture())] * len(ids), "image_id": list(ids), "label": [3] * len(ids)}
 
 
 def train(**values):
     return TrainTransform(ImageArguments(**values), processor(), seed=0)
+
+
+def finished(values, images=None):
+    """What the model gets of a training batch."""
+    collated = Collator(channels_last=False)(
+        [{name: value[i] for name, value in values.items()} for i in range(len(values["labels"]))]
+    )
+    return AugmentBatch(images or processor(), color_jitter=True)(collated)["pixel_values"]
 
 
 def test_evaluation_is_torchvision_s_resize_and_centre_crop_within_a_grey_level():
@@ -53,9 +72,9 @@ def test_the_aspect_ratio_is_kept():
 
 
 def test_an_image_looks_the_same_for_the_same_seed_epoch_and_id_whatever_stands_beside_it():
-    transform = train()
-    alone = transform(batch("b"))["pixel_values"][0]
-    beside = transform(batch("a", "b"))["pixel_values"]
+    transform = train(color_jitter=0.2)
+    alone = finished(transform(batch("b")))[0]
+    beside = finished(transform(batch("a", "b")))
     torch.testing.assert_close(beside[1], alone, rtol=0, atol=0)
     assert not torch.equal(beside[0], beside[1])
 
@@ -77,13 +96,14 @@ def test_augmentation_leaves_the_global_random_state_alone():
 
 def test_training_pixels_are_normalised_as_the_processor_says():
     whole = train(crop_scale=[1.0, 1.0], horizontal_flip=False, vertical_flip=False)
-    white = {"image": [Image.new("RGB", (600, 450), "white")], "image_id": ["a"], "label": [0]}
+    white = batch("a", image=Image.new("RGB", (600, 450), "white"))
     expected = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
-    torch.testing.assert_close(whole(white)["pixel_values"][0, :, 100, 100], expected)
+    torch.testing.assert_close(finished(whole(white))[0, :, 100, 100], expected)
 
 
 def test_without_normalisation_pixels_stay_between_0_and_1():
-    pixels = TrainTransform(ImageArguments(), processor(do_normalize=False), seed=0)(batch("a"))["pixel_values"]
+    raw = processor(do_normalize=False)
+    pixels = finished(TrainTransform(ImageArguments(color_jitter=0.5), raw, seed=0)(batch("a")), raw)
     assert 0 <= pixels.min() and 0.5 < pixels.max() <= 1
 
 
@@ -92,20 +112,55 @@ def test_each_flip_can_be_switched_off_by_itself(axis):
     """With one flip left, every crop is the plain one or its mirror image along that axis."""
     other = "vertical" if axis == "horizontal" else "horizontal"
     plain, flipped = (
-        TrainTransform(
-            ImageArguments(crop_scale=[0.9, 0.9], **{f"{axis}_flip": flip, f"{other}_flip": False}),
-            processor(),
-            seed=0,
-        )
-        for flip in (False, True)
+        train(crop_scale=[0.9, 0.9], **{f"{axis}_flip": flip, f"{other}_flip": False}) for flip in (False, True)
     )
     ids = [f"i{n}" for n in range(24)]
-    before, after = plain(batch(*ids))["pixel_values"], flipped(batch(*ids))["pixel_values"]
+    before, after = finished(plain(batch(*ids))), finished(flipped(batch(*ids)))
     mirrored = before.flip(-1 if axis == "horizontal" else -2)
     same = [torch.equal(a, b) for a, b in zip(after, before, strict=True)]
     mirror = [torch.equal(a, b) for a, b in zip(after, mirrored, strict=True)]
     assert all(s or m for s, m in zip(same, mirror, strict=True))
     assert 4 <= sum(mirror) <= 20
+
+
+@pytest.mark.parametrize("size", [(600, 450), (450, 600), (3000, 100)])
+def test_crops_are_drawn_as_torchvision_draws_them(size):
+    for seed in range(50):
+        torch.manual_seed(seed)
+        crop = v2.RandomResizedCrop(224, scale=(0.2, 1.0))
+        expected = crop.make_params([Image.new("RGB", size)])
+        drawn = random_crop(size[1], size[0], (0.2, 1.0), torch.Generator().manual_seed(seed))
+        assert drawn == tuple(expected[name] for name in ("top", "left", "height", "width"))
+
+
+def test_a_training_image_is_pillow_s_and_torchvision_s_within_a_grey_level():
+    transform = train(horizontal_flip=False, vertical_flip=False)
+    for image_id in "abcdefgh":
+        pixels = transform(batch(image_id))["pixel_values"][0]
+        generator = torch.Generator().manual_seed(zlib.crc32(f"0 0 {image_id}".encode()))
+        top, left, height, width = random_crop(450, 600, (0.2, 1.0), generator)
+        cropped = picture().crop((left, top, left + width, top + height))
+        reference = v2.PILToTensor()(cropped.resize((224, 224), Image.Resampling.BILINEAR))
+        assert (pixels.int() - reference.int()).abs().max() <= 1
+
+
+def test_colours_change_as_torchvision_changes_them():
+    pixels = v2.PILToTensor()(picture())[None]
+    augmentation = torch.tensor([[0.0, 0.0, 1.2, 0.9, 0.7]])
+    whole = {"pixel_values": pixels, "augmentation": augmentation, "labels": torch.tensor([0])}
+    ours = AugmentBatch(processor(do_normalize=False), color_jitter=True)(whole)["pixel_values"][0]
+    expected = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(pixels[0] / 255, 1.2), 0.9), 0.7)
+    assert (ours - expected).abs().max() < 1e-3
+
+
+def test_strength_0_leaves_the_colours_alone():
+    assert torch.equal(train()(batch("a"))["augmentation"][0, 2:], torch.ones(3))
+
+
+def test_threads_keep_the_order():
+    assert in_threads(lambda a, b: (a, b), list(range(100)), list("ab" * 50)) == list(
+        zip(range(100), "ab" * 50, strict=True)
+    )
 
 
 def test_batches_are_stacked_in_the_asked_memory_format():
