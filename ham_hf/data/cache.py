@@ -300,7 +300,7 @@ def _build(
             os.fsync(file.fileno())
             unfinished.replace(path)
         except BaseException:  # Ctrl-C as well
-            unfinished.unlink()
+            unfinished.unlink(missing_ok=True)
             raise
     return PixelCache(path)
 
