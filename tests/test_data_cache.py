@@ -69,13 +69,12 @@ def files():
     return sorted(path.name for path in cache_folder().iterdir() if path.name != "lock")
 
 
-def slow_and_inverted(image):
-    time.sleep(0.1)
-    return 255 - np.asarray(image)
+def build_slowly(dataset, checks, seconds=0.1):
+    def convert(image):
+        time.sleep(seconds)
+        return 255 - np.asarray(image)  # inverted: a mark that this one built it
 
-
-def build_slowly(dataset, checks):
-    open_or_build(PIXELS, EncodedImages(dataset, checks), _size, slow_and_inverted, "slowly")
+    open_or_build(PIXELS, EncodedImages(dataset, checks), _size, convert, "slowly")
 
 
 def wait_for_a_build():
@@ -177,7 +176,7 @@ def test_the_second_builder_says_that_it_waits_and_takes_what_the_first_made(dat
     cache = build_cache(dataset, checks)
     first.join(20)
     assert "another process is building" in caplog.text
-    inverted = 255 - np.asarray(dataset[0]["image"].convert("RGB"))  # the mark of the first
+    inverted = 255 - np.asarray(dataset[0]["image"].convert("RGB"))
     np.testing.assert_array_equal(cache[checks["i00"].sha256], inverted)
 
 
@@ -194,6 +193,15 @@ def test_a_killed_build_leaves_nothing_that_passes_for_a_cache(dataset):
     some = dataset.select(range(5))  # another build than that which died
     assert_same_pixels(some, checks, build_cache(some, checks))
     assert [name.split(".")[1] for name in files()] == ["pixels"]
+
+
+def test_ctrl_c_ends_a_build_at_once_and_leaves_nothing(dataset):
+    victim = FORK.Process(target=build_slowly, args=(dataset, check_images(dataset), 0.6))
+    victim.start()
+    wait_for_a_build()
+    os.kill(victim.pid, signal.SIGINT)
+    victim.join(3)  # the rest would take longer on 2 cores: 30 images of 0.6 s
+    assert victim.exitcode == 1 and files() == []
 
 
 def test_clear_removes_what_a_killed_build_left(dataset):
