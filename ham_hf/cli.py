@@ -141,7 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--write", type=Path, metavar="FILE", help="write a card with the measured figures to FILE")
     verify.set_defaults(run=_verify)
 
-    data = commands.add_parser("data", help="look at a copy of the data", allow_abbrev=False)
+    data = commands.add_parser(
+        "data", help="look at a copy of the data, or keep it decoded on disk", allow_abbrev=False
+    )
     on_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     audit = on_data.add_parser(
         "audit",
@@ -155,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--split", help="study, grouped, or any CSV with image_id and split; when left out, no split")
     audit.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     audit.set_defaults(run=_audit, allow_missing_images=True)
+    _add_cache_commands(on_data.add_parser("cache", help="decoded images on disk", allow_abbrev=False))
 
     compare = commands.add_parser(
         "compare",
@@ -176,6 +179,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.set_defaults(run=_compare)
     return parser
+
+
+def _add_cache_commands(cache: argparse.ArgumentParser) -> None:
+    on_cache = cache.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    build = on_cache.add_parser(
+        "build",
+        help="decode every image once, and keep the pixels",
+        description="Decode every image once and keep the pixels, at full resolution, in the datasets cache "
+        "(HF_DATASETS_CACHE). The same images in another folder have the same cache.",
+        allow_abbrev=False,
+    )
+    build.add_argument("data_dir", metavar="DATA", help="a folder with images and their table, or a Hub dataset id")
+    build.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
+    build.add_argument("--metadata_csv", help="the table, where it has a name of its own")
+    # Which images: all of them, whatever their lesions and splits
+    build.set_defaults(run=_cache_build, split="all", split_seed=0, allow_missing_images=True)
+    info = on_cache.add_parser("info", help="which caches there are, and whether they are whole", allow_abbrev=False)
+    info.set_defaults(run=_cache_info)
+    clear = on_cache.add_parser("clear", help="remove them all", allow_abbrev=False)
+    clear.set_defaults(run=_cache_clear)
 
 
 def _add_data_flags(parser: argparse.ArgumentParser, *, split: str | None, when_left_out: str) -> None:
@@ -212,6 +235,36 @@ def _audit(args: argparse.Namespace) -> int:
     text, leaks = inspect_data(_data_arguments(args))
     print(text)
     return 1 if leaks else 0
+
+
+def _cache_build(args: argparse.Namespace) -> None:
+    from ham_hf.data import read_source
+    from ham_hf.data.cache import build_cache
+    from ham_hf.data.images import check_images
+
+    source = read_source(_data_arguments(args))
+    checks = check_images(source.dataset)
+    cache = build_cache(source.dataset, checks)
+    broken = sum(check.error is not None for check in checks.values())
+    print(f"{cache.path}: {len(cache):,} images, {cache.path.stat().st_size:,} bytes")
+    if absent := len(source.table) - len(checks) + broken:
+        print(f"{absent:,} images are absent or broken: `ham-hf data audit` names them")
+
+
+def _cache_info(args: argparse.Namespace) -> None:
+    from ham_hf.data.cache import cache_folder, list_caches
+
+    caches = list_caches()
+    print(f"{cache_folder()}: {len(caches) or 'no'} pixel cache{'' if len(caches) == 1 else 's'}")
+    for cache in caches:
+        print(f"{cache.path.name}: {cache.nbytes:,} bytes, {cache.state}", end="")
+        print(f", {cache.images:,} images, {cache.what}" if cache.what else "")
+
+
+def _cache_clear(args: argparse.Namespace) -> None:
+    from ham_hf.data.cache import cache_folder, clear_caches
+
+    print(f"{clear_caches():,} bytes freed in {cache_folder()}")
 
 
 def _label_map(text: str | None) -> dict:

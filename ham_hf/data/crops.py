@@ -1,0 +1,63 @@
+"""What a processor crops out of every image for evaluation, on disk as uint8; what it does then is done per batch.
+
+crops = eval_crops(splits["validation"], checks, processor)
+pixel_values = finish(processor, torch.from_numpy(np.stack([crops[sha256] for sha256 in batch])))
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import datasets
+import numpy as np
+import PIL.Image
+import torch
+from transformers import BaseImageProcessor, BitImageProcessor
+
+from ham_hf.data.cache import PIXELS, EncodedImages, PixelCache, open_or_build
+from ham_hf.data.images import ImageCheck
+
+_FINISH = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")  # no matter for the crop
+
+
+def eval_crops(
+    dataset: datasets.Dataset, checks: Mapping[str, ImageCheck], processor: BaseImageProcessor
+) -> PixelCache | None:
+    """The cached (crop height, crop width, 3) uint8 of every image that decodes; built where there is none yet.
+
+    Args:
+        dataset: canonical columns.
+        checks: what `check_images` found in it, by image_id.
+        processor: of which only the resize and the crop count here.
+
+    Returns:
+        None where not every image of that processor is a crop in whole grey levels: any but a BitImageProcessor (the
+        one that `ham-hf train` saves) that resizes and crops.
+
+    Raises:
+        InputError: as of `build_cache`.
+    """
+    # The very class: a subclass may do anything between the crop and the end
+    if type(processor) is not BitImageProcessor or not (processor.do_resize and processor.do_center_crop):
+        return None
+    settings = {name: value for name, value in json.loads(processor.to_json_string()).items() if name not in _FINISH}
+    height, width = settings["crop_size"]["height"], settings["crop_size"]["width"]
+    kind = PIXELS | {
+        "what": f"crops {height} x {width}",
+        # torchvision resizes through float where the processor has no AVX2, which rounds differently
+        "versions": PIXELS["versions"] | {name: version(name) for name in ("torch", "torchvision", "transformers")},
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "processor": settings,
+    }
+
+    def crop(image: PIL.Image.Image) -> np.ndarray:
+        pixels = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+        return pixels.permute(1, 2, 0).numpy()  # (H, W, 3)
+
+    return open_or_build(kind, EncodedImages(dataset, checks), lambda data: (height, width), crop, "Caching crops")
+
+
+def finish(processor: BitImageProcessor, crops: torch.Tensor) -> torch.Tensor:
+    """(N, H, W, 3) uint8 of `eval_crops` → `processor(images)["pixel_values"]` (N, 3, H, W), equal in every bit."""
+    pixels = crops.permute(0, 3, 1, 2)
+    return processor(list(pixels), do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"]
