@@ -1,11 +1,13 @@
 """A frozen backbone runs once: its features are kept, and the classifier is trained on them.
 
-Only where nothing random stands before the classifier (`freeze: backbone`, `augment: false`): every epoch would compute
-the same features again.
+Only where nothing random stands before the classifier (`freeze: backbone`, `augment: false`): every epoch would
+compute the same features again.
 """
 
+from collections.abc import Iterable
+
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
@@ -38,9 +40,9 @@ def has_one_classifier(model: PreTrainedModel) -> bool:
 
 
 def compute_features(
-    model: PreTrainedModel, loader: DataLoader, autocast: torch.autocast, description: str
+    model: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]], autocast: torch.autocast, description: str
 ) -> Features:
-    """Run the backbone over all batches of `loader` (`pixel_values`, `labels`), once, on the model's device.
+    """Run the backbone over all `batches` (`pixel_values`, `labels`), once, on the model's device.
 
     Raises:
         RuntimeError: the classifier's answer to the features is not the model's own: it does more in between.
@@ -51,7 +53,7 @@ def compute_features(
     features, labels = [], []
     model.eval()
     try:
-        for batch in tqdm(loader, desc=description, disable=None):
+        for batch in tqdm(batches, desc=description, disable=None):
             with torch.no_grad(), autocast:
                 logits = model(batch["pixel_values"].to(model.device)).logits
                 torch.testing.assert_close(classifier(inputs[0]), logits, rtol=0, atol=1e-5)

@@ -59,6 +59,13 @@ class DataArguments:
             "help": "Run on the images that are there when some rows of the table have none; the report counts them."
         },
     )
+    pixel_cache: bool = field(
+        default=False,
+        metadata={
+            "help": "Train on pixels decoded once and kept on disk (0.8 MB an image, see `ham-hf data cache`), in "
+            "place of decoding every image in every epoch; not a pixel differs."
+        },
+    )
     classes: Literal["diagnoses", "nevus_or_other"] = field(
         default="diagnoses",
         metadata={"help": "What to tell apart: the seven diagnoses, or nevi from everything else."},

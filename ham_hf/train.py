@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, DatasetDict
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
     BaseImageProcessor,
@@ -31,12 +30,12 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
-from ham_hf.callbacks import CollapseGuard, EpochForTransform, EpochLine, QuietProgress
-from ham_hf.data import load_ham10000
+from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress
+from ham_hf.data import load_checked
 from ham_hf.errors import InputError
 from ham_hf.evaluate import write_answers
-from ham_hf.features import Features, answer_from_features, collate_features, compute_features, has_one_classifier
 from ham_hf.hardware import keep_freed_memory, use_all_cores
+from ham_hf.inputs import Inputs, build_inputs
 from ham_hf.losses import ClassificationLoss
 from ham_hf.metrics import HamMetrics
 from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts
@@ -57,7 +56,6 @@ from ham_hf.recipe import ModelArguments, Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
-from ham_hf.transforms import AugmentBatch, Collator, EvalTransform, TrainTransform
 
 logger = logging.getLogger("ham_hf.train")
 
@@ -83,7 +81,7 @@ def train(recipe: Recipe) -> None:
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     text_revision = _text_revision(recipe.model)
     with args.main_process_first(desc="reading the data"):
-        splits, data_facts = load_ham10000(recipe.data)
+        splits, data_facts, checks = load_checked(recipe.data)
     splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, args.seed)
     _log_data(splits, data_facts)
 
@@ -91,7 +89,11 @@ def train(recipe: Recipe) -> None:
     model, processor = _build(recipe, splits, revision, text_revision)
     parameters = count_parameters(model)  # now: later they may be shared out among processes
     channels_last = _is_convolutional(model) if args.channels_last is None else args.channels_last
-    trainer = _build_trainer(recipe, model, processor, splits, channels_last)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    use_fast_gradients(model)
+    inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
+    trainer = _build_trainer(recipe, model, processor, splits, inputs)
     logger.info("computing in %s%s", _precision(trainer), ", channels_last" if channels_last else "")
 
     started = time.time()
@@ -171,71 +173,27 @@ def _build_trainer(
     model: PreTrainedModel,
     processor: BaseImageProcessor | PatientProcessor,
     splits: DatasetDict,
-    channels_last: bool,
+    inputs: Inputs,
 ) -> HamTrainer:
     args = recipe.training
-    if channels_last:
-        model.to(memory_format=torch.channels_last)
-    use_fast_gradients(model)
-    evaluation = EvalTransform(processor)
-    train_transform = TrainTransform(recipe.image, processor, args.seed) if recipe.image.augment else evaluation
-    train_data = _encoded(splits["train"]).with_transform(train_transform)
-    validation_data = _encoded(splits["validation"]).with_transform(evaluation)
-    collator = Collator(channels_last)
-    if _trains_on_features(recipe, model):
-        train_data, validation_data = _features(model, args, collator, train=train_data, validation=validation_data)
-        collator = collate_features
     trainer = HamTrainer(
         model=model,
         args=args,
-        train_dataset=train_data,
-        eval_dataset=validation_data,
+        train_dataset=inputs.train,
+        eval_dataset=inputs.validation,
         processor=processor,
-        finish_batch=AugmentBatch(processor, color_jitter=recipe.image.color_jitter > 0),
-        data_collator=collator,
+        finish_batch=inputs.finish_batch,
+        data_collator=inputs.collate,
         compute_loss_func=ClassificationLoss(_class_counts(splits["train"]), args.logit_adjustment),
         compute_metrics=partial(_compute_metrics, names=_labels(splits)),
         optimizer_cls_and_kwargs=optimizer_class(args),
-        callbacks=[EpochForTransform(train_transform)] if recipe.image.augment else [],
+        callbacks=[*inputs.callbacks, EpochLine(), CollapseGuard()],
     )
-    trainer.add_callback(EpochLine())
-    trainer.add_callback(CollapseGuard())
     trainer.remove_callback(PrinterCallback)  # what stands in for the bars where tqdm is disabled
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(QuietProgress)
     return trainer
-
-
-def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:
-    """A frozen backbone without anything random before it runs once; sharded models have no whole backbone to run."""
-    args = recipe.training
-    fixed = recipe.model.freeze == "backbone" and not recipe.image.augment and has_one_classifier(model)
-    return fixed and not args.fsdp and not args.deepspeed
-
-
-def _features(model: PreTrainedModel, args: RunArguments, collator: Collator, **datasets: Dataset) -> list[Features]:
-    """What the classifier reads of each dataset's images; from then on the model answers from that."""
-    logger.info("the backbone is frozen and nothing is random: it runs once, the classifier trains on its features")
-    model.to(args.device)
-    half = torch.float16 if args.fp16 else torch.bfloat16
-    autocast = torch.autocast(args.device.type, half, enabled=args.fp16 or args.bf16)
-    features = [
-        compute_features(
-            model,
-            DataLoader(dataset, args.per_device_eval_batch_size, collate_fn=collator),
-            autocast,
-            f"{name} features",
-        )
-        for name, dataset in datasets.items()
-    ]
-    answer_from_features(model)
-    return features
-
-
-def _encoded(dataset: Dataset) -> Dataset:
-    """The transforms decode: in threads, where `datasets` decodes one image after the other."""
-    return dataset.cast_column("image", Image(decode=False))
 
 
 def _set_up(args: RunArguments) -> None:

@@ -8,9 +8,10 @@ torchvision's.
 import math
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -19,6 +20,8 @@ import torch.nn.functional as F
 from torch.utils.data import get_worker_info
 from transformers import BaseImageProcessor
 
+from ham_hf.data.cache import PixelCache, decode_rgb
+from ham_hf.data.crops import finish
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.recipe import ImageArguments
 
@@ -26,16 +29,34 @@ PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_typ
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a training crop, as torchvision's RandomResizedCrop has them
 
 
+class CachedImages(NamedTuple):
+    """Of each image, by its image_id, what a cache has of it."""
+
+    cache: PixelCache
+    sha256s: Mapping[str, str]
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        """(H, W, 3) uint8, read-only."""
+        return self.cache[self.sha256s[image_id]]
+
+
 class TrainTransform:
     """Random crop, flips and colours, for `datasets.Dataset.set_transform` on images that are not decoded yet.
 
     What an image looks like depends on (seed, epoch, image_id) alone: not on the order of the batches, the number of
-    threads and worker processes, or whether the run was interrupted. `AugmentBatch` does the second half.
+    threads and worker processes, or whether the run was interrupted. `FinishBatch` does the second half.
     """
 
-    def __init__(self, args: ImageArguments, processor: BaseImageProcessor | PatientProcessor, seed: int):
+    def __init__(
+        self,
+        args: ImageArguments,
+        processor: BaseImageProcessor | PatientProcessor,
+        seed: int,
+        cached: CachedImages | None = None,
+    ):
         self._args = args
         self._processor = processor
+        self._cached = cached
         self._seed = seed
         # In shared memory, since worker processes that outlive an epoch must see the next one too
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -62,9 +83,11 @@ class TrainTransform:
         args = self._args
         seed = zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode())
         generator = torch.Generator().manual_seed(seed)
-        image = decode(cell)
+        image = decode(cell) if self._cached is None else self._cached[image_id]
         top, left, height, width = random_crop(*image.shape[:2], args.crop_scale, generator)
-        crop = torch.from_numpy(image[top : top + height, left : left + width].copy())  # Pillow's array is read-only
+        crop = torch.from_numpy(
+            image[top : top + height, left : left + width].copy()
+        )  # Pillow's and the cache's are read-only
         size = args.train_size or args.image_size
         pixels = F.interpolate(
             crop.permute(2, 0, 1)[None],  # (1, 3, H, W), in memory (H, W, 3): what the fast kernel wants
@@ -105,8 +128,7 @@ def random_crop(
 
 def decode(cell: dict) -> np.ndarray:
     """The pixels (H, W, 3) uint8 of an encoded image: `bytes`, or the `path` of a file."""
-    with PIL.Image.open(BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]) as image:
-        return np.asarray(image.convert("RGB"))
+    return np.asarray(decode_rgb(cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()))
 
 
 def in_threads(function: Callable, *columns: list) -> list:
@@ -120,11 +142,12 @@ def in_threads(function: Callable, *columns: list) -> list:
         return list(pool.map(function, *columns))
 
 
-class AugmentBatch:
-    """The second half of a training image, for a whole batch on the model's device: flips, colours, normalisation."""
+class FinishBatch:
+    """The second half of an image, for a whole batch on the model's device: flips, colours, normalisation."""
 
     def __init__(self, processor: BaseImageProcessor | PatientProcessor, color_jitter: bool):
-        images = processor.image_processor if isinstance(processor, PatientProcessor) else processor
+        self._processor = image_processor(processor)
+        images = self._processor
         mean = images.image_mean if images.do_normalize else [0.0] * 3
         std = images.image_std if images.do_normalize else [1.0] * 3
         self._mean = 255 * torch.tensor(mean)[:, None, None]
@@ -132,19 +155,26 @@ class AugmentBatch:
         self._color_jitter = color_jitter
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What `TrainTransform` made → float32 `pixel_values` (N, 3, H, W); any other batch as it is."""
-        if "augmentation" not in batch:
+        """uint8 `pixel_values` of either transform → float32 (N, 3, H, W); what is float already, as it is."""
+        if batch["pixel_values"].dtype != torch.uint8:
             return batch
-        augmentation = batch["augmentation"]  # (N, 5)
-        pixels = batch["pixel_values"]
+        if "augmentation" not in batch:
+            return batch | {"pixel_values": finish(self._processor, batch["pixel_values"].permute(0, 2, 3, 1))}
+        pixels = self._augment(batch["pixel_values"], batch["augmentation"])
+        return {name: value for name, value in batch.items() if name != "augmentation"} | {"pixel_values": pixels}
+
+    def _augment(self, pixels: torch.Tensor, augmentation: torch.Tensor) -> torch.Tensor:
         left_right, top_bottom = (augmentation[:, i].bool()[:, None, None, None] for i in (0, 1))
         pixels = torch.where(left_right, pixels.flip(3), pixels)
         pixels = torch.where(top_bottom, pixels.flip(2), pixels).float()
         if self._color_jitter:
             _jitter_colors(pixels, *augmentation[:, 2:, None, None, None].unbind(1))
-        pixels.sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
-        rest = {name: value for name, value in batch.items() if name != "augmentation"}
-        return rest | {"pixel_values": pixels}
+        return pixels.sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
+
+
+def image_processor(processor: BaseImageProcessor | PatientProcessor) -> BaseImageProcessor:
+    """The part of a processor that reads images."""
+    return processor.image_processor if isinstance(processor, PatientProcessor) else processor
 
 
 def _jitter_colors(
@@ -159,7 +189,8 @@ def _jitter_colors(
     pixels.mul_(brightness).clamp_(0, 255)
     mean = _grey(pixels).mean((2, 3), keepdim=True)
     pixels.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 255)
-    pixels.mul_(saturation).add_(_grey(pixels).mul_(1 - saturation)).clamp_(0, 255)
+    grey = _grey(pixels).mul_(1 - saturation)
+    pixels.mul_(saturation).add_(grey).clamp_(0, 255)
 
 
 def _grey(pixels: torch.Tensor) -> torch.Tensor:
@@ -169,16 +200,27 @@ def _grey(pixels: torch.Tensor) -> torch.Tensor:
 
 
 class EvalTransform:
-    """The saved processor, so that a figure in a report is what a user of the published model gets."""
+    """The saved processor, so that a figure in a report is what a user of the published model gets.
 
-    def __init__(self, processor: BaseImageProcessor | PatientProcessor):
+    `crops` are its own, cached by `eval_crops`; `FinishBatch` does what it does after the crop.
+    """
+
+    def __init__(self, processor: BaseImageProcessor | PatientProcessor, crops: CachedImages | None = None):
         self._processor = processor
+        self._crops = crops
 
     def __call__(self, batch: dict) -> dict:
-        """Encoded columns of N rows → `pixel_values` (N, 3, size, size) float32, the patients, N `labels`."""
-        patients = [batch[name] for name in PATIENT] if isinstance(self._processor, PatientProcessor) else []
-        images = in_threads(lambda cell: PIL.Image.fromarray(decode(cell)), batch["image"])
-        return {**self._processor(images, *patients, return_tensors="pt"), "labels": batch["label"]}
+        """Encoded columns of N rows → `pixel_values` (N, 3, size, size), the patients, N `labels`.
+
+        The pixels are float32, or uint8 where the crops are cached.
+        """
+        if self._crops is None:
+            images = in_threads(lambda cell: PIL.Image.fromarray(decode(cell)), batch["image"])
+            pixels = image_processor(self._processor)(images, return_tensors="pt")["pixel_values"]
+        else:
+            crops = np.stack([self._crops[image_id] for image_id in batch["image_id"]])
+            pixels = torch.from_numpy(crops).permute(0, 3, 1, 2)
+        return {"pixel_values": pixels, **encoded_patients(self._processor, batch), "labels": batch["label"]}
 
 
 def encoded_patients(processor: BaseImageProcessor | PatientProcessor, batch: dict) -> dict[str, torch.Tensor]:

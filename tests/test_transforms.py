@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from transformers import BitImageProcessor
 
 from ham_hf.recipe import ImageArguments
-from ham_hf.transforms import AugmentBatch, Collator, EvalTransform, TrainTransform, in_threads, random_crop
+from ham_hf.transforms import Collator, EvalTransform, FinishBatch, TrainTransform, in_threads, random_crop
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 
@@ -53,7 +53,7 @@ def finished(values, images=None):
     collated = Collator(channels_last=False)(
         [{name: value[i] for name, value in values.items()} for i in range(len(values["labels"]))]
     )
-    return AugmentBatch(images or processor(), color_jitter=True)(collated)["pixel_values"]
+    return FinishBatch(images or processor(), color_jitter=True)(collated)["pixel_values"]
 
 
 def test_evaluation_is_torchvision_s_resize_and_centre_crop_within_a_grey_level():
@@ -148,7 +148,7 @@ def test_colours_change_as_torchvision_changes_them():
     pixels = v2.PILToTensor()(picture())[None]
     augmentation = torch.tensor([[0.0, 0.0, 1.2, 0.9, 0.7]])
     whole = {"pixel_values": pixels, "augmentation": augmentation, "labels": torch.tensor([0])}
-    ours = AugmentBatch(processor(do_normalize=False), color_jitter=True)(whole)["pixel_values"][0]
+    ours = FinishBatch(processor(do_normalize=False), color_jitter=True)(whole)["pixel_values"][0]
     expected = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(pixels[0] / 255, 1.2), 0.9), 0.7)
     assert (ours - expected).abs().max() < 1e-3
 

@@ -22,7 +22,7 @@ from ham_hf.recipe import DataArguments
 
 LISTED = 50  # of a kind of image in the facts, which the report prints
 
-__all__ = ["canonical_features", "load_ham10000"]
+__all__ = ["canonical_features", "load_checked", "load_ham10000"]
 
 
 class Source(NamedTuple):
@@ -36,10 +36,19 @@ class Source(NamedTuple):
 def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
     """Read, check, split and audit the images that `args` names.
 
+    `load_checked` without what it found in each image.
+    """
+    splits, facts, _ = load_checked(args)
+    return splits, facts
+
+
+def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, ImageCheck]]:
+    """Read, check, split and audit the images that `args` names.
+
     Returns:
         The splits train, validation and test with `canonical_features()`, their label by `args.classes`, sorted by
         image_id, and the facts about them for the report (plain JSON): source, split and its hash, sizes, absent
-        images, audit.
+        images, audit; and what `check_images` found in each image used, by image_id.
 
     Raises:
         InputError: anything about the source, the split or an image that would make the run fail or its report wrong.
@@ -84,7 +93,7 @@ def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
         "identical_images": identical[:LISTED],
         "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
     }
-    return splits, facts
+    return splits, facts, present
 
 
 def read_source(args: DataArguments) -> Source:

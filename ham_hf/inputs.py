@@ -1,0 +1,100 @@
+"""From the splits to what the Trainer reads: crops or whole images, decoded or cached, or a backbone's features."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from datasets import Dataset, DatasetDict, Image, concatenate_datasets
+from torch.utils.data import DataLoader
+from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback
+
+from ham_hf.callbacks import EpochForTransform
+from ham_hf.data.cache import build_cache
+from ham_hf.data.crops import eval_crops
+from ham_hf.data.images import ImageCheck
+from ham_hf.features import Features, answer_from_features, collate_features, compute_features, has_one_classifier
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.recipe import Recipe
+from ham_hf.transforms import CachedImages, Collator, EvalTransform, FinishBatch, TrainTransform, image_processor
+
+logger = logging.getLogger("ham_hf.train")
+
+
+class Inputs(NamedTuple):
+    """`finish_batch` is for batches on the model's device, `callbacks` for the Trainer."""
+
+    train: Dataset | Features
+    validation: Dataset | Features
+    collate: Callable
+    finish_batch: FinishBatch
+    callbacks: list[TrainerCallback]
+
+
+def build_inputs(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor | PatientProcessor,
+    splits: DatasetDict,
+    checks: Mapping[str, ImageCheck],
+    channels_last: bool,
+) -> Inputs:
+    """Training and validation images as the recipe prepares them; `checks` are of these images, by image_id.
+
+    Where a frozen backbone would compute the same in every epoch, it runs here, and `model` answers from its features.
+    """
+    images, crops = _cached(recipe, splits, checks, processor)
+    finish_batch = FinishBatch(processor, color_jitter=recipe.image.color_jitter > 0)
+    collate = Collator(channels_last)
+    whole = EvalTransform(processor, crops)
+    validation = _encoded(splits["validation"]).with_transform(whole)
+    if recipe.image.augment:
+        random = TrainTransform(recipe.image, processor, recipe.training.seed, images)
+        train = _encoded(splits["train"]).with_transform(random)
+        return Inputs(train, validation, collate, finish_batch, [EpochForTransform(random)])
+    train = _encoded(splits["train"]).with_transform(whole)
+    if not _trains_on_features(recipe, model):
+        return Inputs(train, validation, collate, finish_batch, [])
+    logger.info("the backbone is frozen and nothing is random: it runs once, the classifier trains on its features")
+    args = recipe.training
+    model.to(args.device)
+    half = torch.float16 if args.fp16 else torch.bfloat16
+    features = {
+        name: compute_features(
+            model,
+            map(finish_batch, DataLoader(dataset, args.per_device_eval_batch_size, collate_fn=collate)),
+            torch.autocast(args.device.type, half, enabled=args.fp16 or args.bf16),
+            description=f"{name} features",
+        )
+        for name, dataset in {"training": train, "validation": validation}.items()
+    }
+    answer_from_features(model)
+    return Inputs(features["training"], features["validation"], collate_features, finish_batch, [])
+
+
+def _cached(
+    recipe: Recipe,
+    splits: DatasetDict,
+    checks: Mapping[str, ImageCheck],
+    processor: BaseImageProcessor | PatientProcessor,
+) -> tuple[CachedImages | None, CachedImages | None]:
+    """With `pixel_cache`: the training images, and the crops that the processor makes of all others."""
+    if not recipe.data.pixel_cache:
+        return None, None
+    sha256s = {image_id: check.sha256 for image_id, check in checks.items()}
+    random = [splits["train"]] if recipe.image.augment else []
+    whole = [splits["validation"]] if recipe.image.augment else [splits["train"], splits["validation"]]
+    images = build_cache(random[0], checks) if random else None
+    crops = eval_crops(concatenate_datasets(whole), checks, image_processor(processor))
+    return tuple(CachedImages(cache, sha256s) if cache is not None else None for cache in (images, crops))
+
+
+def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:
+    """Sharded models have no whole backbone to run."""
+    args = recipe.training
+    return recipe.model.freeze == "backbone" and has_one_classifier(model) and not args.fsdp and not args.deepspeed
+
+
+def _encoded(dataset: Dataset) -> Dataset:
+    """The transforms decode: in threads, where `datasets` decodes one image after the other."""
+    return dataset.cast_column("image", Image(decode=False))
