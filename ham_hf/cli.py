@@ -230,14 +230,14 @@ def _verify(args: argparse.Namespace) -> int:
     label_map = _label_map(args.label_map)
     from ham_hf import verify
 
-    verdicts = verify.verify_card(
+    verification = verify.verify_card(
         args.model, _data_arguments(args), revision=args.revision, label_map=label_map, part=args.part
     )
-    print(verify.render(verdicts))
+    print(verify.render(verification))
     if args.write:
-        verify.write_corrected(args.model, args.revision, verdicts, args.write)
+        verify.write_corrected(args.model, args.revision, verification.verdicts, args.write)
         print(f"corrected: {args.write}; look at its text too, which says what it said")
-    return verify.exit_code(verdicts)
+    return verify.exit_code(verification)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
