@@ -62,6 +62,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
             markdown.collapse_section(report["collapse"]),
         ],
         files=files,
+        citation=markdown.CITATION,
         data=[markdown.data_section(data), markdown.audit_section(data), markdown.provenance_section(run)],
     )
     return re.sub(r"\n{3,}", "\n\n", body)

@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--write", type=Path, metavar="FILE", help="write a card with the measured figures to FILE")
     verify.set_defaults(run=_verify)
 
-    data = commands.add_parser("data", help="look at a copy of the data", allow_abbrev=False)
+    data = commands.add_parser("data", help="look at a copy of the data, or publish it", allow_abbrev=False)
     on_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     audit = on_data.add_parser(
         "audit",
@@ -155,6 +155,28 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--split", help="study, grouped, or any CSV with image_id and split; when left out, no split")
     audit.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     audit.set_defaults(run=_audit, allow_missing_images=True)
+    push = on_data.add_parser(
+        "push",
+        help="publish a copy of HAM10000 as a dataset on the Hub",
+        description="Publish a copy of HAM10000 as a dataset on the Hub: Parquet with the images, splits, and a card.",
+        allow_abbrev=False,
+    )
+    push.add_argument("data_dir", metavar="DIR", help="a folder with images and their table")
+    push.add_argument("repo_id", metavar="REPO_ID", help="owner/name; made where it is not there yet")
+    push.add_argument("--metadata_csv", help="the table, where it has a name of its own")
+    push.add_argument("--split", default="study", help="study (when left out), grouped or a CSV, as in a training")
+    push.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
+    push.add_argument("--allow_missing_images", action="store_true", help="publish the images that are there")
+    push.add_argument("--private", action="store_true", help="make the new repository private")
+    push.add_argument("--token", help="of the Hub; HF_TOKEN or that of `hf auth login` when left out")
+    push.add_argument("--dry_run", action="store_true", help="show the files and the card, and send nothing")
+    push.add_argument(
+        "--accept_license",
+        action="store_true",
+        help="say that HAM10000's licence (CC BY-NC 4.0, not commercial) is kept, and that its photographs of "
+        "patients are to leave this machine; without it nothing is sent",
+    )
+    push.set_defaults(run=_push_data, data_revision=None)
 
     compare = commands.add_parser(
         "compare",
@@ -212,6 +234,19 @@ def _audit(args: argparse.Namespace) -> int:
     text, leaks = inspect_data(_data_arguments(args))
     print(text)
     return 1 if leaks else 0
+
+
+def _push_data(args: argparse.Namespace) -> None:
+    from ham_hf.data.publish import push_dataset
+
+    push_dataset(
+        _data_arguments(args),
+        args.repo_id,
+        private=args.private,
+        token=args.token,
+        dry_run=args.dry_run,
+        accept_license=args.accept_license,
+    )
 
 
 def _label_map(text: str | None) -> dict:
