@@ -2,8 +2,9 @@
 
     python -m tests.publish_and_verify path/to/HAM10000
 
-Prints the commands and what they print, and what verify says of falsified copies. The loading is in a new virtual environment with --fresh_environment (minutes:
-it installs torch, transformers, timm and Pillow there), else in a new process that cannot import ham_hf.
+Prints the commands and what they print, and what verify says of falsified copies. The loading is in a new virtual
+environment with --fresh_environment (minutes: it installs torch, transformers, timm and Pillow there), else in a new
+process that cannot import ham_hf.
 """
 
 import argparse
@@ -66,7 +67,8 @@ def publish_and_verify(
     call(
         f"{sys.executable} push_to_hub.py {run} {repo} --eval_results", environment
     )  # a second push without change: no commit
-    loaded = json.loads(call([python, "-c", LOAD, repo, str(photo)], environment).splitlines()[-1])
+    without_us = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    loaded = json.loads(call([python, "-c", LOAD, repo, str(photo)], without_us).splitlines()[-1])
     patient = " --age 45 --sex female --site back" if kind == "patient" else ""
     call(
         f"{sys.executable} -m ham_hf predict {repo} {photo} --csv {folder / 'out.csv'}{patient}",
