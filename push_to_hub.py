@@ -8,7 +8,6 @@ are loaded as their users will load them, in a new process without ham_hf, and m
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -17,16 +16,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path, PureWindowsPath
 
 from ham_hf import __version__
 from ham_hf.cli import run_command
 from ham_hf.errors import InputError
-
-if TYPE_CHECKING:  # half a second to import, and a misspelt folder should not
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from ham_hf.publish import Destination, check_repo_id, listing, publish
 
 # What is published; nothing else of the run folder is
 PUBLISHED = (
@@ -53,6 +48,7 @@ PUBLISHED = (
     "arguments.json",
     "run.json",
 )
+EVAL_RESULTS = ".eval_results/ham10000.yaml"  # with --eval_results
 PATIENT_DATA = ("patients_validation.csv", "patients_test.csv")  # age, sex, body site: with --with_patient_data
 # Where paths of this machine and tokens could stand
 TEXTS = ("README.md", "report.md", "report.json", "run.json", "arguments.json", "recipe.yaml", "config.json")
@@ -78,17 +74,30 @@ def main(argv: list[str] | None = None) -> None:
         InputError: the run folder, the Hub or the rights on it do not allow it; no commit was made.
     """
     args = _parser().parse_args(argv)
-    _check_repo_id(args.repo_id)
+    check_repo_id(args.repo_id)
     _check_run(args.run)
+    to = Destination(
+        args.repo_id,
+        "model",
+        published=(*PUBLISHED, *PATIENT_DATA, EVAL_RESULTS),
+        foreign=("config.json", "run.json"),
+        message=f"Publish a run of ham_hf {__version__}",
+        private=args.private,
+        revision=args.revision,
+        create_pr=args.create_pr,
+        token=args.token,
+    )
     with tempfile.TemporaryDirectory(prefix="ham_hf-push-") as temporary:
         staged = Path(temporary) / "staged"
         for line in stage(args.run, staged, repo_id=args.repo_id, with_patient_data=args.with_patient_data):
             print(line)
+        if args.eval_results:
+            _add_eval_results(staged)
         if args.dry_run:
-            print(_listing(staged), (staged / "README.md").read_text(encoding="utf-8"), sep="\n")
+            print(listing(staged))
             print(f"Nothing was sent. Without --dry_run, this goes to {args.repo_id}.")
         else:
-            publish(args, staged)
+            publish(staged, to, lambda: check_that_it_loads(args.run, staged))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,19 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--with_patient_data", action="store_true", help="publish patients_*.csv (age, sex, body site) as well"
     )
+    parser.add_argument(
+        "--eval_results", action="store_true", help=f"publish the card's claims as {EVAL_RESULTS} as well"
+    )
     return parser
-
-
-def _check_repo_id(repo_id: str) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise InputError(f"REPO_ID is {repo_id!r}: expected owner/name. {error}") from None
-    if "/" not in repo_id:
-        raise InputError(f"REPO_ID is {repo_id!r}: expected owner/name, such as you/{repo_id}")
 
 
 # The files
@@ -162,6 +162,16 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
     if is_trained_on_synthetic_images(str(run)):
         notes.append("this model was trained on synthetic images: it has never seen a lesion")
     return notes
+
+
+def _add_eval_results(staged: Path) -> None:
+    """The claims as the Hub's leaderboards read them: a beta, and shown for the datasets that the Hub lists."""
+    from ham_hf.eval_results import render_eval_results
+
+    path = staged / EVAL_RESULTS
+    path.parent.mkdir()
+    report = json.loads((staged / "report.json").read_text(encoding="utf-8"))
+    path.write_text(render_eval_results(report), encoding="utf-8")
 
 
 def _hide_paths(folder: Path) -> list[str]:
@@ -222,16 +232,6 @@ def _loose(text: str) -> str:
     return "".join(rf"\\?{re.escape(character)}" for character in text)
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def _listing(staged: Path) -> str:
-    sizes = {name: path.stat().st_size for name, path in _files(staged).items()}
-    lines = [f"{size:>15,}  {name}" for name, size in sizes.items()]
-    return "\n".join([*lines, f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files", "", "README.md:", ""])
-
-
 # Does it load?
 
 
@@ -247,6 +247,7 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
     from ham_hf.data.synthetic import LOOKS, draw_image
     from ham_hf.predict import labels_of, load_classifier, probabilities
 
+    print("checking that the files load as their users will load them …")
     photo = staged.parent / "photo.png"
     draw_image(LOOKS["nv"], np.random.default_rng(0), np.random.default_rng(1)).save(photo)
     published = _answers_to_a_user(staged, photo)
@@ -280,238 +281,6 @@ def _answers_to_a_user(staged: Path, photo: Path) -> dict[str, float]:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise InputError(f"the files to publish do not load as their users load them: {last}. Nothing was sent")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-# The Hub
-
-
-class Remote(NamedTuple):
-    """A repository at a revision: its commit, and for each file the SHA-256 (LFS) or git's blob id."""
-
-    commit: str
-    private: bool
-    files: dict[str, str]
-
-
-def publish(args: argparse.Namespace, staged: Path) -> None:
-    """Bring the repository to what is staged: no commit where it is that already, one otherwise.
-
-    Raises:
-        InputError: with what to do, and how it stands on the Hub.
-    """
-    from huggingface_hub import HfApi, get_token
-
-    if not (args.token or get_token()):
-        raise InputError(
-            "no token for the Hub: run `hf auth login`, or set HF_TOKEN; make one with write access at "
-            "https://huggingface.co/settings/tokens"
-        )
-    api = HfApi(token=args.token, library_name="ham_hf", library_version=__version__)
-    with _explained(args.repo_id):
-        remote = look(api, args.repo_id, args.revision)
-        user = api.whoami()
-        _check_rights(args, remote, user)
-        done = _already_there(api, args, staged, remote)
-    if done is None:
-        print("checking that the files load as their users will load them …")
-        check_that_it_loads(args.run, staged)
-        done = send(api, args, staged, remote)
-    print(done)
-
-
-def look(api: "HfApi", repo_id: str, revision: str | None) -> Remote | None:
-    """The repository as it is now; None where there is none that we may see."""
-    from huggingface_hub import RepoFile
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    from ham_hf.hub import TIMEOUT
-
-    try:
-        info = api.repo_info(repo_id, revision=revision, timeout=TIMEOUT)
-        entries = list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha))
-    except GatedRepoError:
-        raise
-    except RepositoryNotFoundError:
-        return None
-    except RevisionNotFoundError:
-        raise InputError(
-            f"{repo_id} has no branch {revision!r}: `hf repos branch create {repo_id} {revision}` makes it"
-        ) from None
-    files = [entry for entry in entries if isinstance(entry, RepoFile)]
-    return Remote(info.sha, info.private, {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files})
-
-
-def _check_rights(args: argparse.Namespace, remote: Remote | None, user: dict) -> None:
-    """Raises InputError for what the Hub would refuse, or what nobody wants, before the work is done."""
-    repo_id, owner = args.repo_id, args.repo_id.split("/")[0]
-    role = user.get("auth", {}).get("accessToken", {}).get("role")  # of others than these two the Hub is the judge
-    writable = [user["name"], *(org["name"] for org in user.get("orgs", []) if org.get("roleInOrg") != "read")]
-    if role == "read":
-        raise InputError(
-            f"this token of {user['name']}'s may only read: make one with write access at "
-            "https://huggingface.co/settings/tokens, then `hf auth login`"
-        )
-    if remote is None and (args.create_pr or args.revision):
-        flag = "--create_pr" if args.create_pr else "--revision"
-        raise InputError(f"there is no repository {repo_id} that this token may see: to make it, leave {flag} out")
-    if args.create_pr:
-        return
-    if role == "write" and owner not in writable:
-        raise InputError(
-            f"{user['name']} may not write to {owner}'s repositories: expected {' or '.join(writable)} as the owner"
-            + (", or --create_pr to propose it" if remote else "")
-        )
-    if remote and args.private and not remote.private:
-        raise InputError(
-            f"{repo_id} is there and public, and so would be what is pushed: make it private in its settings on the "
-            "Hub, or choose another name"
-        )
-    if remote and "config.json" in remote.files and "run.json" not in remote.files:
-        raise InputError(
-            f"the name {repo_id} is taken, by a model that was not published from here: choose another name, or "
-            "--create_pr to propose this one in its place"
-        )
-
-
-def _already_there(api: "HfApi", args: argparse.Namespace, staged: Path, remote: Remote | None) -> str | None:
-    """What to say where the branch, or a pull request that is open, holds just these files."""
-    if remote is None:
-        return None
-    if not changes(staged, remote):
-        return f"{args.repo_id} holds just these files, at commit {remote.commit}: nothing to send"
-    if args.create_pr:
-        filters = {"discussion_type": "pull_request", "discussion_status": "open"}
-        for pull in api.get_repo_discussions(args.repo_id, **filters):
-            proposed = look(api, args.repo_id, pull.git_reference)
-            if proposed and not changes(staged, proposed):
-                return f"proposed already: {pull.url}"
-    return None
-
-
-def changes(staged: Path, remote: Remote | None) -> "list[CommitOperationAdd | CommitOperationDelete]":
-    """What makes the remote what is staged: files that are new or others, and none left over from an earlier push."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    files, there = _files(staged), remote.files if remote else {}
-    changed = [name for name, path in files.items() if there.get(name) not in _identities(path)]
-    left_over = [name for name in there if name not in files and _is_published(name)]
-    return [
-        *(CommitOperationAdd(name, files[name]) for name in changed),
-        *(CommitOperationDelete(name) for name in left_over),
-    ]
-
-
-def _is_published(name: str) -> bool:
-    return any(PurePosixPath("/", name).match(f"/{pattern}") for pattern in PUBLISHED + PATIENT_DATA)
-
-
-def _identities(path: Path) -> tuple[str, str]:
-    """What the Hub calls a file with this content: its SHA-256 in LFS, git's blob id otherwise."""
-    sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha256.update(chunk)
-            blob.update(chunk)
-    return sha256.hexdigest(), blob.hexdigest()
-
-
-def send(api: "HfApi", args: argparse.Namespace, staged: Path, remote: Remote | None) -> str:
-    """Upload and commit; returns what to say.
-
-    Raises:
-        InputError: with what to do, and how it stands on the Hub.
-    """
-    from huggingface_hub import CommitOperationAdd
-
-    operations = changes(staged, remote)
-    where = {"repo_id": args.repo_id, "revision": args.revision, "create_pr": args.create_pr}
-    state = "No commit was made"
-    with _explained(args.repo_id, state):
-        if remote is None:
-            api.create_repo(args.repo_id, private=args.private or None)
-            state += f"; the new repository {args.repo_id} is empty"
-    additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
-    left_over = len(operations) - len(additions)
-    print(f"sending {len(additions)} files to {args.repo_id}" + (f", removing {left_over} …" if left_over else " …"))
-    with _explained(args.repo_id, state):
-        api.preupload_lfs_files(additions=additions, free_memory=False, **where)
-    try:
-        with _explained(args.repo_id, state):
-            commit = api.create_commit(
-                operations=operations,
-                commit_message=f"Publish a run of ham_hf {__version__}",
-                parent_commit=remote.commit if remote else None,  # refused where somebody else was quicker
-                **where,
-            )
-    except _Interrupted as interrupted:
-        return _was_committed(api, args, staged, interrupted)
-    return f"proposed: {commit.pr_url}" if args.create_pr else f"published: {commit.commit_url}"
-
-
-def _was_committed(api: "HfApi", args: argparse.Namespace, staged: Path, interrupted: "_Interrupted") -> str:
-    """What to say where the commit was made, and only its answer was lost."""
-    try:
-        with _explained(args.repo_id):
-            done = _already_there(api, args, staged, look(api, args.repo_id, args.revision))
-    except InputError as error:
-        raise InputError(
-            f"{interrupted.reason}, and the Hub cannot be asked whether the commit was made. Run the same command "
-            "again later: it makes no second one"
-        ) from error
-    if done is None:
-        raise interrupted
-    return f"{interrupted.reason}, but the commit was made: {done}"
-
-
-class _Interrupted(InputError):
-    """The connection broke, or the Hub failed: perhaps after it did what was asked."""
-
-    def __init__(self, reason: str, state: str):
-        super().__init__(f"{reason}. {state}. Run the same command again: what has arrived is not sent twice")
-        self.reason = reason
-
-
-@contextmanager
-def _explained(repo_id: str, state: str = "No commit was made") -> Iterator[None]:
-    """Turns what huggingface_hub raises into an InputError that says what to do, and how it stands on the Hub."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
-
-    try:
-        yield
-    except InputError:
-        raise
-    except OfflineModeIsEnabled as error:
-        raise InputError("offline mode is on: unset HF_HUB_OFFLINE to push") from error
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error  # of an upload
-        if isinstance(cause, HfHubHTTPError):
-            status, said = cause.response.status_code, " ".join((cause.server_message or str(cause)).split())
-            if status >= 500:
-                raise _Interrupted(f"the Hub is in trouble ({status}: {said})", state) from error
-            raise InputError(f"{_remedy(status, repo_id)} (the Hub says {status}: {said}). {state}") from error
-        if isinstance(cause, HTTPError | OSError):
-            raise _Interrupted(f"the connection to the Hub broke ({type(cause).__name__}: {cause})", state) from error
-        raise InputError(f"the Hub does not take it: {error}. {state}") from error
-
-
-def _remedy(status: int, repo_id: str) -> str:
-    match status:
-        case 401:
-            return "the Hub does not accept this token: `hf auth login` with another, or set HF_TOKEN"
-        case 403:
-            return (
-                f"this token may not write to {repo_id}: make one with write access to it, choose another name, or "
-                "propose it with --create_pr"
-            )
-        case 404:
-            return f"{repo_id} is not there any more: look at it on the Hub"
-        case 409:
-            return f"the name {repo_id} is taken: choose another"
-        case 412:
-            return f"somebody else has just committed to {repo_id}: look at it on the Hub, then run this again"
-        case 429:
-            return "too many requests: wait some minutes, then run the same command again"
-    return "the Hub does not take it"
 
 
 if __name__ == "__main__":

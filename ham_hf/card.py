@@ -22,12 +22,22 @@ FILES = ("recipe.yaml", "arguments.json")  # what was asked, then what it came t
 
 def write_card(folder: Path, report: Mapping, pictures: Sequence[str]) -> None:
     """Write README.md from report.json's content; `pictures` are the file names in plots/."""
-    files = {name: (folder / name).read_text(encoding="utf-8").strip() for name in FILES if (folder / name).is_file()}
-    replace_file(folder / "README.md", render_card(report, pictures, files))
+    replace_file(folder / "README.md", render_card(report, pictures, read_files(folder)))
+
+
+def read_files(folder: Path) -> dict[str, str]:
+    """The files that the card shows as they are, by name."""
+    return {name: (folder / name).read_text(encoding="utf-8").strip() for name in FILES if (folder / name).is_file()}
 
 
 def render_card(report: Mapping, pictures: Sequence[str], files: Mapping[str, str]) -> str:
     """The whole card: front matter that huggingface_hub reads back, then the page."""
+    front = card_data(report).to_yaml(line_break="\n")
+    return f"---\n{front}\n---\n\n{render_page(report, pictures, files)}"
+
+
+def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, str]) -> str:
+    """The card without its front matter."""
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -52,10 +62,10 @@ def render_card(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
             markdown.collapse_section(report["collapse"]),
         ],
         files=files,
+        citation=markdown.CITATION,
         data=[markdown.data_section(data), markdown.audit_section(data), markdown.provenance_section(run)],
     )
-    front = card_data(report).to_yaml(line_break="\n")
-    return f"---\n{front}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body)
+    return re.sub(r"\n{3,}", "\n\n", body)
 
 
 def card_data(report: Mapping) -> ModelCardData:

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_verify)
 
     data = commands.add_parser(
-        "data", help="look at a copy of the data, or keep it decoded on disk", allow_abbrev=False
+        "data", help="look at a copy of the data, publish it, or keep it decoded on disk", allow_abbrev=False
     )
     on_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     audit = on_data.add_parser(
@@ -158,6 +158,28 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     audit.set_defaults(run=_audit, allow_missing_images=True)
     _add_cache_commands(on_data.add_parser("cache", help="decoded images on disk", allow_abbrev=False))
+    push = on_data.add_parser(
+        "push",
+        help="publish a copy of HAM10000 as a dataset on the Hub",
+        description="Publish a copy of HAM10000 as a dataset on the Hub: Parquet with the images, splits, and a card.",
+        allow_abbrev=False,
+    )
+    push.add_argument("data_dir", metavar="DIR", help="a folder with images and their table")
+    push.add_argument("repo_id", metavar="REPO_ID", help="owner/name; made where it is not there yet")
+    push.add_argument("--metadata_csv", help="the table, where it has a name of its own")
+    push.add_argument("--split", default="study", help="study (when left out), grouped or a CSV, as in a training")
+    push.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
+    push.add_argument("--allow_missing_images", action="store_true", help="publish the images that are there")
+    push.add_argument("--private", action="store_true", help="make the new repository private")
+    push.add_argument("--token", help="of the Hub; HF_TOKEN or that of `hf auth login` when left out")
+    push.add_argument("--dry_run", action="store_true", help="show the files and the card, and send nothing")
+    push.add_argument(
+        "--accept_license",
+        action="store_true",
+        help="say that HAM10000's licence (CC BY-NC 4.0, not commercial) is kept, and that its photographs of "
+        "patients are to leave this machine; without it nothing is sent",
+    )
+    push.set_defaults(run=_push_data, data_revision=None)
 
     compare = commands.add_parser(
         "compare",
@@ -267,6 +289,19 @@ def _cache_clear(args: argparse.Namespace) -> None:
     print(f"{clear_caches():,} bytes freed in {cache_folder()}")
 
 
+def _push_data(args: argparse.Namespace) -> None:
+    from ham_hf.data.publish import push_dataset
+
+    push_dataset(
+        _data_arguments(args),
+        args.repo_id,
+        private=args.private,
+        token=args.token,
+        dry_run=args.dry_run,
+        accept_license=args.accept_license,
+    )
+
+
 def _label_map(text: str | None) -> dict:
     import json
 
@@ -283,14 +318,14 @@ def _verify(args: argparse.Namespace) -> int:
     label_map = _label_map(args.label_map)
     from ham_hf import verify
 
-    verdicts = verify.verify_card(
+    verification = verify.verify_card(
         args.model, _data_arguments(args), revision=args.revision, label_map=label_map, part=args.part
     )
-    print(verify.render(verdicts))
+    print(verify.render(verification))
     if args.write:
-        verify.write_corrected(args.model, args.revision, verdicts, args.write)
+        verify.write_corrected(args.model, args.revision, verification.verdicts, args.write)
         print(f"corrected: {args.write}; look at its text too, which says what it said")
-    return verify.exit_code(verdicts)
+    return verify.exit_code(verification)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -12,6 +12,18 @@ from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
 
 SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
 
+CITATION = """\
+@article{tschandl2018ham10000,
+  title   = {The {HAM10000} dataset, a large collection of multi-source dermatoscopic images of common
+             pigmented skin lesions},
+  author  = {Tschandl, Philipp and Rosendahl, Cliff and Kittler, Harald},
+  journal = {Scientific Data},
+  volume  = {5},
+  pages   = {180161},
+  year    = {2018},
+  doi     = {10.1038/sdata.2018.161}
+}"""
+
 # What is hidden from the model in the files of ablation/, and the words for it
 ABLATIONS = {
     "age_hidden": "age hidden",

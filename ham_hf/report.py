@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ham_hf import __version__
 from ham_hf.card import write_card
 from ham_hf.errors import InputError
 from ham_hf.intervals import bootstrap_intervals, paired_intervals
@@ -22,7 +23,7 @@ from ham_hf.predictions import Predictions, in_order_of, read_predictions, repla
 from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
 from ham_hf.subgroups import subgroup_results
 
-__all__ = ["Run", "build_report", "headline_line", "read_run", "write_report"]
+__all__ = ["Run", "build_report", "headline_line", "read_run", "split_results", "strict", "write_report"]
 
 SPLITS = ("validation", "test")
 SCHEMA = 1
@@ -137,11 +138,12 @@ def write_report(run_dir: str | Path) -> dict:
 
 def build_report(run: Run) -> dict:
     """The content of report.json: strict JSON, in which null stands for what is undefined."""
-    return _strict(
+    return strict(
         {
             "schema": SCHEMA,
+            "ham_hf": __version__,  # of the card's template: `ham-hf verify` renders the card again
             "run": run.facts,
-            "results": {split: _results(run.predictions[split], run.patients[split]) for split in SPLITS},
+            "results": {split: split_results(run.predictions[split], run.patients[split]) for split in SPLITS},
             "ablation": _ablation(run),
             "collapse": _collapse(run) if run.facts["training"] is not None else None,
             "disclaimer": DISCLAIMER,
@@ -149,7 +151,8 @@ def build_report(run: Run) -> dict:
     )
 
 
-def _results(predictions: Predictions | None, patients: Patients | None) -> dict | None:
+def split_results(predictions: Predictions | None, patients: Patients | None) -> dict | None:
+    """What report.json says about a split: its metrics with intervals, and by subgroup where there are `patients`."""
     if predictions is None:
         return None
     labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.names
@@ -203,13 +206,13 @@ def _interval(intervals: Mapping[str, tuple[float, float]], name: str) -> list[f
     return None if name not in intervals or math.isnan(intervals[name][0]) else list(intervals[name])
 
 
-def _strict(value):
+def strict(value):
     """`value` with None for every number that JSON has no word for."""
     match value:
         case dict():
-            return {key: _strict(item) for key, item in value.items()}
+            return {key: strict(item) for key, item in value.items()}
         case list() | tuple():
-            return [_strict(item) for item in value]
+            return [strict(item) for item in value]
         case float() if not math.isfinite(value):
             return None
     return value

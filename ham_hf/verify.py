@@ -11,34 +11,46 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, metadata_save, snapshot_download
+from transformers import BaseImageProcessor, PreTrainedModel
 
+from ham_hf.card import FILES
+from ham_hf.consistency import CANNOT_TELL, FALSE, HOLDS, TOLERANCE, Finding, check_page, check_results, read_report
 from ham_hf.data import load_ham10000
 from ham_hf.data.splits import SPLITS as PARTS
 from ham_hf.errors import InputError
-from ham_hf.intervals import bootstrap_intervals
+from ham_hf.eval_results import FOLDER, read_eval_results
 from ham_hf.labels import LABELS
 from ham_hf.markdown import number
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.patients import Patients
 from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
+from ham_hf.predictions import Predictions
 from ham_hf.recipe import DataArguments
-from ham_hf.report import SPLITS
-from ham_hf.scoring import compute_scores
+from ham_hf.report import SPLITS, split_results
 from ham_hf.transforms import PATIENT
 
-# Between two computations on the same images: float noise may turn an answer or two, never a thousandth
-TOLERANCE = 1e-3
-HOLDS, FALSE, CANNOT_TELL = "holds", "FALSE", "cannot tell"
+_LISTED = 20  # findings
 _ALIASES = {"f1_macro": "macro_f1", "roc_auc_macro": "macro_auroc"}
 
 
 class Verdict(NamedTuple):
-    """What became of a claim: `measured` and its `interval` are None where nothing could be computed."""
+    """What became of a claim in the file `where`; `measured` and `interval` are None where nothing was computed."""
 
+    where: str
     claim: EvalResult
     measured: float | None
     interval: tuple[float, float] | None
     verdict: str
     reason: str
+
+
+class Verification(NamedTuple):
+    """A verdict for each claim, and whatever else of a card of ours is not as it was measured."""
+
+    verdicts: list[Verdict]
+    findings: list[Finding]
 
 
 def verify_card(
@@ -48,8 +60,8 @@ def verify_card(
     revision: str | None = None,
     label_map: Mapping[str, str | None] | None = None,
     part: str | None = None,
-) -> list[Verdict]:
-    """Compute every claim of the card of `name` again.
+) -> Verification:
+    """Compute every claim of the card of `name` again, and whatever else report.json says of the same images.
 
     Args:
         name: a run folder or a Hub id, with a README.md of ours or of anybody's.
@@ -63,57 +75,81 @@ def verify_card(
     """
     location, commit = find_classifier(name, revision)
     folder = card_folder(location, commit)
-    found = read_claims(folder)
+    found, report = read_claims(folder), read_report(folder)
+    claims = [claim for of_file in found.values() for claim in of_file]
     if not data.split:
-        data.split, data.split_seed = _split_of(found)
+        data.split, data.split_seed = _split_of(claims)
     model, processor = load_classifier(location, commit, label_map)
-    labels = labels_of(model)
-    data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
+    data.classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
     splits, facts = load_ham10000(data)
-    measured = {}
-    for name_of_part in {part} if part else {claim.dataset_split for claim in found} & set(SPLITS):
-        rows = splits[name_of_part]
-        if len(rows):
-            answers = probabilities(
-                model,
-                processor,
-                (row["image"] for row in rows),
-                zip(*(rows[column][:] for column in PATIENT), strict=True),
-                total=len(rows),
-                description=name_of_part,
-            )
-            measured[name_of_part] = _measure(answers, np.array(rows["label"][:]), rows["lesion_id"][:], labels)
+    reported = [name_of_part for name_of_part in SPLITS if report is not None and report["results"].get(name_of_part)]
+    wanted = {part or claim.dataset_split for claim in claims} | set(reported)
+    measured = {
+        name_of_part: _measure(model, processor, splits[name_of_part], name_of_part)
+        for name_of_part in SPLITS
+        if name_of_part in wanted and len(splits[name_of_part])
+    }
     hashes = {name_of_part: facts["splits"][name_of_part]["sha256"] for name_of_part in PARTS}
-    verdicts = [_judge(claim, part or claim.dataset_split, measured, hashes) for claim in found]
-    return verdicts if _trained_on(folder) in (None, hashes["train"]) else list(map(_doubted, verdicts))
+    verdicts = [
+        _judge(where, claim, part or claim.dataset_split, measured, hashes)
+        for where, of_file in found.items()
+        for claim in of_file
+    ]
+    if _trained_on(folder) not in (None, hashes["train"]):
+        verdicts = list(map(_doubted, verdicts))
+    findings = [] if report is None else check_page(folder, report) + check_results(report, measured, hashes, reported)
+    return Verification(verdicts, findings)
+
+
+def _measure(
+    model: PreTrainedModel, processor: BaseImageProcessor | PatientProcessor, rows: Dataset, description: str
+) -> dict:
+    """What report.json would say of these images."""
+    answers = probabilities(
+        model,
+        processor,
+        (row["image"] for row in rows),
+        zip(*(rows[column][:] for column in PATIENT), strict=True),
+        total=len(rows),
+        description=description,
+    )
+    labels = np.array(rows["label"][:])
+    dx_types = [dx_type or "unknown" for dx_type in rows["dx_type"][:]]
+    return split_results(
+        Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, labels_of(model)),
+        Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
+    )
 
 
 def card_folder(location: str, commit: str | None) -> Path:
     """Where a model's card and its other small files are: the folder itself, or a copy of what the Hub has."""
     if Path(location).is_dir():
         return Path(location)
-    patterns = ["README.md", "run.json", ".eval_results/*.yaml"]
+    patterns = ["README.md", "run.json", "report.json", *FILES, f"{FOLDER}/*.yaml"]
     return Path(snapshot_download(location, revision=commit, allow_patterns=patterns))
 
 
-def read_claims(folder: Path) -> list[EvalResult]:
-    """The claims in `model-index` of README.md.
+def read_claims(folder: Path) -> dict[str, list[EvalResult]]:
+    """By file, the claims in `model-index` of README.md, then those in .eval_results/*.yaml.
 
     Raises:
-        InputError: there is no card, its front matter is no YAML, or it makes no claim.
+        InputError: a file of them is not readable, or there is no claim.
     """
-    path = folder / "README.md"
-    if not path.is_file():
+    path, found = folder / "README.md", {}
+    if path.is_file():
+        try:
+            card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=False)
+        except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise InputError(f"{path}: its front matter cannot be read ({error}): expected a model-index") from error
+        found["README.md"] = card.data.eval_results or []
+    found |= read_eval_results(folder)
+    if not found:
         raise InputError(f"{folder} has no README.md: there is no card, so no claim to check")
-    try:
-        claims = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=False).data.eval_results
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: its front matter cannot be read ({error}): expected a model-index") from error
-    if not claims:
+    if not any(found.values()):
         raise InputError(
             f"{path} makes no claim: its front matter has no model-index. `ham-hf evaluate` judges a model without one"
         )
-    return claims
+    return found
 
 
 def _split_of(claims: Sequence[EvalResult]) -> tuple[str, int]:
@@ -128,18 +164,19 @@ def _split_of(claims: Sequence[EvalResult]) -> tuple[str, int]:
     return name, next((seed for seed in seeds if seed is not None), 0)
 
 
-def exit_code(verdicts: Sequence[Verdict]) -> int:
-    """0 where all claims hold, 1 where one is false, 2 where none is but something could not be told."""
-    found = {verdict.verdict for verdict in verdicts}
+def exit_code(verification: Verification) -> int:
+    """0 where all holds, 1 where something is false, 2 where nothing is but something could not be told."""
+    found = {item.verdict for items in verification for item in items}
     return 1 if FALSE in found else 2 if CANNOT_TELL in found else 0
 
 
-def render(verdicts: Sequence[Verdict]) -> str:
-    """A line a claim: split, metric, claimed, measured, difference, interval, verdict."""
+def render(verification: Verification) -> str:
+    """A line a claim: split, metric, claimed, measured, difference, interval, verdict; then a line a finding."""
     rows = [("split", "metric", "claimed", "measured", "difference", "95 % interval", "verdict")]
-    for claim, measured, interval, verdict, reason in verdicts:
+    for where, claim, measured, interval, verdict, reason in verification.verdicts:
         claimed = claim.metric_value
         known = measured is not None and _is_number(claimed)
+        place = "" if where == "README.md" else f" ({where})"
         rows.append(
             (
                 str(claim.dataset_split),
@@ -148,19 +185,31 @@ def render(verdicts: Sequence[Verdict]) -> str:
                 "–" if measured is None else f"{measured:.4f}",
                 f"{measured - _share(claim)[0]:+.4f}" if known else "–",
                 "–" if interval is None else f"[{number(interval[0])}, {number(interval[1])}]",
-                verdict + (f": {reason}" if reason else ""),
+                verdict + (f": {reason}" if reason else "") + place,
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     cells = [[*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]] for row in rows]
     words = {HOLDS: "hold", FALSE: "false", CANNOT_TELL: "cannot be told"}
-    counts = [f"{sum(v.verdict == verdict for v in verdicts)} {word}" for verdict, word in words.items()]
-    return "\n".join([*map("  ".join, cells), "", f"{len(verdicts)} claims: {', '.join(counts)}."])
+    found = [item.verdict for item in verification.verdicts]
+    counts = ", ".join(f"{found.count(verdict)} {word}" for verdict, word in words.items())
+    findings = [f"{where}: {verdict}: {said}" for where, verdict, said in verification.findings]
+    rest = [f"… and {len(findings) - _LISTED} more", ""] if len(findings) > _LISTED else [""] if findings else []
+    return "\n".join([*map("  ".join, cells), "", *findings[:_LISTED], *rest, f"{len(found)} claims: {counts}."])
 
 
 def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict], path: Path) -> None:
-    """Write the card with what was measured in place of what was claimed, where that is false; its text stays."""
+    """Write the card with what was measured in place of what was claimed, where that is false; its text stays.
+
+    Raises:
+        InputError: no claim is in the card's own `model-index`, or `path` cannot be written.
+    """
     location, commit = find_classifier(name, revision)
+    verdicts = [verdict for verdict in verdicts if verdict.where == "README.md"]
+    if not verdicts:
+        raise InputError(
+            f"--write {path}: the claims are in {FOLDER} alone, and the card's text makes none to correct"
+        )
     text = (card_folder(location, commit) / "README.md").read_text(encoding="utf-8")
     card = ModelCard(text)
     for result, verdict in zip(card.data.eval_results, verdicts, strict=True):
@@ -180,48 +229,40 @@ def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict]
         ) from error
 
 
-class _Measured(NamedTuple):
-    scores: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-
-
-def _measure(answers: np.ndarray, labels: np.ndarray, lesion_ids: Sequence[str], names: Sequence[str]) -> _Measured:
-    return _Measured(compute_scores(answers, labels, names), bootstrap_intervals(answers, labels, lesion_ids, names))
-
-
 def _judge(
-    claim: EvalResult, part: str | None, measured: Mapping[str, _Measured], hashes: Mapping[str, str]
+    where: str, claim: EvalResult, part: str | None, measured: Mapping[str, Mapping], hashes: Mapping[str, str]
 ) -> Verdict:
     def cannot_tell(reason: str) -> Verdict:
-        return Verdict(claim, None, None, CANNOT_TELL, reason)
+        return Verdict(where, claim, None, None, CANNOT_TELL, reason)
 
     if part not in SPLITS:
         return cannot_tell(f"it is about the split {part!r}; --part validation or --part test says which one that is")
     if part not in measured:
         return cannot_tell(f"no image of the {part} split is here")
     metric = _metric(claim)
-    if metric not in measured[part].scores or metric == "confusion_matrix":
+    if metric not in measured[part]["metrics"]:
         return cannot_tell("unknown metric" + (", say of which average" if metric in ("f1", "roc_auc") else ""))
     if not _is_number(claim.metric_value):
         return cannot_tell(f"{claim.metric_value!r} is no number")
-    value, interval = measured[part].scores[metric], measured[part].intervals.get(metric)
+    value, interval = measured[part]["metrics"][metric].values()
     claimed, rounding = _share(claim)
     sha256 = _sha256(claim)
     if sha256 is None:
         inside = interval is not None and interval[0] - rounding <= claimed <= interval[1] + rounding
         words = "within the interval" if inside else "outside the interval"
-        return Verdict(claim, value, interval, HOLDS if inside else FALSE, f"{words}; the card names no data")
+        return Verdict(where, claim, value, interval, HOLDS if inside else FALSE, f"{words}; the card names no data")
     if sha256 != hashes[part]:
         others = [name for name, other in hashes.items() if other == sha256]
         if others:
-            return Verdict(claim, value, interval, FALSE, f"its data are the {others[0]} images, not {part}'s")
-        return Verdict(claim, value, interval, CANNOT_TELL, f"made on other {part} images (SHA-256 {sha256[:12]}…)")
+            return Verdict(where, claim, value, interval, FALSE, f"its data are the {others[0]} images, not {part}'s")
+        reason = f"made on other {part} images (SHA-256 {sha256[:12]}…)"
+        return Verdict(where, claim, value, interval, CANNOT_TELL, reason)
     if not abs(claimed - value) <= TOLERANCE + rounding:  # false for NaN as well
-        return Verdict(claim, value, interval, FALSE, "same images, another figure")
+        return Verdict(where, claim, value, interval, FALSE, "same images, another figure")
     given = (claim.metric_args or {}).get("interval")
-    if given and not np.allclose(given, interval, rtol=0, atol=TOLERANCE):
-        return Verdict(claim, value, interval, FALSE, f"the interval claimed is {given}")
-    return Verdict(claim, value, interval, HOLDS, "")
+    if given and not _is_close(given, interval):
+        return Verdict(where, claim, value, interval, FALSE, f"the interval claimed is {given}")
+    return Verdict(where, claim, value, interval, HOLDS, "")
 
 
 def _trained_on(folder: Path) -> str | None:
@@ -263,5 +304,11 @@ def _sha256(claim: EvalResult) -> str | None:
     return revision if re.fullmatch(r"[0-9a-f]{64}", revision) else None
 
 
+def _is_close(given: Any, interval: Sequence[float] | None) -> bool:
+    if interval is None or not isinstance(given, list) or len(given) != 2 or not all(map(_is_number, given)):
+        return False
+    return np.allclose(given, interval, rtol=0, atol=TOLERANCE)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

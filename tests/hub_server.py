@@ -22,8 +22,10 @@ downloads by LFS, in one piece (the Hub takes files above 5 GB in several).
     HEAD, GET /{repo}/resolve/{revision}/{path}          hf_hub_download and from_pretrained, with etags
     GET  /cdn/{sha256}                                   where /resolve sends for LFS files: another host, with ranges
 
-Datasets: /api/datasets/… and /datasets/{repo}/…. Any answer can be an error (`fail`), any connection be cut in the
-middle (`cut`), and the repository change between two requests (`when`).
+Datasets: /api/datasets/… and /datasets/{repo}/…, which is all that load_dataset asks for.
+
+Any answer can be an error (`fail`), any connection be cut in the middle (`cut`), and the repository change between two
+requests (`when`).
 """
 
 import base64

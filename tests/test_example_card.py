@@ -1,0 +1,27 @@
+"""The card that the README shows as an example is what its run's report makes.
+
+It is of `ham-hf train recipes/quickstart.yaml`. After a change of the template: python -m tests.test_example_card
+"""
+
+import json
+from pathlib import Path
+
+from ham_hf.card import read_files, render_card
+from ham_hf.consistency import check_page
+
+FOLDER = Path(__file__).parent / "example_card"
+
+
+def rendered() -> str:
+    """Without pictures, which would be ten times as large."""
+    return render_card(json.loads((FOLDER / "report.json").read_text(encoding="utf-8")), (), read_files(FOLDER))
+
+
+def test_the_example_card_is_what_its_report_makes():
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == rendered()
+    assert check_page(FOLDER, json.loads((FOLDER / "report.json").read_text(encoding="utf-8"))) == []
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 60_000
+
+
+if __name__ == "__main__":
+    (FOLDER / "README.md").write_text(rendered(), encoding="utf-8")
