@@ -180,7 +180,8 @@ def _hide_paths(folder: Path) -> list[str]:
     replacements = [(TOKEN, "<HUB_TOKEN>", "a token of the Hub → <HUB_TOKEN>")]
     for path in sorted(_paths_of_this_machine(texts), key=len, reverse=True):
         name = re.split(r"[/\\]", path)[-1]
-        for spelt in {path, json.dumps(path)[1:-1]}:  # the second differs beyond ASCII
+        # As it is, as JSON has it beyond ASCII, and as the report's command line has an apostrophe
+        for spelt in {path, json.dumps(path)[1:-1], path.replace("'", "'\"'\"'")}:
             start, end = map(_loose, re.fullmatch(r"(.*[/\\])(.+)", spelt).groups())
             replacements.append((rf"(?<![\w./~-]){start}({end})(?![\w-]|\.\w)", r"\1", f"{path} → {name}"))
     if len(Path.home().parts) > 1:
