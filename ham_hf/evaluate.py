@@ -25,6 +25,7 @@ from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.patients import write_patients
 from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
 from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
+from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import DataArguments
 from ham_hf.report import SPLITS, write_report
@@ -126,8 +127,9 @@ def _write_split(
         probabilities(
             model,
             processor,
-            (row["image"] for row in split),
+            range(len(split)),
             zip(*(split[column][:] for column in PATIENT), strict=True),
+            read=image_reader(split),
             total=len(split),
             description=name,
         ),

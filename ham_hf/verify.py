@@ -20,6 +20,7 @@ from ham_hf.intervals import bootstrap_intervals
 from ham_hf.labels import LABELS
 from ham_hf.markdown import number
 from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
+from ham_hf.prepare import image_reader
 from ham_hf.recipe import DataArguments
 from ham_hf.report import SPLITS
 from ham_hf.scoring import compute_scores
@@ -77,8 +78,9 @@ def verify_card(
             answers = probabilities(
                 model,
                 processor,
-                (row["image"] for row in rows),
+                range(len(rows)),
                 zip(*(rows[column][:] for column in PATIENT), strict=True),
+                read=image_reader(rows),
                 total=len(rows),
                 description=name_of_part,
             )
