@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name shou
 
     from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
+# bfloat16 is for folders of this many photographs, if it moved no probability of the validation images further
+BF16_PHOTOS = 100
+BF16_LIMIT = 0.02
 Patient = tuple[float | None, str | None, str | None]  # age in years, sex, body site; None where unknown
 
 
@@ -147,11 +150,29 @@ def is_trained_on_synthetic_images(name: str) -> bool:
     Raises:
         InputError: run.json is there, but not as `ham-hf train` writes it.
     """
+    return _run_facts(name, lambda run: run["data"]["synthetic"], False)
+
+
+def usable_bf16_difference(name: str, photos: int) -> float | None:
+    """For `iterate_probabilities`: how far bfloat16 was from float32 on the run's validation images.
+
+    None where float32 is to be used: for a few photographs, without hardware for bfloat16, or where the run does not
+    say it or says that it is far.
+    """
+    difference = _run_facts(name, lambda run: run.get("model", {}).get("bf16_difference"), None)  # not in an older run
+    if difference is None or difference > BF16_LIMIT or photos < BF16_PHOTOS:
+        return None
+    from ham_hf.hardware import supports_bf16
+
+    return difference if supports_bf16() else None
+
+
+def _run_facts(name: str, read: Callable[[dict], Any], otherwise: Any) -> Any:
     path = Path(name) / "run.json"
     if not path.is_file():
-        return False
+        return otherwise
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["data"]["synthetic"]
+        return read(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not as `ham-hf train` writes it ({type(error).__name__}: {error})") from error
 
@@ -222,14 +243,16 @@ def probabilities(
     patients: Iterable[Patient] | None = None,
     *,
     read: Callable[[Any], Image.Image] = lambda image: image,
+    bf16_difference: float | None = None,
     total: int | None = None,
     description: str | None = None,
 ) -> np.ndarray:
     """The probabilities (N, C) of N images, in the order of `labels_of(model)`, in float64, of a model in evaluation.
 
-    `patients` and `read` are as for `iterate_probabilities`; `total` and `description` are for the progress bar.
+    All else is as for `iterate_probabilities`; `total` and `description` are for the progress bar.
     """
-    rows = list(_progress(iterate_probabilities(model, processor, images, patients, read=read), total, description))
+    rows = iterate_probabilities(model, processor, images, patients, read=read, bf16_difference=bf16_difference)
+    rows = list(_progress(rows, total, description))
     return np.array(rows).reshape(-1, len(labels_of(model)))
 
 

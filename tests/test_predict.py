@@ -18,10 +18,19 @@ from transformers import BitImageProcessor, pipeline
 
 from ham_hf.cli import main
 from ham_hf.errors import InputError
+from ham_hf.hardware import supports_bf16
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.models import build_model, build_processor, classifier_of
 from ham_hf.photos import check_photos, find_photos, read_photo, upright_rgb
-from ham_hf.predict import iterate_probabilities, load_classifier, predict_photos, probabilities
+from ham_hf.predict import (
+    BF16_LIMIT,
+    BF16_PHOTOS,
+    iterate_probabilities,
+    load_classifier,
+    predict_photos,
+    probabilities,
+    usable_bf16_difference,
+)
 from ham_hf.prepare import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
@@ -321,6 +330,52 @@ def test_an_interrupted_prediction_leaves_no_csv(run_folder, classifier, tmp_pat
     next(results)
     results.close()
     assert [file.name for file in tmp_path.iterdir()] == ["a.jpg"]
+
+
+needs_bf16 = pytest.mark.skipif(not supports_bf16(), reason="this machine has no hardware for bfloat16")
+
+
+def test_bfloat16_gives_the_answer_of_float32_also_in_a_close_call(classifier):
+    images = [noise(seed=i) for i in range(20)]
+    exact = probabilities(*classifier, images)
+    rough = probabilities(*classifier, images, bf16_difference=-1)
+    difference = abs(rough - exact).max()
+    assert 1e-6 < difference < 0.05
+    second, first = np.sort(rough, axis=1)[:, -2:].T
+    margin = np.median(first - second)
+    answers = probabilities(*classifier, images, bf16_difference=margin / 2)
+    close = first - second <= margin
+    assert 0 < close.sum() < 20
+    np.testing.assert_allclose(answers[close], exact[close], atol=1e-6)
+    np.testing.assert_array_equal(answers[~close], rough[~close])
+    kept = probabilities(*classifier, images, bf16_difference=difference)
+    np.testing.assert_array_equal(kept.argmax(axis=1), exact.argmax(axis=1))
+
+
+@needs_bf16
+def test_a_large_folder_is_computed_in_bfloat16_where_the_run_says_how_far_that_is(tmp_path, capsys):
+    folder = make_run_folder(tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    for number in range(BF16_PHOTOS):
+        noise(seed=number).save(tmp_path / "photos" / f"{number:03d}.png")
+    exact, _ = predicted(folder, tmp_path, capsys)
+    for difference, used in ((0.01, True), (None, False), (BF16_LIMIT * 1.1, False)):
+        run = {"data": {"synthetic": False}, "model": {"bf16_difference": difference}}
+        (folder / "run.json").write_text(json.dumps(run))
+        rows, out = predicted(folder, tmp_path, capsys)
+        assert ("Computed in bfloat16, which moved no probability" in out) is used
+        assert np.array_equal(rows, exact) is not used
+        assert (rows.argmax(axis=1) == exact.argmax(axis=1)).all()
+    assert usable_bf16_difference(str(folder), BF16_PHOTOS - 1) is None
+
+
+def predicted(folder, tmp_path, capsys) -> tuple[np.ndarray, str]:
+    """The CSV's probabilities, and what was printed."""
+    assert main(["predict", str(folder), str(tmp_path / "photos"), "--csv", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        return np.array(
+            [[float(row[label]) for label in LABELS] for row in csv.DictReader(file)]
+        ), capsys.readouterr().out
 
 
 def test_a_model_of_synthetic_images_says_so(tmp_path, capsys):
