@@ -243,8 +243,16 @@ def _label_map(text: str | None) -> dict:
     return label_map
 
 
+def _require_model(args: argparse.Namespace) -> None:
+    """Before the imports that take ten seconds: a misspelt name should not."""
+    from ham_hf.predict import find_classifier
+
+    find_classifier(args.model, args.revision)
+
+
 def _verify(args: argparse.Namespace) -> int:
     label_map = _label_map(args.label_map)
+    _require_model(args)
     from ham_hf import verify
 
     verdicts = verify.verify_card(
@@ -259,6 +267,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> None:
     label_map = _label_map(args.label_map)
+    _require_model(args)
     from ham_hf.evaluate import evaluate_model
 
     report = evaluate_model(

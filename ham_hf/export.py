@@ -108,6 +108,7 @@ def _write(name: str, model: "PreTrainedModel", shape: tuple[int, ...], facts: d
 
     # The exporter cannot view what SDPA leaves of BEiT's heads; what ONNX computes is the same
     model.set_attn_implementation("eager")
+    model.to(memory_format=torch.contiguous_format)  # views, again
     example = torch.zeros(2, *shape)  # a batch of one would be taken for a constant
     try:
         with warnings.catch_warnings():

@@ -173,7 +173,7 @@ def _run_facts(name: str, read: Callable[[dict], Any], otherwise: Any) -> Any:
         return otherwise
     try:
         return read(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not as `ham-hf train` writes it ({type(error).__name__}: {error})") from error
 
 

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import PreTrainedModel
 
 from ham_hf import export, onnx
 from ham_hf.cli import main
@@ -87,12 +86,12 @@ def test_a_file_that_answers_otherwise_is_not_written(run_folder, exported, tmp_
 
     def shifted(self, pixel_values):
         output = answer(self, pixel_values)
-        output.logits[:, 0] += 0.01
+        output.logits[:, 0] += 1
         return output
 
     monkeypatch.setattr(onnx.OnnxClassifier, "__call__", shifted)
     monkeypatch.setattr(export, "_write", lambda *args: args[-1].write_bytes(before))
-    with pytest.raises(InputError, match="in ONNX answers otherwise: a probability differs by 0.00.*expected 0.0001"):
+    with pytest.raises(InputError, match="in ONNX answers otherwise: a probability differs by 0.*expected 0.0001"):
         export.export_onnx(str(run_folder), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -149,4 +148,3 @@ def test_models_too_large_for_one_file_are_refused(run_folder, monkeypatch):
     monkeypatch.setattr(export, "LARGEST", 1000)
     with pytest.raises(InputError, match="one ONNX file holds up to 2 GB"):
         export.export_onnx(str(run_folder), None)
-    assert issubclass(type(load_classifier(str(run_folder))[0]), PreTrainedModel)
