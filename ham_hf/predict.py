@@ -194,7 +194,8 @@ def iterate_probabilities(
         patients: as many; a model that does not read them ignores them, one that does takes None for unknown ones.
         read: item of `images` → image.
         bf16_difference: compute in bfloat16, whose probabilities are this far from float32's at most: where that
-            could change the answer, the image is computed again in float32. None: float32 throughout.
+            could change the answer, the image is computed again in float32 (never, where this is below 0).
+            None: float32 throughout.
     """
     import torch
 
@@ -223,14 +224,10 @@ def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.
 
 
 def _rows(model: "PreTrainedModel", inputs: dict) -> np.ndarray:
-    """The probabilities of a batch, in the order of `labels_of(model)`."""
-    return answers(model(**inputs).logits.double().softmax(dim=1).cpu().numpy(), model.config.id2label)
-
-
-def answers(softmax: np.ndarray, codes: Mapping[int, str | None]) -> np.ndarray:
-    """(N, labels of a model), and the code of each label or None, → (N, C) in this project's order."""
-    labels = label_set(filter(None, codes.values()))
-    columns = [[i for i, code in codes.items() if code == label] for label in labels]
+    """The probabilities of a batch, (B, C) in the order of `labels_of(model)`."""
+    codes = model.config.id2label
+    columns = [[i for i, code in codes.items() if code == label] for label in labels_of(model)]
+    softmax = model(**inputs).logits.double().softmax(dim=1).cpu().numpy()
     rows = np.stack([softmax[:, of_label].sum(axis=1) for of_label in columns], axis=1)
     # What the model gives to labels that are left out goes to the others in proportion
     return rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows
