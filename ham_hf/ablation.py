@@ -10,11 +10,10 @@ from tqdm import tqdm
 
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.photos import upright_rgb
 from ham_hf.predictions import write_predictions
+from ham_hf.prepare import image_reader, prepared_batches
 from ham_hf.transforms import PATIENT
 
-BATCH_SIZE = 32
 SHUFFLED = "shuffled"
 
 
@@ -56,10 +55,14 @@ def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:
 @torch.inference_mode()
 def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, image features of the batch): the image is encoded once for all ablations."""
-    for at in tqdm(range(0, len(split), BATCH_SIZE), desc="ablations", unit="batch", leave=False, disable=None):
-        images = [upright_rgb(image) for image in split[at : at + BATCH_SIZE]["image"]]
-        pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
-        yield at, model.get_image_features(pixels.to(model.device))
+    batches = prepared_batches(processor.image_processor, range(len(split)), image_reader(split))
+    at = 0
+    with tqdm(total=len(split), desc="ablations", unit="image", leave=False, disable=None) as bar:
+        for batch in batches:
+            pixels = batch["pixel_values"]
+            yield at, model.get_image_features(pixels.to(model.device))
+            at += len(pixels)
+            bar.update(len(pixels))
 
 
 @torch.inference_mode()

@@ -82,10 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser(
         "predict",
         help="seven probabilities for photographs of one's own",
-        description="Seven probabilities for each photograph, from a run folder or a model on the Hub.",
+        description="Seven probabilities for each photograph, from a run folder, a model on the Hub or an ONNX file.",
         allow_abbrev=False,
     )
-    predict.add_argument("model", metavar="RUN_OR_HUB_ID", help="a run folder of `ham-hf train`, or a Hub id")
+    predict.add_argument(
+        "model",
+        metavar="RUN_OR_HUB_ID",
+        help="a run folder of `ham-hf train`, a Hub id, or a file.onnx of `ham-hf export onnx`",
+    )
     predict.add_argument("photos", metavar="PHOTO", nargs="+", help="image files, or folders with image files")
     predict.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities to this file as well")
     predict.add_argument("--age", type=float, metavar="YEARS", help="the patient's, for models that read it")
@@ -99,6 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
     predict.set_defaults(run=_predict)
+
+    export = commands.add_parser("export", help="the model in another format", allow_abbrev=False)
+    formats = export.add_subparsers(title="formats", metavar="FORMAT", required=True)
+    onnx = formats.add_parser(
+        "onnx",
+        help="one file with weights, labels and preprocessing, for onnxruntime",
+        description="Write an ONNX file and check that it answers as the model does. `ham-hf predict` reads it.",
+        allow_abbrev=False,
+    )
+    onnx.add_argument("model", metavar="RUN_OR_HUB_ID", help="a run folder of `ham-hf train`, or a Hub id")
+    onnx.add_argument("--output", type=Path, metavar="FILE", help="model.onnx in the run folder when left out")
+    onnx.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
+    onnx.set_defaults(run=_export_onnx)
 
     report = commands.add_parser(
         "report",
@@ -314,8 +331,16 @@ def _label_map(text: str | None) -> dict:
     return label_map
 
 
+def _require_model(args: argparse.Namespace) -> None:
+    """Before the imports that take ten seconds: a misspelt name should not."""
+    from ham_hf.predict import find_classifier
+
+    find_classifier(args.model, args.revision)
+
+
 def _verify(args: argparse.Namespace) -> int:
     label_map = _label_map(args.label_map)
+    _require_model(args)
     from ham_hf import verify
 
     verification = verify.verify_card(
@@ -330,6 +355,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> None:
     label_map = _label_map(args.label_map)
+    _require_model(args)
     from ham_hf.evaluate import evaluate_model
 
     report = evaluate_model(
@@ -346,7 +372,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _predict(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ham_hf import predict
+    from ham_hf import onnx, predict
     from ham_hf.labels import DISCLAIMER
     from ham_hf.photos import check_photos, find_photos
 
@@ -354,19 +380,33 @@ def _predict(args: argparse.Namespace) -> None:
     if args.csv:
         predict.check_csv_path(args.csv)
     photos, others = find_photos(args.photos)
-    predict.find_classifier(args.model, args.revision)
-    synthetic = predict.is_trained_on_synthetic_images(args.model)
+    is_onnx = args.model.endswith(onnx.SUFFIX)
+    if is_onnx:
+        session, facts = onnx.open_onnx(Path(args.model), args.revision)
+        synthetic = facts["synthetic"]
+    else:
+        predict.find_classifier(args.model, args.revision)
+        synthetic = predict.is_trained_on_synthetic_images(args.model)
     patients = _patients(args, photos)
     check_photos(photos)
-    model, processor = predict.load_classifier(args.model, args.revision)
+    if is_onnx:
+        model, processor = onnx.load_onnx(session, facts)
+    else:
+        model, processor = predict.load_classifier(args.model, args.revision)
     if patients is not None:
         predict.check_patients(model, processor, patients)
-    for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients):
+    bf16 = predict.usable_bf16_difference(args.model, len(photos))
+    for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients, bf16):
         tqdm.write(predict.table(photo, row, predict.labels_of(model)) + "\n")  # above the progress bar
     if others:
         print(f"{others} other files in the folders were left out, for their suffixes.")
     if args.csv:
         print(f"{len(photos)} rows in {args.csv}")
+    if bf16 is not None:
+        print(
+            "Computed in bfloat16, which moved no probability of the run's validation images by more than "
+            f"{bf16:.4f}; where that could change the answer, in float32."
+        )
     if synthetic:
         print("This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing.")
     print(DISCLAIMER)
@@ -382,6 +422,14 @@ def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | Non
     if one != (None, None, None):
         raise InputError("--patients has each patient's age, sex and site: leave out --age, --sex and --site")
     return read_patients(args.patients, photos)
+
+
+def _export_onnx(args: argparse.Namespace) -> None:
+    from ham_hf import export
+
+    path, difference = export.export_onnx(args.model, args.output, args.revision)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    print(f"probabilities of {export.CHECKED} synthetic images differ from the model's by {difference:.1g} at most")
 
 
 def _report(args: argparse.Namespace) -> None:

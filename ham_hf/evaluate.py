@@ -6,6 +6,7 @@ ham-hf evaluate you/your-model --data_dir path/to/HAM10000 --output_dir runs/eva
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ham_hf.ablation import write_ablations
 from ham_hf.data import load_ham10000
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.errors import InputError
+from ham_hf.hardware import supports_bf16
 from ham_hf.labels import LABELS
 from ham_hf.models import count_parameters
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
@@ -25,6 +27,7 @@ from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.patients import write_patients
 from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
 from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
+from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import DataArguments
 from ham_hf.report import SPLITS, write_report
@@ -32,6 +35,9 @@ from ham_hf.transforms import PATIENT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+BF16_IMAGES = 512  # enough to see how far bfloat16 goes; all 1,992 would cost half of an evaluation again
 
 
 def evaluate_model(
@@ -69,7 +75,7 @@ def evaluate_model(
     if not any(len(splits[split]) for split in SPLITS):
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    write_answers(folder, model, processor, splits)
+    bf16_difference = write_answers(folder, model, processor, splits)
     run = {
         "recipe": None,
         "argv": argv,
@@ -84,6 +90,7 @@ def evaluate_model(
             **count_parameters(model),
             "labels": list(labels),
             "image_size": _input_size(processor),
+            "bf16_difference": bf16_difference,
         },
         "training": None,
     }
@@ -101,13 +108,43 @@ def write_answers(
     model: "PreTrainedModel",
     processor: BaseImageProcessor | PatientProcessor,
     splits: DatasetDict,
-) -> None:
-    """Write predictions, patients and ablations of the validation and test images into `folder`."""
+) -> float | None:
+    """Write predictions, patients and ablations of the validation and test images into `folder`.
+
+    Returns:
+        How far bfloat16 moves a probability at most, for `ham-hf predict`: see `bf16_difference`.
+    """
     for name in SPLITS:
         if len(splits[name]):
             _write_split(folder, name, model, processor, splits[name])
     if isinstance(model, PatientModel) and len(splits["validation"]):
         write_ablations(folder / "ablation", model, processor, splits["validation"], labels_of(model))
+    return bf16_difference(model, processor, splits["validation"], folder)
+
+
+def bf16_difference(
+    model: "PreTrainedModel", processor: BaseImageProcessor | PatientProcessor, split: Dataset, folder: Path
+) -> float | None:
+    """The largest difference of a probability computed in bfloat16 from that in float32, in `folder`'s predictions.
+
+    Of the validation images, up to BF16_IMAGES, evenly spread. None where there are none, or no hardware for it.
+    """
+    if not len(split) or not supports_bf16(use_cpu=model.device.type == "cpu"):
+        return None
+    exact = read_predictions(folder / "predictions_validation.csv", labels_of(model)).probabilities
+    some = range(0, len(split), math.ceil(len(split) / BF16_IMAGES))
+    patients = zip(*(split[column][some] for column in PATIENT), strict=True)
+    rows = probabilities(
+        model,
+        processor,
+        some,
+        patients,
+        read=image_reader(split),
+        bf16_difference=-1,  # no answer is too close: none is computed again
+        total=len(some),
+        description="in bfloat16",
+    )
+    return float(abs(rows - exact[some]).max())
 
 
 def _write_split(
@@ -126,8 +163,9 @@ def _write_split(
         probabilities(
             model,
             processor,
-            (row["image"] for row in split),
+            range(len(split)),
             zip(*(split[column][:] for column in PATIENT), strict=True),
+            read=image_reader(split),
             total=len(split),
             description=name,
         ),

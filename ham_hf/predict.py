@@ -4,13 +4,12 @@ ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
 """
 
 import csv
-import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -18,14 +17,16 @@ from tqdm import tqdm
 
 from ham_hf.errors import InputError
 from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
-from ham_hf.photos import read_photo, upright_rgb
+from ham_hf.photos import read_photo
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
     from transformers import BaseImageProcessor, PreTrainedModel
 
     from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
-BATCH_SIZE = 32
+# bfloat16 is for folders of this many photographs, if it moved no probability of the validation images further
+BF16_PHOTOS = 100
+BF16_LIMIT = 0.02
 Patient = tuple[float | None, str | None, str | None]  # age in years, sex, body site; None where unknown
 
 
@@ -149,62 +150,106 @@ def is_trained_on_synthetic_images(name: str) -> bool:
     Raises:
         InputError: run.json is there, but not as `ham-hf train` writes it.
     """
+    return _run_facts(name, lambda run: run["data"]["synthetic"], False)
+
+
+def usable_bf16_difference(name: str, photos: int) -> float | None:
+    """For `iterate_probabilities`: how far bfloat16 was from float32 on the run's validation images.
+
+    None where float32 is to be used: for a few photographs, without hardware for bfloat16, or where the run does not
+    say it or says that it is far.
+    """
+    difference = _run_facts(name, lambda run: run.get("model", {}).get("bf16_difference"), None)  # not in an older run
+    if difference is None or difference > BF16_LIMIT or photos < BF16_PHOTOS:
+        return None
+    from ham_hf.hardware import supports_bf16
+
+    return difference if supports_bf16() else None
+
+
+def _run_facts(name: str, read: Callable[[dict], Any], otherwise: Any) -> Any:
     path = Path(name) / "run.json"
     if not path.is_file():
-        return False
+        return otherwise
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["data"]["synthetic"]
-    except (ValueError, KeyError, TypeError) as error:
+        return read(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not as `ham-hf train` writes it ({type(error).__name__}: {error})") from error
 
 
 def iterate_probabilities(
     model: "PreTrainedModel",
     processor: "BaseImageProcessor | PatientProcessor",
-    images: Iterable[Image.Image],
+    images: Iterable,
     patients: Iterable[Patient] | None = None,
+    *,
+    read: Callable[[Any], Image.Image] = lambda image: image,
+    bf16_difference: float | None = None,
 ) -> Iterator[np.ndarray]:
-    """One row an image, in the order of `labels_of(model)`. Only one batch of prepared images is held at a time.
+    """One row an image, in the order of `labels_of(model)`. A bounded number of images is held at a time.
 
-    `patients` are as many; a model that does not read them ignores them, one that does takes None for unknown ones.
+    Args:
+        model: from `load_classifier`, and so its `processor`.
+        images: images, or what `read` makes an image of in another thread, such as a path.
+        patients: as many; a model that does not read them ignores them, one that does takes None for unknown ones.
+        read: item of `images` → image.
+        bf16_difference: compute in bfloat16, whose probabilities are this far from float32's at most: where that
+            could change the answer, the image is computed again in float32 (never, where this is below 0).
+            None: float32 throughout.
     """
     import torch
 
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+    from ham_hf.prepare import prepared_batches
 
+    if not isinstance(model, PatientModel):
+        patients = None
+    for batch in prepared_batches(processor, images, read, patients):
+        inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
+        with torch.inference_mode():
+            rows = _rows(model, inputs) if bf16_difference is None else _bf16_rows(model, inputs, bf16_difference)
+        yield from rows
+
+
+def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.ndarray:
+    import torch
+
+    with torch.autocast(model.device.type, torch.bfloat16):
+        rows = _rows(model, inputs)
+    second, first = np.sort(rows, axis=1)[:, -2:].T
+    close = np.flatnonzero(first - second <= 2 * difference)
+    if len(close):
+        rows[close] = _rows(model, {name: tensor[torch.from_numpy(close)] for name, tensor in inputs.items()})
+    return rows
+
+
+def _rows(model: "PreTrainedModel", inputs: dict) -> np.ndarray:
+    """The probabilities of a batch, (B, C) in the order of `labels_of(model)`."""
     codes = model.config.id2label
     columns = [[i for i, code in codes.items() if code == label] for label in labels_of(model)]
-    if patients is None or not isinstance(model, PatientModel):
-        patients = itertools.repeat(())
-    # One image at a time through the processor, as the pipeline does: photographs come in all sizes
-    prepared = (
-        processor(upright_rgb(image), *patient, return_tensors="pt")
-        for image, patient in zip(images, patients, strict=False)
-    )
-    while batch := list(itertools.islice(prepared, BATCH_SIZE)):
-        inputs = {name: torch.cat([case[name] for case in batch]).to(model.device) for name in batch[0]}
-        with torch.inference_mode():
-            logits = model(**inputs).logits  # (B, 7)
-        softmax = logits.double().softmax(dim=1).cpu().numpy()
-        rows = np.stack([softmax[:, of_label].sum(axis=1) for of_label in columns], axis=1)
-        # What the model gives to labels that are left out goes to the others in proportion
-        yield from rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows
+    softmax = model(**inputs).logits.double().softmax(dim=1).cpu().numpy()
+    rows = np.stack([softmax[:, of_label].sum(axis=1) for of_label in columns], axis=1)
+    # What the model gives to labels that are left out goes to the others in proportion
+    return rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows
 
 
 def probabilities(
     model: "PreTrainedModel",
     processor: "BaseImageProcessor | PatientProcessor",
-    images: Iterable[Image.Image],
+    images: Iterable,
     patients: Iterable[Patient] | None = None,
     *,
+    read: Callable[[Any], Image.Image] = lambda image: image,
+    bf16_difference: float | None = None,
     total: int | None = None,
     description: str | None = None,
 ) -> np.ndarray:
     """The probabilities (N, C) of N images, in the order of `labels_of(model)`, in float64, of a model in evaluation.
 
-    `patients` are as for `iterate_probabilities`; `total` and `description` are for the progress bar.
+    All else is as for `iterate_probabilities`; `total` and `description` are for the progress bar.
     """
-    rows = list(_progress(iterate_probabilities(model, processor, images, patients), total, description))
+    rows = iterate_probabilities(model, processor, images, patients, read=read, bf16_difference=bf16_difference)
+    rows = list(_progress(rows, total, description))
     return np.array(rows).reshape(-1, len(labels_of(model)))
 
 
@@ -214,9 +259,10 @@ def predict_photos(
     photos: Sequence[Path],
     csv_path: Path | None = None,
     patients: Sequence[Patient] | None = None,
+    bf16_difference: float | None = None,
 ) -> Iterator[tuple[Path, np.ndarray]]:
     """(photograph, its probabilities) for each; the CSV appears whole, after the last one, or not at all."""
-    rows = iterate_probabilities(model, processor, map(read_photo, photos), patients)
+    rows = iterate_probabilities(model, processor, photos, patients, read=read_photo, bf16_difference=bf16_difference)
     results = zip(photos, _progress(rows, len(photos), "predicting"), strict=True)
     return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
 

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ham_hf import __version__
-from ham_hf.card import write_card
 from ham_hf.errors import InputError
 from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import ABLATIONS, headline_line, render_report
 from ham_hf.patients import Patients, read_patients
-from ham_hf.plots import write_plots
 from ham_hf.predictions import Predictions, in_order_of, read_predictions, replace_file
 from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
 from ham_hf.subgroups import subgroup_results
@@ -121,6 +119,10 @@ def write_report(run_dir: str | Path) -> dict:
     Raises:
         InputError: the folder is no run folder (see `read_run`), or cannot be written.
     """
+    # Here: `ham-hf compare` reads runs without drawing a picture or writing a card, which take a second to import
+    from ham_hf.card import write_card
+    from ham_hf.plots import write_plots
+
     run = read_run(run_dir)
     report = build_report(run)
     try:

@@ -27,6 +27,7 @@ from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.patients import Patients
 from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
 from ham_hf.predictions import Predictions
+from ham_hf.prepare import image_reader
 from ham_hf.recipe import DataArguments
 from ham_hf.report import SPLITS, split_results
 from ham_hf.transforms import PATIENT
@@ -108,8 +109,9 @@ def _measure(
     answers = probabilities(
         model,
         processor,
-        (row["image"] for row in rows),
+        range(len(rows)),
         zip(*(rows[column][:] for column in PATIENT), strict=True),
+        read=image_reader(rows),
         total=len(rows),
         description=description,
     )

@@ -10,6 +10,7 @@ import pytest
 
 from ham_hf.cli import main, run_command
 from ham_hf.errors import InputError
+from tests.test_report import make_run
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pandas", "PIL", "matplotlib", "sklearn", "huggingface_hub")
@@ -49,6 +50,34 @@ def test_help_takes_less_than_half_a_second():
         seconds.append(time.perf_counter() - started)
     assert all(command in done.stdout for command in ("train", "predict", "report", "compare"))
     assert min(seconds) < 0.5
+
+
+def test_every_command_imports_only_what_it_needs(tmp_path):
+    gone, run = str(tmp_path / "gone"), str(make_run(tmp_path / "run"))
+    commands = [
+        ["predict", run, gone],
+        ["predict", gone + ".onnx", run],
+        ["export", "onnx", gone],
+        ["evaluate", gone, "--data_dir", gone, "--output_dir", gone],
+        ["verify", gone, "--data_dir", gone],
+        ["compare", run, "--with", run],
+        ["report", run],
+    ]
+    code = f"""
+import sys
+from ham_hf.cli import main
+for command in {commands}:
+    code = main(command)
+    print(command[0], code, [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+    lines = [line for line in run_python("-c", code).stderr.splitlines() if not line.startswith("error: ")]
+    assert [line.split()[:2] for line in lines] == [
+        *([name, "2"] for name in ("predict", "predict", "export", "evaluate", "verify")),
+        ["compare", "0"],
+        ["report", "0"],
+    ]
+    assert not any(f"'{name}'" in line for line in lines for name in ("torch", "transformers", "datasets"))
+    assert "sklearn" not in lines[0] and "matplotlib" not in lines[-2]
 
 
 def test_help_of_train_lists_the_flags_of_a_recipe(capsys):

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification
 from ham_hf.cli import main
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.evaluate import write_submission
+from ham_hf.hardware import supports_bf16
 from ham_hf.labels import LABELS, diagnosis_code
 from ham_hf.metrics import HamMetrics
 from ham_hf.predict import load_classifier, probabilities
@@ -49,6 +50,10 @@ def test_an_evaluation_reports_what_the_model_answers(model_folder, data, tmp_pa
         assert found["balanced_accuracy"]["value"] == pytest.approx(expected["balanced_accuracy"], abs=1e-12)
         assert found["log_loss"]["value"] == pytest.approx(expected["log_loss"], abs=1e-6)
         assert report["run"]["data"]["splits"][name]["sha256"] == facts["splits"][name]["sha256"]
+    exact = read_predictions(tmp_path / "out" / "predictions_validation.csv").probabilities
+    rough = probabilities(model, processor, splits["validation"]["image"], bf16_difference=-1)
+    moved = report["run"]["model"]["bf16_difference"]
+    assert moved == (pytest.approx(abs(rough - exact).max()) if supports_bf16(use_cpu=True) else None)
     assert report["run"]["training"] is None and report["run"]["model"]["image_size"] == 32
     page = (tmp_path / "out" / "report.md").read_text()
     assert "report of an evaluation" in page and "ham-hf evaluate" in page and "## Model" in page

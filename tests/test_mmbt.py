@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from ham_hf import export
 from ham_hf.ablation import write_ablations
 from ham_hf.cli import main
 from ham_hf.data import canonical_features
@@ -535,3 +536,10 @@ def test_an_image_model_refuses_a_patient(checkpoint, tmp_path, capsys):
     photos(1)[0].save(tmp_path / "a.png")
     assert main(["predict", str(folder), str(tmp_path / "a.png"), "--age", "45"]) == 2
     assert "reads the photograph alone: leave out --age" in capsys.readouterr().err
+
+
+def test_a_model_that_reads_the_patient_is_not_exported(published, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "require_packages", lambda *names: None)
+    assert main(["export", "onnx", str(published("mlp")), "--output", str(tmp_path / "model.onnx")]) == 2
+    assert "reads the patient beside the image" in capsys.readouterr().err
+    assert not (tmp_path / "model.onnx").exists()

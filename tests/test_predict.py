@@ -2,8 +2,12 @@
 
 import csv
 import io
+import itertools
 import json
 import os
+import threading
+import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +18,20 @@ from transformers import BitImageProcessor, pipeline
 
 from ham_hf.cli import main
 from ham_hf.errors import InputError
+from ham_hf.hardware import supports_bf16
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.models import build_model, build_processor, classifier_of
 from ham_hf.photos import check_photos, find_photos, read_photo, upright_rgb
-from ham_hf.predict import BATCH_SIZE, iterate_probabilities, load_classifier, predict_photos, probabilities
+from ham_hf.predict import (
+    BF16_LIMIT,
+    BF16_PHOTOS,
+    iterate_probabilities,
+    load_classifier,
+    predict_photos,
+    probabilities,
+    usable_bf16_difference,
+)
+from ham_hf.prepare import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 
@@ -96,18 +110,80 @@ def test_probabilities_are_float64_and_sum_to_one_in_any_number_of_batches(class
     assert probabilities(*classifier, []).shape == (0, 7)
 
 
-def test_images_are_read_one_batch_at_a_time(classifier):
-    opened = []
+def test_a_bounded_number_of_images_is_held_however_many_there_are(classifier):
+    lock, counts = threading.Lock(), {"read": 0, "answered": 0, "most": 0}
 
-    def images():
-        for i in range(3 * BATCH_SIZE):
-            opened.append(i)
-            yield noise(seed=i)
+    def read(number: int) -> Image.Image:
+        with lock:
+            counts["read"] += 1
+            counts["most"] = max(counts["most"], counts["read"] - counts["answered"])
+        return noise(seed=number)
 
-    rows = iterate_probabilities(*classifier, images())
-    next(rows)
-    assert len(opened) == BATCH_SIZE
-    rows.close()
+    for _ in iterate_probabilities(*classifier, itertools.count(), read=read):
+        counts["answered"] += 1
+        if counts["answered"] == 6 * BATCH_SIZE:
+            break
+    assert BATCH_SIZE <= counts["most"] <= AHEAD + BATCH_SIZE
+
+
+def test_full_size_images_are_held_by_the_threads_alone(classifier):
+    dropped, most = [], []
+
+    def read(number: int) -> Image.Image:
+        image = noise(seed=number)
+        weakref.finalize(image, dropped.append, number)
+        most.append(len(most) + 1 - len(dropped))
+        return image
+
+    for _ in prepared_batches(classifier[1], range(4 * BATCH_SIZE), read):
+        pass
+    assert len(most) == 4 * BATCH_SIZE and max(most) <= 2 * MOST_THREADS
+
+
+def test_images_are_read_in_threads_ahead_of_the_model_and_answered_in_order(classifier):
+    readers = set()
+
+    def read(number: int) -> Image.Image:
+        readers.add(threading.current_thread().name)
+        time.sleep(0.01 * (number % 3 == 0))  # some overtake others
+        return noise(seed=number)
+
+    rows = list(iterate_probabilities(*classifier, range(40), read=read))
+    assert all(name.startswith("prepare") for name in readers)
+    np.testing.assert_array_equal(rows, probabilities(*classifier, [noise(seed=i) for i in range(40)]))
+
+
+def test_pixels_are_the_processors_own_in_channels_last(classifier):
+    images = [noise(90 + i, 60, seed=i) for i in range(BATCH_SIZE + 3)]
+    batches = list(prepared_batches(classifier[1], images, lambda image: image))
+    assert [len(batch["pixel_values"]) for batch in batches] == [BATCH_SIZE, 3]
+    assert all(batch["pixel_values"].is_contiguous(memory_format=torch.channels_last) for batch in batches)
+    expected = [classifier[1](image, return_tensors="pt")["pixel_values"] for image in images]
+    assert torch.equal(torch.cat([batch["pixel_values"] for batch in batches]), torch.cat(expected))
+
+
+def test_reading_ahead_leaves_torchs_threads_as_they_were(classifier):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        rows = iterate_probabilities(*classifier, [noise()] * 5)
+        next(rows)
+        assert torch.get_num_threads() == 3
+        rows.close()
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [3] and not [one for one in threading.enumerate() if one.name.startswith("prepare")]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_image_that_cannot_be_read_stops_the_prediction_with_its_name(classifier, tmp_path):
+    noise().save(tmp_path / "a.png")
+    photos = [tmp_path / "a.png"] * 3 + [tmp_path / "gone.png"]
+    with pytest.raises(InputError, match="gone.png: no file"):
+        list(predict_photos(*classifier, photos))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -254,6 +330,52 @@ def test_an_interrupted_prediction_leaves_no_csv(run_folder, classifier, tmp_pat
     next(results)
     results.close()
     assert [file.name for file in tmp_path.iterdir()] == ["a.jpg"]
+
+
+needs_bf16 = pytest.mark.skipif(not supports_bf16(), reason="this machine has no hardware for bfloat16")
+
+
+def test_bfloat16_gives_the_answer_of_float32_also_in_a_close_call(classifier):
+    images = [noise(seed=i) for i in range(20)]
+    exact = probabilities(*classifier, images)
+    rough = probabilities(*classifier, images, bf16_difference=-1)
+    difference = abs(rough - exact).max()
+    assert 1e-6 < difference < 0.05
+    second, first = np.sort(rough, axis=1)[:, -2:].T
+    margin = np.median(first - second)
+    answers = probabilities(*classifier, images, bf16_difference=margin / 2)
+    close = first - second <= margin
+    assert 0 < close.sum() < 20
+    np.testing.assert_allclose(answers[close], exact[close], atol=1e-6)
+    np.testing.assert_array_equal(answers[~close], rough[~close])
+    kept = probabilities(*classifier, images, bf16_difference=difference)
+    np.testing.assert_array_equal(kept.argmax(axis=1), exact.argmax(axis=1))
+
+
+@needs_bf16
+def test_a_large_folder_is_computed_in_bfloat16_where_the_run_says_how_far_that_is(tmp_path, capsys):
+    folder = make_run_folder(tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    for number in range(BF16_PHOTOS):
+        noise(seed=number).save(tmp_path / "photos" / f"{number:03d}.png")
+    exact, _ = predicted(folder, tmp_path, capsys)
+    for difference, used in ((0.01, True), (None, False), (BF16_LIMIT * 1.1, False)):
+        run = {"data": {"synthetic": False}, "model": {"bf16_difference": difference}}
+        (folder / "run.json").write_text(json.dumps(run))
+        rows, out = predicted(folder, tmp_path, capsys)
+        assert ("Computed in bfloat16, which moved no probability" in out) is used
+        assert np.array_equal(rows, exact) is not used
+        assert (rows.argmax(axis=1) == exact.argmax(axis=1)).all()
+    assert usable_bf16_difference(str(folder), BF16_PHOTOS - 1) is None
+
+
+def predicted(folder, tmp_path, capsys) -> tuple[np.ndarray, str]:
+    """The CSV's probabilities, and what was printed."""
+    assert main(["predict", str(folder), str(tmp_path / "photos"), "--csv", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        return np.array(
+            [[float(row[label]) for label in LABELS] for row in csv.DictReader(file)]
+        ), capsys.readouterr().out
 
 
 def test_a_model_of_synthetic_images_says_so(tmp_path, capsys):

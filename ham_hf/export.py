@@ -1,0 +1,142 @@
+"""From a run folder or a model on the Hub to one ONNX file that says all that is needed to use it.
+
+ham-hf export onnx runs/my_run --output model.onnx
+"""
+
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import ham_hf
+from ham_hf.errors import InputError
+from ham_hf.labels import DISCLAIMER
+from ham_hf.onnx import load_onnx, open_onnx, require_packages
+from ham_hf.predict import find_classifier, is_trained_on_synthetic_images, load_classifier, probabilities
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
+
+TOLERANCE = 1e-4  # of a probability
+LARGEST = 2_000_000_000  # bytes: protobuf's limit for one file is 2 GiB
+CHECKED = 33  # images, more than one batch
+
+
+def export_onnx(name: str, output: Path | None, revision: str | None = None) -> tuple[Path, float]:
+    """Write the model `name` to `output`, once it is known to answer as the model does.
+
+    The file has the input `pixel_values` (B, 3, H, W) for any B, the output `logits` (B, C), and in its metadata the
+    labels, the processor's configuration, whether the training images were synthetic, and the disclaimer.
+
+    Args:
+        name: a run folder, or a Hub id.
+        output: None for model.onnx, in the run folder or for a Hub id in the working directory.
+        revision: commit, branch or tag on the Hub.
+
+    Returns:
+        The file, and by how much a probability of the CHECKED synthetic images differs at most.
+
+    Raises:
+        InputError: a package is missing, the model cannot be had, exported or written, or ONNX answers otherwise.
+    """
+    require_packages("onnx", "onnxscript", "onnxruntime")
+    location, commit = find_classifier(name, revision)
+    path = output or (Path(name) if Path(name).is_dir() else Path()) / "model.onnx"
+    if path.suffix != ".onnx" or path.is_dir():
+        raise InputError(f"--output {path}: expected the name of a file that ends in .onnx")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(
+            f"--output {path}: no file can be written in {path.parent}: make that folder, or name another"
+        )
+    synthetic = is_trained_on_synthetic_images(location)
+    model, processor = load_classifier(location, commit)
+    _check_kind(name, model)
+    facts = {
+        "ham_hf": ham_hf.__version__,
+        "labels": [model.config.id2label[i] for i in range(model.config.num_labels)],
+        "synthetic": synthetic,
+        "processor": processor.to_dict(),
+        "disclaimer": DISCLAIMER,
+    }
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
+        unfinished = Path(folder) / path.name
+        _write(name, model.cpu(), _input_shape(processor), facts, unfinished)
+        difference = _largest_difference(model, processor, unfinished)
+        if not difference <= TOLERANCE:  # false for NaN as well
+            raise InputError(
+                f"{name} in ONNX answers otherwise: a probability differs by {difference:.2g}, expected "
+                f"{TOLERANCE:g} at most. Nothing was written"
+            )
+        os.replace(unfinished, path)
+    return path, difference
+
+
+def _check_kind(name: str, model: "PreTrainedModel") -> None:
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+
+    if isinstance(model, PatientModel):
+        raise InputError(
+            f"{name} reads the patient beside the image ({type(model).__name__}), which is not exported: "
+            "expected a model of the image alone"
+        )
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if size > LARGEST:
+        raise InputError(f"{name} has {size / 1e9:.1f} GB of weights: one ONNX file holds up to 2 GB")
+
+
+def _input_shape(processor: "BaseImageProcessor") -> tuple[int, ...]:
+    from PIL import Image
+
+    return tuple(processor(Image.new("RGB", (600, 450)), return_tensors="pt")["pixel_values"].shape[1:])
+
+
+def _write(name: str, model: "PreTrainedModel", shape: tuple[int, ...], facts: dict, path: Path) -> None:
+    import torch
+    from torch.onnx import OnnxExporterError
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            return self.model(pixel_values=pixel_values).logits
+
+    # The exporter cannot view what SDPA leaves of BEiT's heads; what ONNX computes is the same
+    model.set_attn_implementation("eager")
+    model.to(memory_format=torch.contiguous_format)  # views, again
+    example = torch.zeros(2, *shape)  # a batch of one would be taken for a constant
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                Logits().eval(),
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=["pixel_values"],
+                output_names=["logits"],
+                dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+            )
+    except OnnxExporterError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"{name}: torch cannot write a {model.config.model_type} model as ONNX: {reason}") from error
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
+    program.save(path, external_data=False)
+
+
+def _largest_difference(model: "PreTrainedModel", processor: "BaseImageProcessor", path: Path) -> float:
+    from ham_hf.data.synthetic import LOOKS, draw_image
+
+    looks = list(LOOKS.values())
+    images = [
+        draw_image(looks[number % len(looks)], np.random.default_rng(number), np.random.default_rng(number))
+        for number in range(CHECKED)
+    ]
+    ours = probabilities(model, processor, images)
+    theirs = probabilities(*load_onnx(*open_onnx(path)), images)
+    return float(abs(ours - theirs).max())

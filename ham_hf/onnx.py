@@ -1,0 +1,99 @@
+"""Answers of a file that `ham-hf export onnx` wrote: weights, labels and preprocessing in one, run by onnxruntime.
+
+ham-hf predict model.onnx photo.jpg folder/ --csv out.csv
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ham_hf.errors import InputError
+from ham_hf.labels import label_set
+
+if TYPE_CHECKING:  # the first is in an extra, the others take seconds to import
+    import torch
+    from onnxruntime import InferenceSession
+    from transformers import BaseImageProcessor
+    from transformers.modeling_outputs import ImageClassifierOutput
+
+SUFFIX = ".onnx"
+# In the file's metadata, each as JSON
+METADATA = ("ham_hf", "labels", "synthetic", "processor", "disclaimer")
+
+
+def require_packages(*names: str) -> None:
+    """Raises InputError where one of the extra's packages is not installed."""
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise InputError(f'ONNX needs {" and ".join(missing)}: pip install "ham-hf[onnx]"')
+
+
+def open_onnx(path: Path, revision: str | None = None) -> tuple["InferenceSession", dict]:
+    """The file, ready to run, and what its metadata say (METADATA).
+
+    Raises:
+        InputError: onnxruntime is not installed, or the file is not there, damaged, or not of `ham-hf export onnx`.
+    """
+    if revision is not None:
+        raise InputError(f"{path} is a file, where --revision {revision} means nothing: leave it out")
+    if not path.is_file():
+        raise InputError(f"no file at {path}: expected what `ham-hf export onnx` wrote")
+    require_packages("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # Threads that spin between two batches would take the cores from those that decode the next images
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no base class of their own
+        raise InputError(f"{path}: onnxruntime cannot read it: {str(error).splitlines()[0]}") from error
+    found = session.get_modelmeta().custom_metadata_map
+    if missing := [name for name in METADATA if name not in found]:
+        raise InputError(
+            f"{path} does not say its {', '.join(missing)}: expected a file of `ham-hf export onnx`, which holds the "
+            "labels and the preprocessing too"
+        )
+    return session, _read(found, path)
+
+
+def _read(found: Mapping[str, str], path: Path) -> dict:
+    try:
+        facts = {name: json.loads(found[name]) for name in METADATA}
+    except ValueError as error:
+        raise InputError(f"{path}: its metadata are damaged: {error}") from error
+    if label_set(facts["labels"]) is None:
+        raise InputError(f"{path} answers {facts['labels']}: expected the seven diagnoses, or nevus or other")
+    return facts
+
+
+class OnnxClassifier:
+    """What `ham_hf.predict` needs of a model: its labels, and logits of a batch of pixel values."""
+
+    def __init__(self, session: "InferenceSession", labels: list[str]):
+        import torch
+        from transformers import PreTrainedConfig
+
+        self._session = session
+        self.config = PreTrainedConfig(id2label=dict(enumerate(labels)))
+        self.device = torch.device("cpu")
+
+    def __call__(self, pixel_values: "torch.Tensor") -> "ImageClassifierOutput":
+        """`logits` (B, C) of `pixel_values` (B, 3, H, W)."""
+        import torch
+        from transformers.modeling_outputs import ImageClassifierOutput
+
+        [logits] = self._session.run(["logits"], {"pixel_values": pixel_values.contiguous().numpy()})
+        return ImageClassifierOutput(logits=torch.from_numpy(logits))
+
+
+def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier, "BaseImageProcessor"]:
+    """A classifier for `ham_hf.predict`, and the processor that prepares its images as those of the training's end."""
+    from transformers import AutoImageProcessor
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "preprocessor_config.json").write_text(json.dumps(facts["processor"]), encoding="utf-8")
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    return OnnxClassifier(session, facts["labels"]), processor

@@ -1,0 +1,58 @@
+"""Metrics with their intervals, and the whole report, of as many images as the study's validation split has.
+
+python -m tests.benchmarks.metrics
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ham_hf.intervals import DRAWS, bootstrap_intervals, lesion_weights
+from ham_hf.report import write_report
+from ham_hf.scoring import compute_scores
+from tests.benchmarks import compare, header
+from tests.test_report import PREVALENCE, make_run
+
+IMAGES, LESIONS = 1992, 1490
+OF_PEER = 20  # draws that are timed; the rest take as long
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    header("numpy", "scikit-learn", "matplotlib")
+    rng = np.random.default_rng(0)
+    labels = rng.choice(7, IMAGES, p=PREVALENCE)
+    powers = np.exp(1.5 * rng.normal(size=(IMAGES, 7)) + 2.5 * np.eye(7)[labels])
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    lesions = [str(lesion) for lesion in np.concatenate([np.arange(LESIONS), rng.integers(LESIONS, size=502)])]
+
+    def scikit_learn() -> float:
+        weights = lesion_weights(lesions, OF_PEER, seed=0)
+        started = time.perf_counter()
+        for draw in weights.T:
+            rows = np.repeat(np.arange(IMAGES), draw)
+            compute_scores(probabilities[rows], labels[rows])
+        return (time.perf_counter() - started) * DRAWS / OF_PEER
+
+    def ours() -> None:
+        compute_scores(probabilities, labels)
+        bootstrap_intervals(probabilities, labels, lesions)
+
+    compare(
+        f"all metrics of {IMAGES} images with intervals of {DRAWS} draws",
+        ours,
+        {"scikit-learn on every draw": scikit_learn},
+        rounds,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = make_run(Path(folder) / "run", images=(IMAGES, 2001))
+        compare(f"report, pictures and card of {IMAGES} + 2001 images", lambda: write_report(run) and None, {}, rounds)
+
+
+if __name__ == "__main__":
+    main()
