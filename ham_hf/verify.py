@@ -197,7 +197,8 @@ def render(verification: Verification) -> str:
     counts = ", ".join(f"{found.count(verdict)} {word}" for verdict, word in words.items())
     findings = [f"{where}: {verdict}: {said}" for where, verdict, said in verification.findings]
     rest = [f"… and {len(findings) - _LISTED} more", ""] if len(findings) > _LISTED else [""] if findings else []
-    return "\n".join([*map("  ".join, cells), "", *findings[:_LISTED], *rest, f"{len(found)} claims: {counts}."])
+    summary = f"{len(found)} claims: {counts}." + (f" Not among them, above: {len(findings)}." if findings else "")
+    return "\n".join([*map("  ".join, cells), "", *findings[:_LISTED], *rest, summary])
 
 
 def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict], path: Path) -> None:

@@ -80,7 +80,7 @@ def test_an_edited_figure_of_a_table_is_caught_with_its_line(run, data, capsys):
     lines[at] = lines[at].replace(true, ".987", 1)
     (run / "README.md").write_text("\n".join(lines))
     code, shown = verify(run, data, capsys)
-    assert code == 1 and "18 hold, 0 false" in shown
+    assert code == 1 and "18 hold, 0 false, 0 cannot be told. Not among them, above: 1." in shown
     assert re.search(
         rf"README.md, line {at + 1}: FALSE: balanced accuracy: \.987 .*, where report.json has \{true}", shown
     )

@@ -91,9 +91,9 @@ def stage(tmp_path):
     return stage
 
 
-def test_its_columns_are_the_canonical_ones_with_the_files_in_them(stage, data, rows):
+def test_its_columns_are_the_canonical_ones_with_the_files_in_them(stage, data, rows, tmp_path):
     staged = stage(data, split="study")
-    loaded = load_dataset(str(staged))
+    loaded = load_dataset(str(staged), cache_dir=tmp_path / "cache")
     assert set(loaded) == {"train", "validation", "test"} and sum(map(len, loaded.values())) == len(rows)
     assert all(part.features == canonical_features() for part in loaded.values())
     cell = loaded["test"].cast_column("image", Image(decode=False))[0]
@@ -118,7 +118,7 @@ def test_absent_images_are_left_out_and_split_csv_gives_the_same_split(stage, ro
         path.unlink()
     staged = stage(folder, split="grouped", allow_missing_images=True)
     assert "--split split.csv" in (staged / "README.md").read_text()
-    loaded = load_dataset(str(staged))
+    loaded = load_dataset(str(staged), cache_dir=tmp_path / "cache")
     monkeypatch.setattr(hub, "load_dataset", lambda name, revision: loaded)
     _, facts = load(folder, allow_missing_images=True)
     _, again = load(REPO, split=str(staged / "split.csv"))

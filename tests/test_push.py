@@ -228,9 +228,9 @@ def test_a_change_is_one_more_commit_of_what_changed(hub, run, tmp_path):
 
 
 def test_a_dry_run_shows_files_and_card_and_needs_no_hub(hub, run, tmp_path):
-    shown = pushed(hub, tmp_path, run, IMAGE_REPO, "--dry_run", token=None)
+    shown = pushed(hub, tmp_path, run, IMAGE_REPO, "--dry_run", "--eval_results", token=None)
     size = (run / "model.safetensors").stat().st_size
-    assert f"{size:,}  model.safetensors\n" in shown
+    assert f"{size:,}  model.safetensors\n" in shown and "  .eval_results/ham10000.yaml\n" in shown
     assert "README.md:\n\n" + (run / "README.md").read_text().replace(REPO_ID, IMAGE_REPO) in shown
     assert "photo.jpg\n" not in shown and "patients_" not in shown
     assert hub.requests == []
