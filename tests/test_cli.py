@@ -53,14 +53,14 @@ def test_help_takes_less_than_half_a_second():
 
 
 def test_every_command_imports_only_what_it_needs(tmp_path):
-    gone, run = str(tmp_path / "gone"), str(make_run(tmp_path / "run"))
+    gone, run, other = str(tmp_path / "gone"), *(str(make_run(tmp_path / name)) for name in ("run", "other"))
     commands = [
         ["predict", run, gone],
         ["predict", gone + ".onnx", run],
         ["export", "onnx", gone],
         ["evaluate", gone, "--data_dir", gone, "--output_dir", gone],
         ["verify", gone, "--data_dir", gone],
-        ["compare", run, "--with", run],
+        ["compare", run, "--with", other],
         ["report", run],
     ]
     code = f"""

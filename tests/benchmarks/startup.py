@@ -19,31 +19,29 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     header("torch", "transformers", "datasets")
     with tempfile.TemporaryDirectory() as folder:
-        run = str(make_run(Path(folder) / "run", images=(200, 200)))
+        run, other = (str(make_run(Path(folder) / name, images=(200, 200))) for name in ("run", "other"))
         gone = str(Path(folder) / "gone.jpg")
-        commands = {
-            "ham-hf --help": ["--help"],
-            "ham-hf predict, of a photograph that is not there": ["predict", run, gone],
-            "ham-hf evaluate, of a model that is not there": ["evaluate", gone, "--data_dir", folder]
-            + ["--output_dir", gone],
-            "ham-hf compare": ["compare", run, "--with", run],
-            "ham-hf report": ["report", run],
-            "ham-hf train --help": ["train", "--help"],
-        }
         peers = {
             "python -c pass": python("-c", "pass"),
             "import torch": python("-c", "import torch"),
             "from transformers import Trainer": python("-c", "from transformers import Trainer"),
         }
-        for words, command in commands.items():
-            compare(words, python("-m", "ham_hf", *command), peers if command == ["--help"] else {}, rounds)
+        compare("ham-hf --help", python("-m", "ham_hf", "--help"), peers, rounds)
+        for question, words, code in (
+            ("predict, of a photograph that is not there", ["predict", run, gone], 2),
+            ("evaluate, of a model that is not there", ["evaluate", gone, "--data_dir", run, "--output_dir", gone], 2),
+            ("compare", ["compare", run, "--with", other], 0),
+            ("report", ["report", run], 0),
+            ("train --help", ["train", "--help"], 0),
+        ):
+            compare(f"ham-hf {question}", python("-m", "ham_hf", *words, code=code), {}, rounds)
 
 
-def python(*words: str) -> Side:
+def python(*words: str, code: int = 0) -> Side:
     def run() -> None:
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
-        if done.returncode not in (0, 2):
-            raise RuntimeError(f"{words}: {done.stderr}")
+        if done.returncode != code:
+            raise RuntimeError(f"{words} gave {done.returncode}, expected {code}: {done.stderr}")
 
     return run
 
