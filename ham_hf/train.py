@@ -105,7 +105,7 @@ def train(recipe: Recipe) -> None:
         trainer.save_state()
         if isinstance(model, PatientModel):
             copy_pipeline(folder)
-        write_answers(folder, *_as_saved(folder, args), splits)
+        bf16_difference = write_answers(folder, *_as_saved(folder, args), splits)
         facts = _facts(
             recipe,
             trainer,
@@ -116,6 +116,7 @@ def train(recipe: Recipe) -> None:
             channels_last=channels_last,
             seconds=seconds,
         )
+        facts["model"]["bf16_difference"] = bf16_difference
         _write_facts(folder, recipe, facts)
         _log_headlines(write_report(folder), folder)
     trainer.accelerator.wait_for_everyone()
