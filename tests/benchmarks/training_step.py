@@ -1,0 +1,156 @@
+"""A training step on this machine's CPU: ours beside the Trainer's defaults; the Trainer beside a bare loop.
+
+python -m tests.benchmarks.training_step
+"""
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import (
+    BitImageProcessor,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from ham_hf.hardware import keep_freed_memory, supports_bf16, use_all_cores
+from ham_hf.losses import ClassificationLoss
+from ham_hf.models.depthwise import use_fast_gradients
+from ham_hf.recipe import RunArguments
+from ham_hf.trainer import HamTrainer
+from ham_hf.transforms import Collator
+from tests.benchmarks import compare, header
+
+BATCH, SIZE, STEPS = 16, 224, 2
+
+
+def timm_model(architecture: str) -> PreTrainedModel:
+    return TimmWrapperForImageClassification(TimmWrapperConfig(architecture=architecture, num_labels=7))
+
+
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "ResNet-18": lambda: timm_model("resnet18"),
+    "ResNet-50": lambda: ResNetForImageClassification(ResNetConfig(num_labels=7)),
+    "ViT-B/16": lambda: ViTForImageClassification(ViTConfig(num_labels=7)),
+    "EfficientNet-Lite0": lambda: timm_model("tf_efficientnet_lite0"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    use_all_cores(1)
+    header("torch", "transformers", "accelerate", "timm")
+    print(f"bfloat16 in hardware: {supports_bf16(use_cpu=True)}")
+    for name, build in MODELS.items():
+        torch.manual_seed(0)
+        model = build()
+        fast = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        use_fast_gradients(fast)
+        sides = {"the Trainer's defaults (fp32)": steps(model, False)}
+        if name == "EfficientNet-Lite0":
+            stock = copy.deepcopy(model).to(memory_format=torch.channels_last)
+            sides["bf16 and channels_last, stock depthwise gradients"] = steps(stock, True)
+        compare(f"{name}, {BATCH} images of {SIZE} pixels", steps(fast, True), sides, args.rounds)
+    # What the process keeps of freed memory cannot be taken back: last, for all sides
+    keep_freed_memory()
+    model = timm_model("resnet18").to(memory_format=torch.channels_last)
+    compare(
+        "Trainer (ours), 12 steps of 64 images, ResNet-18",
+        trainer(copy.deepcopy(model)),
+        {"a bare loop": bare_loop(copy.deepcopy(model))},
+        args.rounds,
+    )
+
+
+def steps(model: nn.Module, fast: bool) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    pixels = torch.randn(BATCH, 3, SIZE, SIZE)
+    if fast:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 7, (BATCH,))
+
+    def run() -> None:
+        for _ in range(STEPS):
+            step(model, optimizer, pixels, labels, fast)
+
+    return run
+
+
+def step(model, optimizer, pixels, labels, bf16: bool) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = model(pixels).logits
+    F.cross_entropy(logits.float(), labels).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+class Noise(Dataset):
+    """The same picture again and again: what is measured is not the loading."""
+
+    pixels = torch.randn(3, SIZE, SIZE).contiguous()
+
+    def __len__(self) -> int:
+        return 12 * 64
+
+    def __getitem__(self, row: int) -> dict:
+        return {"pixel_values": self.pixels, "labels": row % 7}
+
+
+def trainer(model: nn.Module) -> Callable[[], float]:
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            args = RunArguments(
+                output_dir=folder,
+                per_device_train_batch_size=64,
+                num_train_epochs=1,
+                eval_strategy="no",
+                save_strategy="no",
+                load_best_model_at_end=False,
+                report_to="none",
+                disable_tqdm=True,
+                bf16=True,
+            )
+            own = HamTrainer(
+                model=model,
+                args=args,
+                train_dataset=Noise(),
+                processor=BitImageProcessor(),
+                finish_batch=lambda batch: batch,
+                data_collator=Collator(True),
+                compute_loss_func=ClassificationLoss([1] * 7),
+            )
+            started = time.perf_counter()
+            own.train()
+            return time.perf_counter() - started
+
+    return run
+
+
+def bare_loop(model: nn.Module) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-5)
+
+    def run() -> None:
+        model.train()
+        loader = torch.utils.data.DataLoader(Noise(), 64, True, collate_fn=Collator(True))
+        for batch in loader:
+            step(model, optimizer, batch["pixel_values"], batch["labels"], True)
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
