@@ -52,7 +52,7 @@ def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:
     return ablated
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, image features of the batch): the image is encoded once for all ablations."""
     batches = prepared_batches(processor.image_processor, range(len(split)), image_reader(split))
@@ -65,7 +65,7 @@ def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) 
             bar.update(len(pixels))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _probabilities(
     model: PatientModel, processor: PatientProcessor, image_features: torch.Tensor, fields: list[list], labels
 ) -> list[np.ndarray]:

@@ -206,7 +206,8 @@ def iterate_probabilities(
         patients = None
     for batch in prepared_batches(processor, images, read, patients):
         inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
-        with torch.inference_mode():
+        # Not inference_mode: BEiT keeps tensors of a pass, with which a later training in the process would fail
+        with torch.no_grad():
             rows = _rows(model, inputs) if bf16_difference is None else _bf16_rows(model, inputs, bf16_difference)
         yield from rows
 

@@ -385,3 +385,13 @@ def test_a_model_of_synthetic_images_says_so(tmp_path, capsys):
         (folder / "run.json").write_text(json.dumps({"data": {"synthetic": synthetic}}))
         assert main(["predict", str(folder), str(tmp_path / "a.jpg")]) == 0
         assert ("trained on synthetic images" in capsys.readouterr().out) is synthetic
+
+
+def test_what_a_prediction_leaves_behind_does_not_break_a_training(tmp_path):
+    """BEiT keeps tensors between passes, for all its instances."""
+    folder = make_run_folder(tmp_path / "beit", "microsoft/beit-base-patch16-224-pt22k")
+    model, processor = load_classifier(str(folder))
+    probabilities(model, processor, [Image.new("RGB", (40, 30))])
+    another, _ = load_classifier(str(folder))
+    another.train()(pixel_values=torch.zeros(1, 3, 32, 32)).logits.sum().backward()
+    assert any(weight.grad.abs().max() > 0 for weight in another.parameters() if weight.grad is not None)
