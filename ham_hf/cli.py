@@ -6,12 +6,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from ham_hf.data_cli import add_data_commands, data_arguments
 from ham_hf.errors import InputError
-
-if TYPE_CHECKING:
-    from ham_hf.recipe import DataArguments
 
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
@@ -158,45 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--write", type=Path, metavar="FILE", help="write a card with the measured figures to FILE")
     verify.set_defaults(run=_verify)
 
-    data = commands.add_parser(
-        "data", help="look at a copy of the data, publish it, or keep it decoded on disk", allow_abbrev=False
-    )
-    on_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    audit = on_data.add_parser(
-        "audit",
-        help="print the leak audit of a copy of the data, or of a split",
-        description="Print all that is wrong with a copy of the data, or with a split. Exit code 1: it leaks.",
-        allow_abbrev=False,
-    )
-    audit.add_argument("data_dir", metavar="DATA", help="a folder with images and their table, or a Hub dataset id")
-    audit.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
-    audit.add_argument("--metadata_csv", help="the table, where it has a name of its own")
-    audit.add_argument("--split", help="study, grouped, or any CSV with image_id and split; when left out, no split")
-    audit.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
-    audit.set_defaults(run=_audit, allow_missing_images=True)
-    _add_cache_commands(on_data.add_parser("cache", help="decoded images on disk", allow_abbrev=False))
-    push = on_data.add_parser(
-        "push",
-        help="publish a copy of HAM10000 as a dataset on the Hub",
-        description="Publish a copy of HAM10000 as a dataset on the Hub: Parquet with the images, splits, and a card.",
-        allow_abbrev=False,
-    )
-    push.add_argument("data_dir", metavar="DIR", help="a folder with images and their table")
-    push.add_argument("repo_id", metavar="REPO_ID", help="owner/name; made where it is not there yet")
-    push.add_argument("--metadata_csv", help="the table, where it has a name of its own")
-    push.add_argument("--split", default="study", help="study (when left out), grouped or a CSV, as in a training")
-    push.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
-    push.add_argument("--allow_missing_images", action="store_true", help="publish the images that are there")
-    push.add_argument("--private", action="store_true", help="make the new repository private")
-    push.add_argument("--token", help="of the Hub; HF_TOKEN or that of `hf auth login` when left out")
-    push.add_argument("--dry_run", action="store_true", help="show the files and the card, and send nothing")
-    push.add_argument(
-        "--accept_license",
-        action="store_true",
-        help="say that HAM10000's licence (CC BY-NC 4.0, not commercial) is kept, and that its photographs of "
-        "patients are to leave this machine; without it nothing is sent",
-    )
-    push.set_defaults(run=_push_data, data_revision=None)
+    add_data_commands(commands)
 
     compare = commands.add_parser(
         "compare",
@@ -220,26 +180,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_cache_commands(cache: argparse.ArgumentParser) -> None:
-    on_cache = cache.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    build = on_cache.add_parser(
-        "build",
-        help="decode every image once, and keep the pixels",
-        description="Decode every image once and keep the pixels, at full resolution, in the datasets cache "
-        "(HF_DATASETS_CACHE). The same images in another folder have the same cache.",
-        allow_abbrev=False,
-    )
-    build.add_argument("data_dir", metavar="DATA", help="a folder with images and their table, or a Hub dataset id")
-    build.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
-    build.add_argument("--metadata_csv", help="the table, where it has a name of its own")
-    # Which images: all of them, whatever their lesions and splits
-    build.set_defaults(run=_cache_build, split="all", split_seed=0, allow_missing_images=True)
-    info = on_cache.add_parser("info", help="which caches there are, and whether they are whole", allow_abbrev=False)
-    info.set_defaults(run=_cache_info)
-    clear = on_cache.add_parser("clear", help="remove them all", allow_abbrev=False)
-    clear.set_defaults(run=_cache_clear)
-
-
 def _add_data_flags(parser: argparse.ArgumentParser, *, split: str | None, when_left_out: str) -> None:
     """Which images: the flags of a training, under the same names."""
     parser.add_argument("--data_dir", required=True, help="a folder with images and their table, or a Hub dataset id")
@@ -253,70 +193,6 @@ def _add_data_flags(parser: argparse.ArgumentParser, *, split: str | None, when_
     parser.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     parser.add_argument("--allow_missing_images", action="store_true", help="judge on the images that are there")
     parser.add_argument("--revision", help="commit, branch or tag of the model; its default branch when left out")
-
-
-def _data_arguments(args: argparse.Namespace) -> "DataArguments":
-    from ham_hf.recipe import DataArguments
-
-    return DataArguments(
-        data_dir=args.data_dir,
-        data_revision=args.data_revision,
-        metadata_csv=args.metadata_csv,
-        split=args.split or "",
-        split_seed=args.split_seed,
-        allow_missing_images=args.allow_missing_images,
-    )
-
-
-def _audit(args: argparse.Namespace) -> int:
-    from ham_hf.data.inspection import inspect_data
-
-    text, leaks = inspect_data(_data_arguments(args))
-    print(text)
-    return 1 if leaks else 0
-
-
-def _cache_build(args: argparse.Namespace) -> None:
-    from ham_hf.data import read_source
-    from ham_hf.data.cache import build_cache
-    from ham_hf.data.images import check_images
-
-    source = read_source(_data_arguments(args))
-    checks = check_images(source.dataset)
-    cache = build_cache(source.dataset, checks)
-    broken = sum(check.error is not None for check in checks.values())
-    print(f"{cache.path}: {len(cache):,} images, {cache.path.stat().st_size:,} bytes")
-    if absent := len(source.table) - len(checks) + broken:
-        print(f"{absent:,} images are absent or broken: `ham-hf data audit` names them")
-
-
-def _cache_info(args: argparse.Namespace) -> None:
-    from ham_hf.data.cache import cache_folder, list_caches
-
-    caches = list_caches()
-    print(f"{cache_folder()}: {len(caches) or 'no'} pixel cache{'' if len(caches) == 1 else 's'}")
-    for cache in caches:
-        print(f"{cache.path.name}: {cache.nbytes:,} bytes, {cache.state}", end="")
-        print(f", {cache.images:,} images, {cache.what}" if cache.what else "")
-
-
-def _cache_clear(args: argparse.Namespace) -> None:
-    from ham_hf.data.cache import cache_folder, clear_caches
-
-    print(f"{clear_caches():,} bytes freed in {cache_folder()}")
-
-
-def _push_data(args: argparse.Namespace) -> None:
-    from ham_hf.data.publish import push_dataset
-
-    push_dataset(
-        _data_arguments(args),
-        args.repo_id,
-        private=args.private,
-        token=args.token,
-        dry_run=args.dry_run,
-        accept_license=args.accept_license,
-    )
 
 
 def _label_map(text: str | None) -> dict:
@@ -344,7 +220,7 @@ def _verify(args: argparse.Namespace) -> int:
     from ham_hf import verify
 
     verification = verify.verify_card(
-        args.model, _data_arguments(args), revision=args.revision, label_map=label_map, part=args.part
+        args.model, data_arguments(args), revision=args.revision, label_map=label_map, part=args.part
     )
     print(verify.render(verification))
     if args.write:
@@ -360,7 +236,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     report = evaluate_model(
         args.model,
-        _data_arguments(args),
+        data_arguments(args),
         args.output_dir,
         revision=args.revision,
         label_map=label_map,

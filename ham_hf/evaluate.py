@@ -16,6 +16,7 @@ from PIL import Image
 from transformers import BaseImageProcessor
 
 from ham_hf.ablation import write_ablations
+from ham_hf.arguments import DataArguments
 from ham_hf.data import load_ham10000
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.errors import InputError
@@ -29,7 +30,6 @@ from ham_hf.predict import find_classifier, labels_of, load_classifier, probabil
 from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
 from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
-from ham_hf.recipe import DataArguments
 from ham_hf.report import SPLITS, write_report
 from ham_hf.transforms import PATIENT
 

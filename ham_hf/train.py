@@ -30,6 +30,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
+from ham_hf.arguments import ModelArguments
 from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress
 from ham_hf.data import load_checked
 from ham_hf.errors import InputError
@@ -52,7 +53,7 @@ from ham_hf.optimization import optimizer_class
 from ham_hf.predict import load_classifier
 from ham_hf.predictions import replace_file
 from ham_hf.provenance import hardware, versions
-from ham_hf.recipe import ModelArguments, Recipe, RunArguments, parse_recipe
+from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer

@@ -6,7 +6,6 @@ torchvision's.
 """
 
 import math
-import os
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +16,12 @@ import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
-from torch.utils.data import get_worker_info
 from transformers import BaseImageProcessor
 
+from ham_hf.arguments import ImageArguments
 from ham_hf.data.cache import PixelCache, decode_rgb
 from ham_hf.data.crops import finish
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.recipe import ImageArguments
 
 PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a training crop, as torchvision's RandomResizedCrop has them
@@ -132,13 +130,12 @@ def decode(cell: dict) -> np.ndarray:
 
 
 def in_threads(function: Callable, *columns: list) -> list:
-    """`list(map(function, *columns))`, on every core: decoding and resizing free the interpreter lock.
+    """`list(map(function, *columns))` on as many threads as torch computes with, which is one in a worker process.
 
-    A pool for each batch costs a tenth of a millisecond, and survives being forked into worker processes.
+    Decoding and resizing free the interpreter lock. A pool for each batch costs a tenth of a millisecond, and survives
+    being forked into worker processes.
     """
-    worker = get_worker_info()
-    threads = max(os.cpu_count() // (worker.num_workers if worker else 1), 1)
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return list(pool.map(function, *columns))
 
 

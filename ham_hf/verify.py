@@ -15,6 +15,7 @@ from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, metadata_save, snapshot_download
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from ham_hf.arguments import DataArguments
 from ham_hf.card import FILES
 from ham_hf.consistency import CANNOT_TELL, FALSE, HOLDS, TOLERANCE, Finding, check_page, check_results, read_report
 from ham_hf.data import load_ham10000
@@ -28,7 +29,6 @@ from ham_hf.patients import Patients
 from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
 from ham_hf.predictions import Predictions
 from ham_hf.prepare import image_reader
-from ham_hf.recipe import DataArguments
 from ham_hf.report import SPLITS, split_results
 from ham_hf.transforms import PATIENT
 

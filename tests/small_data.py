@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ham_hf.arguments import DataArguments
 from ham_hf.data import load_ham10000
 from ham_hf.labels import LABELS
-from ham_hf.recipe import DataArguments
 
 COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
 

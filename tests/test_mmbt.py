@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from ham_hf import export
 from ham_hf.ablation import write_ablations
+from ham_hf.arguments import ModelArguments
 from ham_hf.cli import main
 from ham_hf.data import canonical_features
 from ham_hf.errors import InputError
@@ -24,7 +25,6 @@ from ham_hf.models.multimodal import build_patient_model, build_patient_processo
 from ham_hf.optimization import give_own_rate
 from ham_hf.predict import load_classifier, probabilities
 from ham_hf.predictions import read_predictions
-from ham_hf.recipe import ModelArguments
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 SITES = ["back", "face", "lower extremity"]

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import pipeline
 
+from ham_hf.arguments import DataArguments
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.patients import read_patients
-from ham_hf.recipe import DataArguments
 from ham_hf.train import main
 from ham_hf.trainer import TRAINED_WEIGHTS
 from tests.tiny_checkpoints import make_tiny_checkpoint

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from transformers import BitImageProcessor
 
-from ham_hf.recipe import ImageArguments
+from ham_hf.arguments import ImageArguments
 from ham_hf.transforms import Collator, EvalTransform, FinishBatch, TrainTransform, in_threads, random_crop
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]

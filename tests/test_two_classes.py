@@ -6,10 +6,10 @@ import json
 import pytest
 from datasets import Image
 
+from ham_hf.arguments import DataArguments
 from ham_hf.cli import main
 from ham_hf.data import load_ham10000
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, label_set
-from ham_hf.recipe import DataArguments
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 

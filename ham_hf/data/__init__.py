@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict
 
+from ham_hf.arguments import DataArguments
 from ham_hf.data import audit
 from ham_hf.data.folder import read_folder
 from ham_hf.data.hub import read_hub
@@ -18,7 +19,6 @@ from ham_hf.data.table import canonical_features, some
 from ham_hf.errors import InputError
 from ham_hf.hub import looks_like_repo_id
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
-from ham_hf.recipe import DataArguments
 
 LISTED = 50  # of a kind of image in the facts, which the report prints
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from ham_hf.arguments import DataArguments
 from ham_hf.data import audit, read_source
 from ham_hf.data.images import check_images
 from ham_hf.data.splits import assign_splits, read_split_csv
 from ham_hf.data.table import some
-from ham_hf.recipe import DataArguments
 
 
 def inspect_data(args: DataArguments) -> tuple[str, bool]:

@@ -16,13 +16,13 @@ from datasets.table import embed_table_storage
 from huggingface_hub import DatasetCardData
 
 from ham_hf import markdown
+from ham_hf.arguments import DataArguments
 from ham_hf.data import load_ham10000
 from ham_hf.data.splits import is_ham10000
 from ham_hf.data.table import some
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.publish import Destination, check_repo_id, listing, publish
-from ham_hf.recipe import DataArguments
 
 IMAGES_PER_SHARD = 1000  # some 270 MB
 CONSENT = (

