@@ -140,6 +140,14 @@ class ModelArguments:
             'and pypi models \'{"model_args": {"drop_rate": 0.2}}\'.'
         },
     )
+    test_time_augmentation: Literal["none", "flips", "dihedral"] = field(
+        default="none",
+        metadata={
+            "help": "Answer with the mean over the four flips of an image, or over the eight ways to turn and mirror "
+            "it (dihedral), which takes four or eight times as long: kept in the model's config, for `ham-hf "
+            "predict`, `evaluate`, `verify` and the report."
+        },
+    )
     fusion: Literal["none", "mmbt", "mlp"] = field(
         default="none",
         metadata={

@@ -52,6 +52,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         base=markdown.escape(model["name"]),
         repo_id=REPO_ID,
         reads_patient=_reads_patient(run),
+        has_views=markdown.has_views(run),
         labels=model["labels"],
         results=markdown.result_sections(report, pictures),
         check=_check_command(data),

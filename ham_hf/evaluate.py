@@ -32,6 +32,7 @@ from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.report import SPLITS, write_report
 from ham_hf.transforms import PATIENT
+from ham_hf.views import which_views
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,6 +92,7 @@ def evaluate_model(
             "labels": list(labels),
             "image_size": _input_size(processor),
             "bf16_difference": bf16_difference,
+            "test_time_augmentation": which_views(model),
         },
         "training": None,
     }

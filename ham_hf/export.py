@@ -30,7 +30,8 @@ def export_onnx(name: str, output: Path | None, revision: str | None = None) -> 
     """Write the model `name` to `output`, once it is known to answer as the model does.
 
     The file has the input `pixel_values` (B, 3, H, W) for any B, the output `logits` (B, C), and in its metadata the
-    labels, the processor's configuration, whether the training images were synthetic, and the disclaimer.
+    labels, the processor's configuration, whether the training images were synthetic, and the disclaimer. It answers
+    from one view of an image, whatever test-time augmentation the model asks for.
 
     Args:
         name: a run folder, or a Hub id.
@@ -52,8 +53,11 @@ def export_onnx(name: str, output: Path | None, revision: str | None = None) -> 
         raise InputError(
             f"--output {path}: no file can be written in {path.parent}: make that folder, or name another"
         )
+    from ham_hf.views import set_test_time_augmentation
+
     synthetic = is_trained_on_synthetic_images(location)
     model, processor = load_classifier(location, commit)
+    set_test_time_augmentation(model, "none")  # the file looks once
     _check_kind(name, model)
     facts = {
         "ham_hf": ham_hf.__version__,

@@ -243,6 +243,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def has_views(run: Mapping) -> bool:
+    """Whether the run's figures are with test-time augmentation; older runs do not say, and are without."""
+    return run["model"].get("test_time_augmentation", "none") != "none"
+
+
 def model_section(run: Mapping) -> str:
     model, training = run["model"], run["training"]
     frozen = model["parameters"] - model["trainable_parameters"]
@@ -255,6 +260,13 @@ def model_section(run: Mapping) -> str:
         ["parameters", f"{model['parameters']:,}" + (f" ({frozen:,} of them frozen)" if frozen else "")],
         ["input", f"{model['image_size']} x {model['image_size']} pixels"],
     ]
+    if has_views(run):
+        rows.append(
+            [
+                "test-time augmentation",
+                "the mean over several views of each image: " + run["model"]["test_time_augmentation"],
+            ]
+        )
     if training is None:
         return "\n".join(["## Model", "", *_table(["", ""], rows)])
     rows += [

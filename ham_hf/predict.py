@@ -226,9 +226,11 @@ def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.
 
 def _rows(model: "PreTrainedModel", inputs: dict) -> np.ndarray:
     """The probabilities of a batch, (B, C) in the order of `labels_of(model)`."""
+    from ham_hf.views import mean_probabilities
+
     codes = model.config.id2label
     columns = [[i for i, code in codes.items() if code == label] for label in labels_of(model)]
-    softmax = model(**inputs).logits.double().softmax(dim=1).cpu().numpy()
+    softmax = mean_probabilities(model, inputs).cpu().numpy()
     rows = np.stack([softmax[:, of_label].sum(axis=1) for of_label in columns], axis=1)
     # What the model gives to labels that are left out goes to the others in proportion
     return rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows

@@ -57,6 +57,7 @@ from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
+from ham_hf.views import set_test_time_augmentation, which_views
 
 logger = logging.getLogger("ham_hf.train")
 
@@ -157,6 +158,8 @@ def _build(
             image_size=recipe.image.image_size,
         )
         processor = build_patient_processor(args, processor, text_revision=text_revision, sites=sites)
+    if args.test_time_augmentation != "none":
+        set_test_time_augmentation(model, args.test_time_augmentation)
     if args.freeze != "none":
         freeze_parts(model, args.freeze)
     return model, processor
@@ -297,6 +300,7 @@ def _facts(
             **parameters,
             "labels": list(trainer.model.config.id2label.values()),
             "image_size": recipe.image.image_size,
+            "test_time_augmentation": which_views(trainer.accelerator.unwrap_model(trainer.model)),
         },
         "training": {
             "images": len(trainer.train_dataset),

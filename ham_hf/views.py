@@ -1,0 +1,36 @@
+"""Test-time augmentation: the mean answer to several views of an image, as the model's own config asks for it.
+
+A lesion has no upright position: its image flipped or turned (the dihedral group's eight ways) is as good as the one
+that was taken. transformers' pipeline knows nothing of it, and looks once.
+"""
+
+import torch
+from transformers import PreTrainedModel
+
+VIEWS = {"none": 1, "flips": 4, "dihedral": 8}
+
+
+def set_test_time_augmentation(model: PreTrainedModel, kind: str) -> None:
+    """Keep "flips", "dihedral" or "none" in the model's config, which is saved with it."""
+    model.config.test_time_augmentation = kind
+
+
+def which_views(model: PreTrainedModel) -> str:
+    """ "flips", "dihedral" or "none"; the last for models that were not trained here."""
+    return model.config.to_dict().get("test_time_augmentation", "none")
+
+
+def mean_probabilities(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The model's probabilities (B, C) float64 for `inputs`, whose `pixel_values` are (B, 3, H, W), H = W."""
+    views = dihedral_views(inputs["pixel_values"])[: VIEWS[which_views(model)]]
+    answers = [model(**(inputs | {"pixel_values": view})).logits.double().softmax(dim=1) for view in views]
+    return torch.stack(answers).mean(0)
+
+
+def dihedral_views(pixels: torch.Tensor) -> list[torch.Tensor]:
+    """The eight ways to turn and mirror square images (B, 3, S, S): themselves, their flips, and all these turned."""
+    return [
+        view
+        for turned in (pixels, pixels.transpose(2, 3))
+        for view in (turned, turned.flip(2), turned.flip(3), turned.flip((2, 3)))
+    ]
