@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
 
 from ham_hf.errors import InputError
 from ham_hf.intervals import paired_intervals
@@ -25,6 +26,7 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
         `images` and `lesions`; `metrics`, for each of METRICS the `runs` of A and B (one value a run), their means
         `a` and `b`, the `difference` B - A and its 95 % `interval`: lesions are drawn, the same ones for every run,
         and in each draw the groups' means are compared. Values that are undefined are NaN, intervals None.
+        `mcnemar`: None but for one run against one, see `mcnemar`.
 
     Raises:
         InputError: a folder is no run folder or is named twice, has no such predictions, or its images, labels or
@@ -41,7 +43,26 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
         a, b = (float(np.mean(side)) for side in values)
         interval = None if np.isnan(intervals[name][0]) else intervals[name]
         metrics[name] = {"runs": values, "a": a, "b": b, "difference": b - a, "interval": interval}
-    return {"images": len(labels), "lesions": len(set(lesion_ids)), "metrics": metrics}
+    one_each = len(first) == len(second) == 1
+    return {
+        "images": len(labels),
+        "lesions": len(set(lesion_ids)),
+        "metrics": metrics,
+        "mcnemar": mcnemar(sides[0][0], sides[1][0], labels) if one_each else None,
+    }
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict:
+    """McNemar's exact test of two accuracies, from probabilities (N, C) of the same N images and `labels` (N,).
+
+    Returns:
+        `a_alone` and `b_alone`, the images that one of them alone has right, and `p`, two-sided. It counts images as
+        if each were of a lesion of its own (McNemar, 1947, https://doi.org/10.1007/BF02295996).
+    """
+    a, b = (probabilities.argmax(axis=1) == labels for probabilities in (first, second))
+    a_alone, b_alone = int((a & ~b).sum()), int((b & ~a).sum())
+    p = binomtest(a_alone, a_alone + b_alone).pvalue if a_alone + b_alone else 1.0
+    return {"a_alone": a_alone, "b_alone": b_alone, "p": float(p)}
 
 
 def _read(folders: Sequence[Path], split: str) -> list[Predictions]:
@@ -79,10 +100,20 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
             "",
             "Intervals: lesions drawn with replacement, the same ones for every run. They are about these runs and",
             "do not know how much another seed would change: the runs' own values show it. Log loss: lower is better.",
+            *_mcnemar_line(comparison["mcnemar"]),
             "",
             *_columns(runs),
         ]
     )
+
+
+def _mcnemar_line(test: dict | None) -> list[str]:
+    if test is None:
+        return []
+    return [
+        f"McNemar's test of accuracy: A alone is right on {test['a_alone']} images, B alone on {test['b_alone']}, "
+        f"p = {test['p']:.2g}; it takes images of one lesion for independent, which the intervals do not."
+    ]
 
 
 def _verdict(interval: tuple[float, float] | None) -> str:

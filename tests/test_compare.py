@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ham_hf.cli import main
-from ham_hf.compare import compare_runs
+from ham_hf.compare import compare_runs, mcnemar
 from ham_hf.errors import InputError
 from ham_hf.intervals import lesion_weights, paired_intervals
 from ham_hf.predictions import Predictions, read_predictions, write_predictions
@@ -124,6 +124,25 @@ def test_the_command_prints_means_runs_and_a_verdict(runs, capsys):
     assert main(["compare", str(a1), "--with", str(a2), "--split", "test"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("test: 130 images") and "includes zero: no difference shown" in printed
+
+
+def test_mcnemar_by_hand():
+    labels = np.zeros(10, dtype=int)
+    first = np.eye(2)[[0] * 8 + [1] * 2]
+    second = np.eye(2)[[1] * 6 + [0] * 3 + [1]]
+    # 6 images for A alone, 1 for B: 2 (1 + 7) / 2**7
+    assert mcnemar(first, second, labels) == {"a_alone": 6, "b_alone": 1, "p": pytest.approx(16 / 128)}
+    assert mcnemar(first, first, labels)["p"] == 1
+
+
+def test_one_run_against_one_has_mcnemars_test_too(runs, capsys):
+    (a1, a2), (b3, _) = runs
+    assert compare_runs([a1, a2], [b3])["mcnemar"] is None
+    assert main(["compare", str(a1), "--with", str(b3)]) == 0
+    test = compare_runs([a1], [b3])["mcnemar"]
+    assert (
+        f"A alone is right on {test['a_alone']} images, B alone on {test['b_alone']}, p = " in capsys.readouterr().out
+    )
 
 
 def test_the_order_of_the_images_does_not_matter(runs):
