@@ -57,6 +57,10 @@ def _run(argv: list[str]) -> int | None:
         from ham_hf.train import main as train
 
         return train(argv[1:])
+    if argv[:1] == ["cross-validate"]:
+        from ham_hf.cross_validate import main as cross_validate
+
+        return cross_validate(argv[1:])
     args = _parser().parse_args(argv)
     args.argv = argv
     return args.run(args)
@@ -76,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands.add_parser("train", help="fine-tune a model: ham-hf train RECIPE.yaml [--flag value …]", add_help=False)
+    commands.add_parser(
+        "cross-validate",
+        help="judge a recipe on every lesion: ham-hf cross-validate RECIPE.yaml --folds 5 [--flag value …]",
+        add_help=False,
+    )
 
     predict = commands.add_parser(
         "predict",

@@ -112,7 +112,7 @@ def headlines_section(report: Mapping, evaluated: Sequence[str]) -> str:
     lines = [
         "## Results",
         "",
-        *_table(header, [[HEADLINE[name], *(column[name] for column in columns)] for name in names]),
+        *table(header, [[HEADLINE[name], *(column[name] for column in columns)] for name in names]),
     ]
     for split in [split for split in report["results"] if split not in evaluated]:
         absent = report["run"]["data"]["splits"][split]["absent_images"]
@@ -145,9 +145,9 @@ def by_diagnosis_section(results: Mapping, labels: Sequence[str], split: str) ->
         images = int(results["metrics"][f"support_{label}"]["value"])
         figures = [number(entry["value"], entry["interval"]) for entry in entries.values()]
         rows.append([_full_name(label), f"{images:,}", *figures])
-    table = _table(["diagnosis", "images", "precision", "recall", "F1", "AUROC"], rows)
+    lines = table(["diagnosis", "images", "precision", "recall", "F1", "AUROC"], rows)
     return "\n".join(
-        [f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)", "", *table]
+        [f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)", "", *lines]
     )
 
 
@@ -160,7 +160,7 @@ def by_subgroup_section(subgroups: Mapping, split: str) -> str:
         for group in groups:
             counts = [f"{group[key]:,}" for key in ("images", "lesions", "diagnoses")]
             rows.append([escape(group["group"]), *counts, *(_figure(group["metrics"][figure]) for figure in figures)])
-        lines += ["", *_table(header, rows)]
+        lines += ["", *table(header, rows)]
         if field == "dx_type":
             lines += [
                 "",
@@ -196,7 +196,7 @@ def ablation_section(ablation: Mapping, intact: Mapping) -> str:
     lines = [
         "## What the patient's data are worth: validation",
         "",
-        *_table(header, rows),
+        *table(header, rows),
         "",
         "The same model and images, with the patient's data hidden, or with those of another image's patient. In "
         "brackets: 95 % intervals of the difference, the same lesions drawn for both; one that includes zero shows no "
@@ -234,7 +234,7 @@ def collapse_section(collapse: Mapping) -> str:
             for entry in evaluations
         ]
         lines += ["", "<details><summary>At every evaluation</summary>", ""]
-        lines += _table(["step", "epoch", "most frequent answer", "entropy of the answers, nats"], rows)
+        lines += table(["step", "epoch", "most frequent answer", "entropy of the answers, nats"], rows)
         lines += ["", "</details>"]
     return "\n".join(lines)
 
@@ -268,7 +268,7 @@ def model_section(run: Mapping) -> str:
             ]
         )
     if training is None:
-        return "\n".join(["## Model", "", *_table(["", ""], rows)])
+        return "\n".join(["## Model", "", *table(["", ""], rows)])
     rows += [
         ["training images", f"{training['images']:,}"],
         ["highest learning rate", f"{training['learning_rate']:g}"],
@@ -277,7 +277,7 @@ def model_section(run: Mapping) -> str:
         ["processes", str(training["processes"])],
         ["time", _duration(training["seconds"])],
     ]
-    return "\n".join(["## Training", "", *_table(["", ""], rows)])
+    return "\n".join(["## Training", "", *table(["", ""], rows)])
 
 
 def data_section(data: Mapping) -> str:
@@ -292,7 +292,7 @@ def data_section(data: Mapping) -> str:
     lines = [f"## Data: {escape(data['source'])}", ""]
     if data["synthetic"]:
         lines += [f"**{SYNTHETIC}**", ""]
-    lines += _table(["split", "images", "lesions", "absent images", *map(escape, labels)], rows)
+    lines += table(["split", "images", "lesions", "absent images", *map(escape, labels)], rows)
     lines += ["", f"Split: {escape(data['split'])}{seed}."]
     if absent:
         lines[-1] += f" {absent:,} images of the table were not there; the figures are about the ones that were."
@@ -303,12 +303,12 @@ def audit_section(data: Mapping) -> str:
     audit, near = data["audit"], data["audit"]["near_duplicates"]
     rows = [[key.replace("_", " "), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
     rows.append(["near-duplicate images across splits", f"{near['pairs_across_splits']:,}"])
-    lines = ["### Leak audit", "", *_table(["", "found"], rows), "", f"Near-duplicates by {escape(near['method'])}."]
+    lines = ["### Leak audit", "", *table(["", "found"], rows), "", f"Near-duplicates by {escape(near['method'])}."]
     lines[-1] += " Lesions that share one were kept in one split." if near["grouped"] else ""
     if near["pairs"]:
         pairs = [[escape(part) for part in pair] for pair in near["pairs"]]
         lines += ["", "<details><summary>The pairs</summary>", ""]
-        lines += _table(["image", "split", "image", "split", "distance"], pairs)
+        lines += table(["image", "split", "image", "split", "distance"], pairs)
         rest = near["pairs_across_splits"] - len(near["pairs"])
         lines += ["", *([f"… and {rest:,} more.", ""] if rest > 0 else []), "</details>"]
     return "\n".join(lines)
@@ -327,7 +327,7 @@ def provenance_section(run: Mapping) -> str:
     ]
     rows += [[escape(key), escape(value)] for key, value in run["hardware"].items()]
     rows += [[escape(key), escape(value)] for key, value in run["versions"].items()]
-    return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *_table(["", ""], rows)])
+    return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *table(["", ""], rows)])
 
 
 def _full_name(label: str) -> str:
@@ -345,7 +345,7 @@ def embed(pictures: Sequence[str], wanted: Sequence[str]) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     numeric = len(header) > 2 or header[1] == "found"
     alignment = ["---"] + ["---:" if numeric else "---"] * (len(header) - 1)
     return [f"| {' | '.join(cells)} |" for cells in [header, alignment, *rows]]

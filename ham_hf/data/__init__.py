@@ -71,13 +71,14 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         split = assign_splits(table, args.split, args.split_seed, groups)
         audit.check_lesions(table, split)
     table = table.assign(split=table["image_id"].map(split), present=table["image_id"].isin(present))
-    splits = DatasetDict(
-        {name: source.dataset.select(table.index[table["present"] & (table["split"] == name)]) for name in SPLITS}
-    )
     split_sha256 = _split_sha256(table)  # of the seven diagnoses, whatever is told apart
+    dataset = source.dataset
     if args.classes == "nevus_or_other":
-        splits = DatasetDict({name: _nevus_or_other(rows) for name, rows in splits.items()})
+        dataset = _nevus_or_other(dataset)
         table = table.assign(dx=table["dx"].where(table["dx"] == "nv", "other"))
+    splits = DatasetDict(
+        {name: dataset.select(table.index[table["present"] & (table["split"] == name)]) for name in SPLITS}
+    )
     labels = splits["train"].features["label"].names
     facts = {
         "source": args.data_dir,

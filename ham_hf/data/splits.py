@@ -11,6 +11,7 @@ from ham_hf.data.table import some
 from ham_hf.errors import InputError
 
 SPLITS = ("train", "validation", "test")
+UNUSED = "unused"  # in a CSV: an image that takes no part
 HELD_OUT = (0.2, 0.2)  # shares of the lesions in validation and test of the 'grouped' split
 
 _FIRST_IMAGE, _LAST_IMAGE = 24306, 34320  # HAM10000's 10,015 ids are consecutive, from ISIC_0024306
@@ -29,7 +30,7 @@ def assign_splits(
         groups: of 'grouped' only, lesion_id → name of the group that must stay together; each lesion alone if None.
 
     Returns:
-        image_id → "train", "validation" or "test".
+        image_id → "train", "validation" or "test", or from a CSV "unused".
 
     Raises:
         InputError: the split does not cover the table, or the CSV does not fit.
@@ -88,10 +89,11 @@ def grouped_split(table: pd.DataFrame, seed: int, groups: dict[str, str]) -> dic
 def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
     """The split that a CSV with columns image_id and split gives; rows of images that the table lacks do no harm."""
     rows = read_split_csv(path)
-    wrong = rows[~rows["split"].isin(SPLITS)]
+    known = (*SPLITS, UNUSED)
+    wrong = rows[~rows["split"].isin(known)]
     if len(wrong):
         value = wrong["split"].iloc[0]
-        raise InputError(f"{path}, line {wrong.index[0] + 2}: split is {value!r}, expected one of {', '.join(SPLITS)}")
+        raise InputError(f"{path}, line {wrong.index[0] + 2}: split is {value!r}, expected one of {', '.join(known)}")
     split = dict(zip(rows["image_id"], rows["split"], strict=True))
     missing = [image_id for image_id in image_ids if image_id not in split]
     if missing:

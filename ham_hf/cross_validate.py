@@ -1,0 +1,203 @@
+"""How good is a recipe, whatever the split? Every training and validation lesion judged by a model that never saw it.
+
+ham-hf cross-validate recipes/x.yaml --folds 5 [--output_dir FOLDER] [--flag value …]
+
+The training and validation lesions of the recipe's split are shared out into folds, by diagnosis; each fold is
+predicted by a training on all others. Test lesions take no part. What is there of a broken-off run is kept: the same
+command goes on with it.
+"""
+
+import argparse
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import concatenate_datasets
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ham_hf.data import load_checked, read_source
+from ham_hf.data.splits import UNUSED
+from ham_hf.errors import InputError
+from ham_hf.labels import DISCLAIMER
+from ham_hf.markdown import by_diagnosis_section, number, table
+from ham_hf.patients import Patients, read_patients, write_patients
+from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
+from ham_hf.recipe import Recipe, parse_recipe
+from ham_hf.report import split_results, strict
+from ham_hf.scoring import HEADLINE, compute_scores
+
+logger = logging.getLogger("ham_hf.cross_validate")
+
+
+def main(argv: list[str]) -> int:
+    """Run what `RECIPE.yaml --folds N [--flag value …]` asks for; returns an exit code.
+
+    Raises:
+        InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    own = argparse.ArgumentParser(
+        prog="ham-hf cross-validate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    own.add_argument("--folds", default="5", help="5 when left out")
+    own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and -cross-validation when left out")
+    args, flags = own.parse_known_args(argv)
+    if not args.folds.isdecimal() or int(args.folds) < 2:
+        raise InputError(f"--folds is {args.folds!r}: expected a number from 2 on")
+    recipe = parse_recipe(flags)
+    folder = args.output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
+    folds = assign_folds(recipe, int(args.folds))
+    _write_folds(folder, folds)
+    for number_ in range(1, int(args.folds) + 1):
+        code = _train_fold(folder, recipe, flags, folds, number_)
+        if code:
+            logger.error("fold %d ended with exit code %d; the same command goes on with it", number_, code)
+            return code
+    write_summary(folder, int(args.folds))
+    return 0
+
+
+def assign_folds(recipe: Recipe, folds: int) -> pd.DataFrame:
+    """Columns image_id and fold: 1 to `folds` for training and validation images, 0 for images left out.
+
+    Whole lesions, stratified by diagnosis; depends on the ids and the seed only.
+
+    Raises:
+        InputError: a diagnosis has fewer lesions than there are folds.
+    """
+    if recipe.data.group_near_duplicates:
+        raise InputError("group_near_duplicates is not for cross-validation: its folds keep lesions together only")
+    splits, _, _ = load_checked(recipe.data)
+    used = concatenate_datasets([splits["train"], splits["validation"]])
+    rows = pd.DataFrame({name: used[name][:] for name in ("image_id", "lesion_id", "label")}).sort_values("image_id")
+    lesions = Counter(rows.drop_duplicates("lesion_id")["label"])
+    rarest = min(lesions, key=lesions.get)
+    if lesions[rarest] < folds:
+        name = splits["train"].features["label"].names[rarest]
+        raise InputError(f"--folds is {folds}, but {name} has {lesions[rarest]} lesions: choose as many or fewer")
+    rows["fold"] = 0
+    divide = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.training.seed)
+    for fold, (_, held_out) in enumerate(divide.split(rows, rows["label"], rows["lesion_id"]), start=1):
+        rows.iloc[held_out, rows.columns.get_loc("fold")] = fold
+    fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
+    image_ids = read_source(recipe.data).table["image_id"]
+    return pd.DataFrame({"image_id": image_ids, "fold": [fold_of.get(image_id, 0) for image_id in image_ids]})
+
+
+def _write_folds(folder: Path, folds: pd.DataFrame) -> None:
+    path, text = folder / "folds.csv", folds.to_csv(index=False, lineterminator="\n")
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise InputError(f"{path} has other folds, of another recipe, seed or data: choose another --output_dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(path, text)
+
+
+def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, number_: int) -> int:
+    """Train without fold `number_` in a process of its own, unless that is done; returns its exit code."""
+    split = folds["fold"].map(lambda fold: UNUSED if fold == 0 else "validation" if fold == number_ else "train")
+    csv = folder / f"split_{number_}.csv"
+    replace_file(csv, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
+    run = folder / f"fold_{number_}"
+    # The last checkpoint: one chosen by its fold would look better on it than it is
+    ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--output_dir", str(run), "--resume"]
+    words = [*flags, *ours]
+    if (run / "run.json").exists():
+        _check_fold(run, recipe, words)
+        logger.info("fold %d is done", number_)
+        return 0
+    logger.info("fold %d", number_)
+    return subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode
+
+
+def _check_fold(run: Path, recipe: Recipe, words: Sequence[str]) -> None:
+    same_recipe = recipe.path is None or recipe.path.read_bytes() == (run / "recipe.yaml").read_bytes()
+    if not same_recipe or json.loads((run / "run.json").read_text(encoding="utf-8"))["argv"] != list(words):
+        raise InputError(f"{run} was trained with another recipe or other flags: choose another --output_dir")
+
+
+def write_summary(folder: Path, folds: int) -> dict:
+    """Pool the folds' predictions and write cross_validation.json and .md; returns what the first one holds."""
+    runs = [folder / f"fold_{number_}" for number_ in range(1, folds + 1)]
+    parts = [read_predictions(run / "predictions_validation.csv") for run in runs]
+    of_parts = [
+        read_patients(run / "patients_validation.csv", part.image_ids) for run, part in zip(runs, parts, strict=True)
+    ]
+    pooled, patients = _pooled(parts), Patients(*(sum(column, []) for column in zip(*of_parts, strict=True)))
+    codes = [pooled.names[label] for label in pooled.labels]
+    write_predictions(
+        folder / "predictions_validation.csv",
+        pooled.image_ids,
+        pooled.lesion_ids,
+        codes,
+        pooled.probabilities,
+        pooled.names,
+    )
+    write_patients(folder / "patients_validation.csv", pooled.image_ids, *patients)
+    summary = strict(
+        {
+            "folds": [compute_scores(part.probabilities, part.labels, part.names) for part in parts],
+            "pooled": split_results(pooled, patients),
+            "disclaimer": DISCLAIMER,
+        }
+    )
+    replace_file(folder / "cross_validation.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    page = render_summary(summary, pooled.names)
+    replace_file(folder / "cross_validation.md", page)
+    logger.info("%s", page.split("\n\n")[2])
+    logger.info("report: %s", folder / "cross_validation.md")
+    return summary
+
+
+def _pooled(parts: Sequence[Predictions]) -> Predictions:
+    return Predictions(
+        sum((part.image_ids for part in parts), []),
+        sum((part.lesion_ids for part in parts), []),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.probabilities for part in parts]),
+        parts[0].names,
+    )
+
+
+def render_summary(summary: dict, names: Sequence[str]) -> str:
+    """cross_validation.json as a page."""
+    folds, pooled = summary["folds"], summary["pooled"]
+    header = ["", "all folds together", "mean of the folds", "standard deviation"]
+    header += [f"fold {number_}" for number_ in range(1, len(folds) + 1)]
+    rows = []
+    for name, words in HEADLINE.items():
+        if name not in pooled["metrics"]:
+            continue
+        values = [fold[name] for fold in folds]
+        defined = None not in values
+        entry = pooled["metrics"][name]
+        mean, deviation = (np.mean(values), np.std(values, ddof=1)) if defined else (None, None)
+        rows.append([words, number(entry["value"], entry["interval"]), *map(number, (mean, deviation, *values))])
+    constant = pooled["always_nv"]
+    text = io.StringIO()
+    print(f"# Cross-validation, {len(folds)} folds\n\n*{summary['disclaimer']}*\n", file=text)
+    print("\n".join(table(header, rows)), file=text)
+    if constant is not None:
+        print(
+            f"\nA model that always answers nv: accuracy {number(constant['accuracy'])}, balanced accuracy "
+            f"{number(constant['balanced_accuracy'])}.",
+            file=text,
+        )
+    print(
+        f"\n{pooled['images']:,} images of {pooled['lesions']:,} lesions, each judged by the model whose training "
+        "left its fold out; of every fold the last checkpoint, so that nothing was chosen on what is reported. In "
+        "brackets: 95 % intervals of a bootstrap over lesions.\n",
+        file=text,
+    )
+    print(by_diagnosis_section(pooled, names, "all folds together"), file=text)
+    return text.getvalue()

@@ -1,0 +1,100 @@
+"""Cross-validation: every lesion judged once, by a model that never saw it; what is done is not done again."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ham_hf.cli import main
+from ham_hf.predictions import read_predictions
+from tests.tiny_checkpoints import make_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
+
+
+def command(tiny: Path, data: Path, folder: Path, *more: str) -> list[str]:
+    words = f"--folds 2 --output_dir {folder} --model_name_or_path {tiny} --data_dir {data} --split grouped"
+    words += " --image_size 32 --max_steps 1 --report_to none --classes nevus_or_other"
+    return ["cross-validate", *words.split(), *more]
+
+
+@pytest.fixture(scope="module")
+def done(tiny, synthetic_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "cv"
+    assert main(command(tiny, synthetic_dir, folder)) == 0
+    return folder
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_lesion_is_judged_once_by_a_model_that_never_saw_it(done):
+    fold_of = {row["image_id"]: row["fold"] for row in rows(done / "folds.csv")}
+    pooled = read_predictions(done / "predictions_validation.csv")
+    assert sorted(pooled.image_ids) == sorted(image_id for image_id, fold in fold_of.items() if fold != "0")
+    lesions: dict[str, set[str]] = {}
+    for image_id, lesion_id in zip(pooled.image_ids, pooled.lesion_ids, strict=True):
+        lesions.setdefault(lesion_id, set()).add(fold_of[image_id])
+    assert all(len(folds) == 1 for folds in lesions.values())
+    for fold in ("1", "2"):
+        data = json.loads((done / f"fold_{fold}" / "run.json").read_text())["data"]["splits"]
+        assert data["validation"]["images"] == sum(value == fold for value in fold_of.values())
+        assert data["train"]["images"] == sum(value not in ("0", fold) for value in fold_of.values())
+        assert data["test"]["images"] == 0 < sum(value == "0" for value in fold_of.values())
+        assert not (done / f"fold_{fold}" / "predictions_test.csv").exists()
+        assert json.loads((done / f"fold_{fold}" / "run.json").read_text())["training"]["best_step"] is None
+
+
+def test_the_page_has_the_figures_of_the_folds_and_of_all_together(done):
+    summary = json.loads((done / "cross_validation.json").read_text())
+    page = (done / "cross_validation.md").read_text()
+    low, high = summary["pooled"]["metrics"]["balanced_accuracy"]["interval"]
+    assert low < high and f"{low:.3f}".lstrip("0") in page
+    reports = [json.loads((done / f"fold_{fold}" / "report.json").read_text()) for fold in (1, 2)]
+    values = [report["results"]["validation"]["metrics"]["accuracy"]["value"] for report in reports]
+    assert [fold["accuracy"] for fold in summary["folds"]] == pytest.approx(values)
+    assert "always answers nv" in page and "no diagnosis" in page
+
+
+def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp_path, capfd):
+    folder = tmp_path / "cv"
+    shutil.copytree(done, folder)
+    # argv has the folder's name: as if fold 1 had been trained here
+    for run in ("fold_1", "fold_2"):
+        facts = json.loads((folder / run / "run.json").read_text())
+        facts["argv"] = [word.replace(str(done), str(folder)) for word in facts["argv"]]
+        (folder / run / "run.json").write_text(json.dumps(facts))
+    shutil.rmtree(folder / "fold_2")
+    (folder / "cross_validation.md").unlink()
+    before = (folder / "fold_1" / "run.json").stat().st_mtime_ns
+    assert main(command(tiny, synthetic_dir, folder)) == 0
+    assert (folder / "fold_1" / "run.json").stat().st_mtime_ns == before
+    for name in ("predictions_validation.csv", "cross_validation.json", "cross_validation.md"):
+        assert (folder / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, synthetic_dir, tmp_path, capsys):
+    for more, message in (
+        (["--folds", "1"], "--folds is '1': expected a number from 2 on"),
+        (["--folds", "400"], "lesions: choose as many or fewer"),
+        (["--seed", "7"], "has other folds, of another recipe, seed or data"),
+        (["--learning_rate", "0.5"], "was trained with another recipe or other flags"),
+        (["--split", "grouped", "--group_near_duplicates", "true"], "group_near_duplicates is not for"),
+    ):
+        assert main(command(tiny, synthetic_dir, done, *more)) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_fold_that_fails_ends_the_command_with_its_exit_code(tiny, synthetic_dir, tmp_path, caplog):
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / "fold_1").write_text("no folder")
+    assert main(command(tiny, synthetic_dir, tmp_path / "cv")) not in (0, None)
+    assert "the same command goes on with it" in caplog.text
+    assert not (tmp_path / "cv" / "fold_2").exists()
