@@ -28,7 +28,7 @@ class DataArguments:
         metadata={
             "help": "'study' (60/20/20 by lesion, the published study's own lesions), 'grouped' (60/20/20 by lesion, "
             "stratified by diagnosis, seeded by --split_seed), or the path of a CSV with columns image_id and split "
-            "(train, validation, test). 'all' is for evaluation alone: every image is a test image."
+            "(train, validation, test, or unused). 'all' is for evaluation alone: every image is a test image."
         },
     )
     metadata_csv: str | None = field(
@@ -113,6 +113,61 @@ class ImageArguments:
 
 
 @dataclass
+class LossArguments:
+    """What the training minimises, and how much each diagnosis and each image counts in it."""
+
+    loss: Literal["cross_entropy", "focal", "ldam"] = field(
+        default="cross_entropy",
+        metadata={
+            "help": "Cross-entropy; focal (Lin et al., 2017), for which what is answered well counts less; or LDAM "
+            "(Cao et al., 2019), which asks for a margin that is larger for rarer diagnoses."
+        },
+    )
+    focal_gamma: float = field(default=2.0, metadata={"help": "How much less, of 'loss: focal': 0 is cross-entropy."})
+    ldam_margin: float = field(
+        default=0.5, metadata={"help": "The margin of the rarest diagnosis, of 'loss: ldam', in logits."}
+    )
+    logit_adjustment: float = field(
+        default=0.0,
+        metadata={
+            "help": "Strength of the logit adjustment in the loss (Menon et al., 2021): 0 is plain cross-entropy, "
+            "1 aims at balanced accuracy and is also called balanced softmax (Ren et al., 2020)."
+        },
+    )
+    class_weighting: Literal["none", "square_root", "balanced"] = field(
+        default="none",
+        metadata={
+            "help": "Weight of an image in the loss: alike, by one over the square root of its diagnosis's training "
+            "images, or by one over their number."
+        },
+    )
+    class_weighting_start: int = field(
+        default=0,
+        metadata={"help": "Epochs before class_weighting begins (deferred re-weighting, Cao et al., 2019)."},
+    )
+    sampling: Literal["none", "square_root", "balanced"] = field(
+        default="none",
+        metadata={
+            "help": "Which images an epoch shows: each once; or as many, drawn with replacement, each diagnosis as "
+            "often as the square root of its images, or all alike."
+        },
+    )
+    dx_type_weights: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": 'Weight of an image in the loss by how its diagnosis was made, as JSON: \'{"histo": 1, '
+            '"follow_up": 1, "consensus": 0.5, "confocal": 1}\'; \'unknown\' where the data does not say.'
+        },
+    )
+
+    def __post_init__(self):
+        if isinstance(self.dx_type_weights, str):
+            self.dx_type_weights = _json_object(
+                self.dx_type_weights, "dx_type_weights", '{"histo": 1, "consensus": 0.5}'
+            )
+
+
+@dataclass
 class ModelArguments:
     """Which checkpoint is fine-tuned."""
 
@@ -181,14 +236,16 @@ class ModelArguments:
 
     def __post_init__(self):
         if isinstance(self.config_overrides, str):
-            self.config_overrides = _json_object(self.config_overrides, "config_overrides")
+            self.config_overrides = _json_object(
+                self.config_overrides, "config_overrides", '{"hidden_dropout_prob": 0.1}'
+            )
 
 
-def _json_object(text: str, name: str) -> dict:
+def _json_object(text: str, name: str, example: str) -> dict:
     try:
         value = json.loads(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise InputError(f"{name} is {text!r}: expected a JSON object, such as '{{\"hidden_dropout_prob\": 0.1}}'")
+        raise InputError(f"{name} is {text!r}: expected a JSON object, such as '{example}'")
     return value

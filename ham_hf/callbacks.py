@@ -4,6 +4,7 @@ import logging
 
 from transformers import ProgressCallback, TrainerCallback
 
+from ham_hf.losses import ClassificationLoss
 from ham_hf.scoring import COLLAPSED_SHARE, collapsed_steps
 from ham_hf.transforms import TrainTransform
 
@@ -19,14 +20,14 @@ learning_rate, warmup_steps 0.1
 - one diagnosis outweighs the others: logit_adjustment 1"""
 
 
-class EpochForTransform(TrainerCallback):
-    """Tells the training transform which epoch it is: the crops of an image differ from epoch to epoch."""
+class TellEpoch(TrainerCallback):
+    """Tells the training transform, or the loss, which epoch it is: both may differ from epoch to epoch."""
 
-    def __init__(self, transform: TrainTransform):
-        self._transform = transform
+    def __init__(self, listener: TrainTransform | ClassificationLoss):
+        self._listener = listener
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self._transform.set_epoch(int(state.epoch))
+        self._listener.set_epoch(int(state.epoch))
 
 
 class QuietProgress(ProgressCallback):

@@ -1,7 +1,9 @@
 """From the splits to what the Trainer reads: crops or whole images, decoded or cached, or a backbone's features."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,14 +11,23 @@ from datasets import Dataset, DatasetDict, Image, concatenate_datasets
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback
 
-from ham_hf.callbacks import EpochForTransform
+from ham_hf.callbacks import TellEpoch
 from ham_hf.data.cache import build_cache
 from ham_hf.data.crops import eval_crops
 from ham_hf.data.images import ImageCheck
+from ham_hf.errors import InputError
 from ham_hf.features import Features, answer_from_features, collate_features, compute_features, has_one_classifier
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.recipe import Recipe
-from ham_hf.transforms import CachedImages, Collator, EvalTransform, FinishBatch, TrainTransform, image_processor
+from ham_hf.transforms import (
+    CachedImages,
+    Collator,
+    EvalTransform,
+    FinishBatch,
+    TrainTransform,
+    WithImageWeights,
+    image_processor,
+)
 
 logger = logging.getLogger("ham_hf.train")
 
@@ -48,11 +59,12 @@ def build_inputs(
     collate = Collator(channels_last)
     whole = EvalTransform(processor, crops)
     validation = _encoded(splits["validation"]).with_transform(whole)
+    weigh = _image_weights(recipe.loss.dx_type_weights, splits["train"]["dx_type"][:])
     if recipe.image.augment:
         random = TrainTransform(recipe.image, processor, recipe.training.seed, images)
-        train = _encoded(splits["train"]).with_transform(random)
-        return Inputs(train, validation, collate, finish_batch, [EpochForTransform(random)])
-    train = _encoded(splits["train"]).with_transform(whole)
+        train = _encoded(splits["train"]).with_transform(weigh(random))
+        return Inputs(train, validation, collate, finish_batch, [TellEpoch(random)])
+    train = _encoded(splits["train"]).with_transform(weigh(whole))
     if not _trains_on_features(recipe, model):
         return Inputs(train, validation, collate, finish_batch, [])
     logger.info("the backbone is frozen and nothing is random: it runs once, the classifier trains on its features")
@@ -89,10 +101,29 @@ def _cached(
     return tuple(CachedImages(cache, sha256s) if cache is not None else None for cache in (images, crops))
 
 
+def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | None]) -> Callable:
+    """Transform → transform with the weights a recipe asks for, of mean 1 over `dx_types`, the training images'."""
+    if by_dx_type is None:
+        return lambda transform: transform
+    counts = Counter(dx_type or "unknown" for dx_type in dx_types)
+    if left_out := sorted(counts.keys() - by_dx_type.keys()):
+        raise InputError(
+            f"dx_type_weights has no weight for {', '.join(left_out)}: the training images have {', '.join(counts)}"
+        )
+    mean = sum(by_dx_type[dx_type] * count for dx_type, count in counts.items()) / counts.total()
+    if not mean:
+        raise InputError("dx_type_weights is 0 for every training image: there is nothing to learn from")
+    return partial(WithImageWeights, {dx_type: weight / mean for dx_type, weight in by_dx_type.items()})
+
+
 def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:
-    """Sharded models have no whole backbone to run."""
+    """Sharded models have no whole backbone to run; features have no place for the weight of an image."""
     args = recipe.training
-    return recipe.model.freeze == "backbone" and has_one_classifier(model) and not args.fsdp and not args.deepspeed
+    return (
+        recipe.model.freeze == "backbone"
+        and has_one_classifier(model)
+        and not (args.fsdp or args.deepspeed or recipe.loss.dx_type_weights)
+    )
 
 
 def _encoded(dataset: Dataset) -> Dataset:

@@ -6,32 +6,77 @@ import torch
 import torch.nn.functional as F
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from ham_hf.arguments import LossArguments
+
+POWER = {"none": 0.0, "square_root": 0.5, "balanced": 1.0}  # of `class_weights`, by what a recipe calls it
+
+
+def class_weights(counts: Sequence[int], power: float) -> torch.Tensor:
+    """(classes,) float64 proportional to 1 / count**power, scaled to a mean of 1 over all images."""
+    numbers = torch.tensor(counts, dtype=torch.float64).clamp(min=1)  # an absent class must stay finite
+    weights = numbers**-power
+    return weights * numbers.sum() / (weights * numbers).sum()
+
 
 class ClassificationLoss:
-    """Cross-entropy, if asked with adjusted logits (Menon et al., 2021, https://arxiv.org/abs/2007.07314).
+    """Cross-entropy, focal loss or LDAM, with all that a recipe can say of how much an image counts.
 
     Given to the Trainer as `compute_loss_func`. In training it is the sum over the batch divided by the images of the
     whole optimiser step (`num_items_in_batch`: all accumulated batches of all processes), so that 16x1, 4x4 and two
-    processes x 2 x 4 give the same gradients. In evaluation, where the Trainer passes no count, it is the plain mean.
+    processes x 2 x 4 give the same gradients: weights have a mean of 1 over the training images, not over a batch. In
+    evaluation, where the Trainer passes no count, it is the plain mean of the cross-entropy.
 
     Args:
         class_counts: training images of each class, in label order.
-        logit_adjustment: tau; log(prior) * tau is added to the logits in training. 0 is cross-entropy.
+        args: which loss and weights; of `dx_type_weights` and `sampling` it knows nothing.
+        label_smoothing: share of the true class that goes to all classes alike.
+
+    Sources: logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314; focal loss, Lin et al., 2017,
+    https://arxiv.org/abs/1708.02002; LDAM and deferred re-weighting, Cao et al., 2019,
+    https://arxiv.org/abs/1906.07413, here on a linear classifier's logits, where theirs are scaled cosines.
     """
 
-    def __init__(self, class_counts: Sequence[int], logit_adjustment: float = 0.0):
-        counts = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1)  # an absent class must stay finite
-        self._adjustment = logit_adjustment * (counts / counts.sum()).log()  # (classes,)
+    def __init__(self, class_counts: Sequence[int], args: LossArguments | None = None, label_smoothing: float = 0.0):
+        self._args = args or LossArguments()
+        self._smoothing = label_smoothing
+        counts = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1)
+        self._adjustment = self._args.logit_adjustment * (counts / counts.sum()).log()  # (classes,)
+        self._margins = self._args.ldam_margin * (counts.min() / counts) ** 0.25  # (classes,)
+        self._weights = class_weights(class_counts, POWER[self._args.class_weighting]).float()  # (classes,)
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """For deferred re-weighting: whole epochs done."""
+        self._epoch = epoch
 
     def __call__(
         self,
         outputs: ImageClassifierOutput,
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
+        image_weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """`image_weights` (N,) multiply the loss of each image; all else is as the Trainer calls it."""
         logits = outputs.logits.float()  # (N, classes)
         if num_items_in_batch is None:
             return F.cross_entropy(logits, labels)
-        return (
-            F.cross_entropy(logits + self._adjustment.to(logits.device), labels, reduction="sum") / num_items_in_batch
-        )
+        losses = self._losses(logits, labels)
+        if self._epoch >= self._args.class_weighting_start:
+            losses = losses * self._weights.to(losses.device)[labels]
+        if image_weights is not None:
+            losses = losses * image_weights
+        return losses.sum() / num_items_in_batch
+
+    def _losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(N,), not weighted."""
+        match self._args.loss:
+            case "cross_entropy":
+                adjusted = logits + self._adjustment.to(logits.device)
+                return F.cross_entropy(adjusted, labels, reduction="none", label_smoothing=self._smoothing)
+            case "focal":
+                losses = F.cross_entropy(logits, labels, reduction="none")
+                wrong = (1 - (-losses).exp()).clamp(min=1e-8)  # 0 to a power below 1 has no finite gradient
+                return wrong**self._args.focal_gamma * losses
+            case "ldam":
+                margins = F.one_hot(labels, logits.shape[1]) * self._margins.to(logits.device)
+                return F.cross_entropy(logits - margins, labels, reduction="none")

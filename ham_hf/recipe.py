@@ -8,6 +8,7 @@ below.
 
 import difflib
 import json
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Literal, NamedTuple, NoReturn
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from ham_hf.arguments import DataArguments, ImageArguments, ModelArguments
+from ham_hf.arguments import DataArguments, ImageArguments, LossArguments, ModelArguments
 from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
 
@@ -54,13 +55,6 @@ class RunArguments(TrainingArguments):
     lr_decay_epochs: int = field(default=1, metadata={"help": "Epochs between two steps of --lr_decay_factor."})
     warmup_epochs: int = field(
         default=0, metadata={"help": "Epochs of linear warm-up before --lr_decay_factor (else use warmup_steps)."}
-    )
-    logit_adjustment: float = field(
-        default=0.0,
-        metadata={
-            "help": "Strength of the logit adjustment in the loss (Menon et al., 2021): 0 is plain cross-entropy, "
-            "1 aims at balanced accuracy."
-        },
     )
     ema_decay: float | None = field(
         default=None,
@@ -130,6 +124,7 @@ class Recipe(NamedTuple):
     data: DataArguments
     image: ImageArguments
     model: ModelArguments
+    loss: LossArguments
     training: RunArguments
     path: Path | None
     argv: list[str]
@@ -148,14 +143,16 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(
-        (DataArguments, ImageArguments, ModelArguments, RunArguments), prog="ham-hf train", allow_abbrev=False
+        (DataArguments, ImageArguments, ModelArguments, LossArguments, RunArguments),
+        prog="ham-hf train",
+        allow_abbrev=False,
     )
     path = Path(argv[0]) if argv and not argv[0].startswith("-") else None
     flags = _flags_of(path, parser) if path else []
     given = argv[1:] if path else argv
     default_output = ["--output_dir", str(Path("runs") / (path.stem if path else "run"))]
     try:
-        data, image, model, training, unknown = parser.parse_args_into_dataclasses(
+        data, image, model, loss, training, unknown = parser.parse_args_into_dataclasses(
             [*default_output, *flags, *given], look_for_args_file=False, return_remaining_strings=True
         )
     except InputError:
@@ -165,7 +162,8 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     if unknown:
         raise InputError(f"unknown argument {unknown[0]!r}{_suggestion(unknown[0], parser)}")
     _check(data, image, model, training)
-    return Recipe(data, image, model, training, path, argv)
+    _check_loss(loss, training.label_smoothing_factor)
+    return Recipe(data, image, model, loss, training, path, argv)
 
 
 def _flags_of(path: Path, parser: HfArgumentParser) -> list[str]:
@@ -226,8 +224,37 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
         raise InputError(
             "warmup_epochs belongs to lr_decay_factor; for other schedules use warmup_steps (below 1: a share)"
         )
-    if training.label_smoothing_factor:
-        raise InputError("label_smoothing_factor is ignored by the Trainer beside our loss: leave it out")
+
+
+def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
+    for name, value in (("focal_gamma", loss.focal_gamma), ("ldam_margin", loss.ldam_margin)):
+        if value < 0:
+            raise InputError(f"{name} is {value}: expected a number from 0 on")
+        if value != LossArguments.__dataclass_fields__[name].default and loss.loss != name.partition("_")[0]:
+            raise InputError(f"{name} is of loss: {name.partition('_')[0]}, but loss is {loss.loss!r}: leave it out")
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"label_smoothing_factor is {label_smoothing}: expected a number from 0 to below 1")
+    if loss.class_weighting_start and loss.class_weighting == "none":
+        raise InputError("class_weighting_start is when class_weighting begins: say which, or leave it out")
+    # What would raise the rare diagnoses twice, or read a probability that the other has moved
+    weighted, sampled = loss.class_weighting != "none", loss.sampling != "none"
+    clashes = {
+        "class_weighting and sampling": weighted and sampled,
+        "class_weighting and logit_adjustment": weighted and loss.logit_adjustment,
+        "sampling and logit_adjustment": sampled and loss.logit_adjustment,
+    }
+    for pair in (pair for pair, both in clashes.items() if both):
+        raise InputError(f"{pair} both make up for rare diagnoses, which would then count twice: choose one")
+    if loss.logit_adjustment and loss.loss != "cross_entropy":
+        raise InputError(f"logit_adjustment moves the logits, as loss: {loss.loss} does in its own way: choose one")
+    if label_smoothing and (loss.loss != "cross_entropy" or weighted):
+        other = f"loss: {loss.loss}" if loss.loss != "cross_entropy" else f"class_weighting: {loss.class_weighting}"
+        raise InputError(
+            f"label_smoothing_factor moves what {other} goes by, the probability of the true diagnosis: choose one"
+        )
+    for dx_type, weight in (loss.dx_type_weights or {}).items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise InputError(f"dx_type_weights has {weight!r} for {dx_type!r}: expected a number from 0 on")
 
 
 def _check_fusion(model: ModelArguments, training: RunArguments) -> None:

@@ -31,13 +31,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from ham_hf.arguments import ModelArguments
-from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress
+from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
 from ham_hf.data import load_checked
 from ham_hf.errors import InputError
 from ham_hf.evaluate import write_answers
 from ham_hf.hardware import keep_freed_memory, use_all_cores
 from ham_hf.inputs import Inputs, build_inputs
-from ham_hf.losses import ClassificationLoss
+from ham_hf.losses import POWER, ClassificationLoss, class_weights
 from ham_hf.metrics import HamMetrics
 from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts
 from ham_hf.models.depthwise import use_fast_gradients
@@ -55,6 +55,7 @@ from ham_hf.predictions import replace_file
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
+from ham_hf.sampling import WeightedSampler
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
 from ham_hf.views import set_test_time_augmentation, which_views
@@ -181,6 +182,8 @@ def _build_trainer(
     inputs: Inputs,
 ) -> HamTrainer:
     args = recipe.training
+    counts = _class_counts(splits["train"])
+    loss = ClassificationLoss(counts, recipe.loss, args.label_smoothing_factor)
     trainer = HamTrainer(
         model=model,
         args=args,
@@ -189,10 +192,11 @@ def _build_trainer(
         processor=processor,
         finish_batch=inputs.finish_batch,
         data_collator=inputs.collate,
-        compute_loss_func=ClassificationLoss(_class_counts(splits["train"]), args.logit_adjustment),
+        train_sampler=_sampler(recipe, splits["train"], counts),
+        compute_loss_func=loss,
         compute_metrics=partial(_compute_metrics, names=_labels(splits)),
         optimizer_cls_and_kwargs=optimizer_class(args),
-        callbacks=[*inputs.callbacks, EpochLine(), CollapseGuard()],
+        callbacks=[*inputs.callbacks, TellEpoch(loss), EpochLine(), CollapseGuard()],
     )
     trainer.remove_callback(PrinterCallback)  # what stands in for the bars where tqdm is disabled
     if not args.disable_tqdm:
@@ -252,6 +256,13 @@ def _is_convolutional(model: nn.Module) -> bool:
 def _class_counts(dataset: Dataset) -> list[int]:
     counts = Counter(dataset["label"][:])
     return [counts[i] for i in range(dataset.features["label"].num_classes)]
+
+
+def _sampler(recipe: Recipe, train: Dataset, counts: list[int]) -> WeightedSampler | None:
+    if recipe.loss.sampling == "none":
+        return None
+    weights = class_weights(counts, POWER[recipe.loss.sampling])
+    return WeightedSampler(weights[train["label"][:]], recipe.training.seed)
 
 
 def _compute_metrics(prediction: EvalPrediction, names: tuple[str, ...]) -> dict:
@@ -323,6 +334,7 @@ def _resolved_arguments(recipe: Recipe) -> dict:
         **asdict(recipe.data),
         **asdict(recipe.image),
         **asdict(recipe.model),
+        **asdict(recipe.loss),
         **recipe.training.to_sanitized_dict(),
     }
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Dataset, Sampler
 from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback, TrainerState
 
 from ham_hf.errors import InputError
@@ -22,15 +24,21 @@ TRAINED_WEIGHTS = "trained_weights.safetensors"
 class HamTrainer(Trainer):
     """With `ema_decay`, the averaged weights are what is evaluated, saved and published.
 
-    `finish_batch` does what is left to do to a batch once it is on the model's device. `processor` is saved with every
-    model. As the stock Trainer's `processing_class` (transformers 5.23), one that is
-    made of parts would have to have a tokenizer.
+    `finish_batch` does what is left to do to a batch once it is on the model's device. `train_sampler` chooses an
+    epoch's images. `processor` is saved with every model. As the stock Trainer's `processing_class` (transformers
+    5.23), one that is made of parts would have to have a tokenizer.
     """
 
     def __init__(
-        self, *, processor: BaseImageProcessor | ProcessorMixin, finish_batch: Callable[[dict], dict], **kwargs
+        self,
+        *,
+        processor: BaseImageProcessor | ProcessorMixin,
+        finish_batch: Callable[[dict], dict],
+        train_sampler: Sampler[int] | None = None,
+        **kwargs,
     ):
         super().__init__(**kwargs)
+        self._train_sampler = train_sampler
         self._processor = processor
         self._finish_batch = finish_batch
         self._average: AveragedModel | None = None
@@ -43,6 +51,20 @@ class HamTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        return self._train_sampler or super()._get_train_sampler(train_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args, **kwargs):
+        """The stock one gives the loss nothing but the labels."""
+        if "image_weights" not in inputs:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        loss = self.compute_loss_func
+        self.compute_loss_func = partial(loss, image_weights=inputs.pop("image_weights"))
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.compute_loss_func = loss
 
     # Optimiser and schedule
 

@@ -220,6 +220,17 @@ class EvalTransform:
         return {"pixel_values": pixels, **encoded_patients(self._processor, batch), "labels": batch["label"]}
 
 
+class WithImageWeights:
+    """A transform that also gives each image its weight in the loss, by its dx_type: `image_weights` (N,) float32."""
+
+    def __init__(self, weights: Mapping[str, float], transform: Callable[[dict], dict]):
+        self._weights, self._transform = weights, transform
+
+    def __call__(self, batch: dict) -> dict:
+        weights = torch.tensor([self._weights[dx_type or "unknown"] for dx_type in batch["dx_type"]])
+        return {**self._transform(batch), "image_weights": weights}
+
+
 def encoded_patients(processor: BaseImageProcessor | PatientProcessor, batch: dict) -> dict[str, torch.Tensor]:
     """What a processor that reads patients makes of their columns; nothing from one that does not."""
     if not isinstance(processor, PatientProcessor):

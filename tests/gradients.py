@@ -24,6 +24,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from ham_hf.arguments import LossArguments
 from ham_hf.losses import ClassificationLoss
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import (
@@ -77,6 +78,7 @@ MODELS = {
         )
     ),
 }
+LOSS = LossArguments(logit_adjustment=0.5)
 AGES = torch.tensor([torch.nan, 20.0, 40.0, 60.0])
 
 
@@ -136,7 +138,7 @@ def one_step(name: str, batch: int, accumulation: int, folder: Path) -> dict[str
         train_dataset=rows.with_transform(inputs),
         data_collator=Collator(channels_last=False),
         finish_batch=lambda batch: batch,
-        compute_loss_func=ClassificationLoss([3, 3, 2, 2, 2, 2, 2], logit_adjustment=0.5),
+        compute_loss_func=ClassificationLoss([3, 3, 2, 2, 2, 2, 2], LOSS, label_smoothing=0.1),
         optimizer_cls_and_kwargs=optimizer_class(args),
         callbacks=[keep],
     )

