@@ -27,6 +27,7 @@ from ham_hf.labels import LABELS
 from ham_hf.models import build_model, build_processor
 from ham_hf.photos import check_photos, find_photos, read_photo
 from ham_hf.predict import load_classifier, predict_photos, probabilities
+from ham_hf.views import set_test_time_augmentation
 from tests.benchmarks import compare, header
 
 SIZES = (1000, 2000, 4000, 8000)
@@ -66,6 +67,7 @@ def new_model(folder: Path) -> str:
 
 def against_the_pipeline(name: str, photos: list[Path], rounds: int, bf16: bool) -> None:
     loaded = load_classifier(name)
+    set_test_time_augmentation(loaded[0], "none")  # the pipeline looks once
     classify = pipeline("image-classification", model=name, top_k=7)
     files = list(map(str, photos))
 
