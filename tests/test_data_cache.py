@@ -72,6 +72,7 @@ def files():
 
 def build_slowly(dataset, checks, seconds):
     """One image is written at once, and another holds the build up."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests with &
     calls = itertools.count()
 
     def convert(image):
