@@ -6,10 +6,13 @@ torchvision's.
 """
 
 import math
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from threading import Barrier
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +23,7 @@ from transformers import BaseImageProcessor
 
 from ham_hf.arguments import ImageArguments
 from ham_hf.data.cache import PixelCache, decode_rgb
-from ham_hf.data.crops import finish
+from ham_hf.data.crops import normalize
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
 PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
@@ -69,10 +72,10 @@ class TrainTransform:
         factors of brightness, contrast and saturation.
         """
         cases = in_threads(self._one, batch["image"], batch["image_id"])
-        pixels, augmentation = map(torch.stack, zip(*cases, strict=True))
+        pixels, augmentation = zip(*cases, strict=True)
         return {
-            "pixel_values": pixels,
-            "augmentation": augmentation,
+            "pixel_values": _stack_channels_last(pixels),  # as they lie in memory
+            "augmentation": torch.stack(augmentation),
             **encoded_patients(self._processor, batch),
             "labels": batch["label"],
         }
@@ -81,14 +84,17 @@ class TrainTransform:
         args = self._args
         seed = zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode())
         generator = torch.Generator().manual_seed(seed)
-        image = decode(cell) if self._cached is None else self._cached[image_id]
-        top, left, height, width = random_crop(*image.shape[:2], args.crop_scale, generator)
-        crop = torch.from_numpy(
-            image[top : top + height, left : left + width].copy()
-        )  # Pillow's and the cache's are read-only
+        if self._cached is None:
+            image = decode(cell)
+            left, top, right, bottom = random_crop(*image.size, args.crop_scale, generator)
+            crop = np.array(image.crop((left, top, right, bottom)))
+        else:
+            pixels = self._cached[image_id]
+            left, top, right, bottom = random_crop(*pixels.shape[1::-1], args.crop_scale, generator)
+            crop = pixels[top:bottom, left:right].copy()  # the cache is read-only
         size = args.train_size or args.image_size
         pixels = F.interpolate(
-            crop.permute(2, 0, 1)[None],  # (1, 3, H, W), in memory (H, W, 3): what the fast kernel wants
+            torch.from_numpy(crop).permute(2, 0, 1)[None],  # (1, 3, H, W), in memory (H, W, 3): for the fast kernel
             (size, size),
             mode="bilinear",
             antialias=True,
@@ -99,9 +105,9 @@ class TrainTransform:
 
 
 def random_crop(
-    height: int, width: int, scale: tuple[float, float], generator: torch.Generator
+    width: int, height: int, scale: tuple[float, float], generator: torch.Generator
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a crop, drawn as torchvision's RandomResizedCrop draws it from its global state.
+    """Left, top, right and bottom of a crop, drawn as torchvision's RandomResizedCrop draws it from its global state.
 
     That state is one for all threads, and an image's crop would depend on who else draws.
     """
@@ -117,26 +123,42 @@ def random_crop(
         ratio = math.exp(uniform(*map(math.log, ASPECT_RATIOS)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            return below(height - h + 1), below(width - w + 1), h, w
+            top, left = below(height - h + 1), below(width - w + 1)
+            return left, top, left + w, top + h
     # No crop of that area fits: the largest one in the middle
     w = min(width, round(height * ASPECT_RATIOS[1]))
     h = min(height, round(width / ASPECT_RATIOS[0]))
-    return (height - h) // 2, (width - w) // 2, h, w
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
 
 
-def decode(cell: dict) -> np.ndarray:
-    """The pixels (H, W, 3) uint8 of an encoded image: `bytes`, or the `path` of a file."""
-    return np.asarray(decode_rgb(cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()))
+def decode(cell: dict) -> PIL.Image.Image:
+    """An encoded image, `bytes` or the `path` of a file, in RGB and upright."""
+    return decode_rgb(cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes())
 
 
 def in_threads(function: Callable, *columns: list) -> list:
     """`list(map(function, *columns))` on as many threads as torch computes with, which is one in a worker process.
 
-    Decoding and resizing free the interpreter lock. A pool for each batch costs a tenth of a millisecond, and survives
-    being forked into worker processes.
+    Decoding and resizing free the interpreter lock.
     """
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(function, *columns))
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return list(map(function, *columns))
+    return list(_pool(os.getpid(), threads).map(function, *columns))
+
+
+@cache
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch computes alone: each with a team of its own would share the cores with all others'.
+
+    Kept, since threads are slow to start; for each process its own, since a fork has none of its parent's.
+    """
+    pool = ThreadPoolExecutor(threads, "decode", torch.set_num_threads, (1,))
+    together = Barrier(threads)
+    list(pool.map(lambda _: together.wait(), range(threads)))  # all have started
+    torch.set_num_threads(threads)  # of threads yet to come: the 1 was meant for these alone
+    return pool
 
 
 class FinishBatch:
@@ -144,29 +166,33 @@ class FinishBatch:
 
     def __init__(self, processor: BaseImageProcessor | PatientProcessor, color_jitter: bool):
         self._processor = image_processor(processor)
-        images = self._processor
-        mean = images.image_mean if images.do_normalize else [0.0] * 3
-        std = images.image_std if images.do_normalize else [1.0] * 3
-        self._mean = 255 * torch.tensor(mean)[:, None, None]
-        self._std = 255 * torch.tensor(std)[:, None, None]
         self._color_jitter = color_jitter
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """uint8 `pixel_values` of either transform → float32 (N, 3, H, W); what is float already, as it is."""
         if batch["pixel_values"].dtype != torch.uint8:
             return batch
-        if "augmentation" not in batch:
-            return batch | {"pixel_values": finish(self._processor, batch["pixel_values"].permute(0, 2, 3, 1))}
-        pixels = self._augment(batch["pixel_values"], batch["augmentation"])
-        return {name: value for name, value in batch.items() if name != "augmentation"} | {"pixel_values": pixels}
+        pixels = batch["pixel_values"]
+        if "augmentation" in batch:
+            pixels = self._augment(pixels, batch["augmentation"])
+        finished = {"pixel_values": normalize(self._processor, pixels)}
+        return {name: value for name, value in batch.items() if name != "augmentation"} | finished
 
     def _augment(self, pixels: torch.Tensor, augmentation: torch.Tensor) -> torch.Tensor:
-        left_right, top_bottom = (augmentation[:, i].bool()[:, None, None, None] for i in (0, 1))
-        pixels = torch.where(left_right, pixels.flip(3), pixels)
-        pixels = torch.where(top_bottom, pixels.flip(2), pixels).float()
+        left_right, top_bottom = augmentation[:, :2, None, None, None].to(torch.uint8).unbind(1)
+        pixels = _flip(_flip(pixels, 3, left_right), 2, top_bottom)
         if self._color_jitter:
+            pixels = pixels.float()
             _jitter_colors(pixels, *augmentation[:, 2:, None, None, None].unbind(1))
-        return pixels.sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
+        return pixels
+
+
+def _flip(pixels: torch.Tensor, dim: int, chosen: torch.Tensor) -> torch.Tensor:
+    """`pixels` (N, 3, H, W) uint8 flipped where `chosen` (N, 1, 1, 1) uint8 is 1.
+
+    torch.where takes four times as long on bytes, and picking out the chosen ones would wait for the device.
+    """
+    return pixels.flip(dim).mul_(chosen).add_(pixels * (1 - chosen))
 
 
 def image_processor(processor: BaseImageProcessor | PatientProcessor) -> BaseImageProcessor:
@@ -212,7 +238,7 @@ class EvalTransform:
         The pixels are float32, or uint8 where the crops are cached.
         """
         if self._crops is None:
-            images = in_threads(lambda cell: PIL.Image.fromarray(decode(cell)), batch["image"])
+            images = in_threads(decode, batch["image"])
             pixels = image_processor(self._processor)(images, return_tensors="pt")["pixel_values"]
         else:
             crops = np.stack([self._crops[image_id] for image_id in batch["image_id"]])
@@ -242,10 +268,14 @@ class Collator:
     """Stack rows into a batch, in the memory format the model's convolutions want."""
 
     def __init__(self, channels_last: bool):
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._channels_last = channels_last
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        labels = torch.tensor([row["labels"] for row in rows])
-        batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0] if key != "labels"}
-        batch["pixel_values"] = batch["pixel_values"].contiguous(memory_format=self._format)  # (N, 3, H, W)
-        return {**batch, "labels": labels}
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        stack = _stack_channels_last if self._channels_last else torch.stack
+        images, labels = stack(columns.pop("pixel_values")), torch.tensor(columns.pop("labels"))  # (N, 3, H, W), (N,)
+        return {"pixel_values": images, **{key: torch.stack(of) for key, of in columns.items()}, "labels": labels}
+
+
+def _stack_channels_last(images: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)

@@ -30,7 +30,7 @@ from ham_hf.data.cache import (
     list_caches,
     open_or_build,
 )
-from ham_hf.data.crops import eval_crops, finish
+from ham_hf.data.crops import eval_crops, normalize
 from ham_hf.data.images import check_images
 from ham_hf.errors import InputError
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
@@ -370,7 +370,10 @@ def processor(**values):
 def finished(dataset, checks, processor):
     crops = eval_crops(dataset, checks, processor)
     shas = [checks[image_id].sha256 for image_id in dataset["image_id"]]
-    return finish(processor, torch.from_numpy(np.stack([crops[sha256] for sha256 in shas])))
+    pixels = torch.from_numpy(np.stack([crops[sha256] for sha256 in shas])).permute(0, 3, 1, 2)
+    finished = normalize(processor, pixels)
+    assert torch.equal(normalize(processor, pixels.contiguous()), finished)  # in the other memory format
+    return finished
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,9 @@ def test_crops_are_drawn_as_torchvision_draws_them(size):
         torch.manual_seed(seed)
         crop = v2.RandomResizedCrop(224, scale=(0.2, 1.0))
         expected = crop.make_params([Image.new("RGB", size)])
-        drawn = random_crop(size[1], size[0], (0.2, 1.0), torch.Generator().manual_seed(seed))
-        assert drawn == tuple(expected[name] for name in ("top", "left", "height", "width"))
+        left, top, right, bottom = random_crop(*size, (0.2, 1.0), torch.Generator().manual_seed(seed))
+        drawn = {"top": top, "left": left, "height": bottom - top, "width": right - left}
+        assert drawn == {name: expected[name] for name in drawn}
 
 
 def test_a_training_image_is_pillow_s_and_torchvision_s_within_a_grey_level():
@@ -138,8 +139,7 @@ def test_a_training_image_is_pillow_s_and_torchvision_s_within_a_grey_level():
     for image_id in "abcdefgh":
         pixels = transform(batch(image_id))["pixel_values"][0]
         generator = torch.Generator().manual_seed(zlib.crc32(f"0 0 {image_id}".encode()))
-        top, left, height, width = random_crop(450, 600, (0.2, 1.0), generator)
-        cropped = picture().crop((left, top, left + width, top + height))
+        cropped = picture().crop(random_crop(600, 450, (0.2, 1.0), generator))
         reference = v2.PILToTensor()(cropped.resize((224, 224), Image.Resampling.BILINEAR))
         assert (pixels.int() - reference.int()).abs().max() <= 1
 

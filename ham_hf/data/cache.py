@@ -135,7 +135,8 @@ class EncodedImages:
 
 def decode_rgb(data: bytes) -> PIL.Image.Image:
     """Encoded bytes → what a `datasets` image column gives for them, which turns photographs upright, in RGB."""
-    return datasets.Image().decode_example({"bytes": data, "path": None}).convert("RGB")
+    image = datasets.Image().decode_example({"bytes": data, "path": None})
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def build_cache(dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]) -> PixelCache:

@@ -33,6 +33,7 @@ from ham_hf.arguments import DataArguments, ImageArguments
 from ham_hf.data import load_checked
 from ham_hf.data.cache import build_cache
 from ham_hf.data.crops import eval_crops
+from ham_hf.hardware import keep_freed_memory
 from ham_hf.models import IMAGENET_MEAN, IMAGENET_STD
 from ham_hf.transforms import CachedImages, Collator, EvalTransform, FinishBatch, TrainTransform
 from tests.benchmarks import compare, cores, header
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    keep_freed_memory()  # as a training does; it serves all sides
     header("torch", "torchvision", "datasets", "timm", "pillow")
     splits, _, checks = load_checked(DataArguments(data_dir=args.data_dir, allow_missing_images=True))
     images = splits["train"].shuffle(seed=0).select(range(args.images))
