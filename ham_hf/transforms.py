@@ -66,21 +66,22 @@ class TrainTransform:
         self._epoch.fill_(epoch)
 
     def __call__(self, batch: dict) -> dict:
-        """Encoded columns of N rows → `pixel_values` (N, 3, size, size) uint8, `augmentation`, patients, `labels`.
+        """Encoded columns of N rows → `pixel_values`, `augmentation`, patients, `labels`.
 
-        `augmentation` is (N, 5) float32, what is left to do: flip left to right, flip top to bottom (0 or 1), and the
-        factors of brightness, contrast and saturation.
+        `pixel_values` are N tensors (3, size, size) uint8, which the collator alone stacks. `augmentation` is (N, 5)
+        float32, what is left to do: flip left to right, flip top to bottom (0 or 1), and the factors of brightness,
+        contrast and saturation.
         """
         cases = in_threads(self._one, batch["image"], batch["image_id"])
         pixels, augmentation = zip(*cases, strict=True)
         return {
-            "pixel_values": _stack_channels_last(pixels),  # as they lie in memory
-            "augmentation": torch.stack(augmentation),
+            "pixel_values": pixels,
+            "augmentation": torch.tensor(augmentation),
             **encoded_patients(self._processor, batch),
             "labels": batch["label"],
         }
 
-    def _one(self, cell: dict, image_id: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _one(self, cell: dict, image_id: str) -> tuple[torch.Tensor, list[float]]:
         args = self._args
         seed = zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode())
         generator = torch.Generator().manual_seed(seed)
@@ -99,9 +100,9 @@ class TrainTransform:
             mode="bilinear",
             antialias=True,
         )
-        flips = (torch.rand(2, generator=generator) < 0.5) & torch.tensor([args.horizontal_flip, args.vertical_flip])
-        colors = 1 + args.color_jitter * (2 * torch.rand(3, generator=generator) - 1)
-        return pixels[0], torch.cat([flips.float(), colors])
+        left_right, top_bottom, *colors = torch.rand(5, generator=generator).tolist()
+        flips = args.horizontal_flip and left_right < 0.5, args.vertical_flip and top_bottom < 0.5
+        return pixels[0], [*map(float, flips), *(1 + args.color_jitter * (2 * color - 1) for color in colors)]
 
 
 def random_crop(
