@@ -12,7 +12,7 @@ import time
 
 import torch
 from torch.utils.data import Dataset, Subset
-from transformers import BitImageProcessor, ViTConfig, ViTForImageClassification
+from transformers import BitImageProcessor, PrinterCallback, ViTConfig, ViTForImageClassification
 
 from ham_hf.features import Features, answer_from_features, collate_features
 from ham_hf.hardware import keep_freed_memory, supports_bf16, use_all_cores
@@ -82,6 +82,7 @@ def epoch(model: ViTForImageClassification, images: Dataset, collate) -> float:
             data_collator=collate,
             compute_loss_func=ClassificationLoss([1] * 7),
         )
+        trainer.remove_callback(PrinterCallback)
         started = time.perf_counter()
         trainer.train()
         return time.perf_counter() - started
