@@ -35,10 +35,10 @@ def use_all_cores(local_processes: int) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a training step frees for the next step, as PyTorch does on a GPU.
+    """Let glibc keep what a batch frees for the next one, as PyTorch does on a GPU.
 
     By default it gives every large tensor back to the kernel, which then clears each page again: up to a fifth of a
-    step on a CPU. Other C libraries have no such setting.
+    training step on a CPU, and half of a forward pass. Other C libraries have no such setting.
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -199,9 +199,12 @@ def iterate_probabilities(
     """
     import torch
 
+    from ham_hf.hardware import keep_freed_memory
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.prepare import prepared_batches
 
+    if model.device.type == "cpu":
+        keep_freed_memory()  # a forward pass of a convolutional model takes half as long
     if not isinstance(model, PatientModel):
         patients = None
     for batch in prepared_batches(processor, images, read, patients):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import compare, header
+from tests.benchmarks import compare, header, in_its_process
 
 
 def test_a_ratio_is_of_one_round_and_the_sides_take_turns(capsys):
@@ -39,3 +39,13 @@ def test_no_benchmark_is_collected_as_a_test():
     assert not list((Path(__file__).parent / "benchmarks").glob("test_*"))
     with pytest.raises(ValueError, match="another name"):
         compare("how long", lambda: None, {"ours": lambda: None})
+
+
+def a_number(seconds: float):
+    return lambda: seconds
+
+
+def test_a_side_can_have_a_process_of_its_own():
+    side = in_its_process(a_number, 2.5)
+    assert side() == side() == 2.5
+    assert compare("how long", lambda: 1.0, {"peer": side}, rounds=1)["peer"].median == 2.5

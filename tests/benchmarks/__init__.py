@@ -12,12 +12,15 @@ itself (to leave out its own preparation, or to give the seconds of a whole epoc
 seconds; any other returns None. All sides of a question must do the same work.
 """
 
+import multiprocessing
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import metadata
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -70,6 +73,32 @@ def compare(
         print(f"  {name}: {median(seconds[name]):.4g} s, {ratios[name]} times ours")
     sys.stdout.flush()
     return ratios
+
+
+def in_its_process(make: Callable[..., Side], *args) -> Side:
+    """The side that `make(*args)` makes, in a process of its own: how one side sets up its process helps no other.
+
+    `make` and `args` are pickled; what it prepares is made once, and is not timed.
+    """
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, make, args), daemon=True)
+    process.start()
+    ours.recv()  # it is ready
+
+    def side() -> float:
+        ours.send(None)
+        return ours.recv()
+
+    return side
+
+
+def _serve(calls: Connection, make: Callable[..., Side], args: tuple) -> None:
+    side = make(*args)
+    calls.send(None)
+    with suppress(EOFError):  # whoever asked is gone
+        while True:
+            calls.recv()
+            calls.send(timed(side))
 
 
 def timed(side: Side) -> float:

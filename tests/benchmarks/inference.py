@@ -28,7 +28,7 @@ from ham_hf.models import build_model, build_processor
 from ham_hf.photos import check_photos, find_photos, read_photo
 from ham_hf.predict import load_classifier, predict_photos, probabilities
 from ham_hf.views import set_test_time_augmentation
-from tests.benchmarks import compare, header
+from tests.benchmarks import Side, compare, header, in_its_process
 
 SIZES = (1000, 2000, 4000, 8000)
 
@@ -66,26 +66,32 @@ def new_model(folder: Path) -> str:
 
 
 def against_the_pipeline(name: str, photos: list[Path], rounds: int, bf16: bool) -> None:
+    peers = {f"pipeline, batch {size}": in_its_process(transformers_pipeline, name, photos, size) for size in (8, 32)}
+    compare(f"predict {len(photos)} photographs, float32", in_its_process(ours, name, photos, None), peers, rounds)
+    if bf16:
+        some, loaded = photos[:64], load_classifier(name)
+        exact = probabilities(*loaded, some, read=read_photo)
+        difference = abs(probabilities(*loaded, some, read=read_photo, bf16_difference=-1) - exact).max()
+        question = f"the same, bfloat16, close calls (within {2 * difference:.4f}) again in float32"
+        compare(question, in_its_process(ours, name, photos, difference), peers, rounds)
+
+
+def ours(name: str, photos: list[Path], bf16_difference: float | None) -> Side:
     loaded = load_classifier(name)
     set_test_time_augmentation(loaded[0], "none")  # the pipeline looks once
-    classify = pipeline("image-classification", model=name, top_k=7)
-    files = list(map(str, photos))
 
-    def ours(bf16_difference: float | None = None) -> None:
+    def run() -> None:
         check_photos(photos)
         for _ in predict_photos(*loaded, photos, bf16_difference=bf16_difference):
             pass
 
-    peers = {
-        f"pipeline, batch {size}": lambda size=size: classify(files, batch_size=size) and None for size in (8, 32)
-    }
-    compare(f"predict {len(photos)} photographs, float32", ours, peers, rounds)
-    if bf16:
-        some = photos[:64]
-        exact = probabilities(*loaded, some, read=read_photo)
-        difference = abs(probabilities(*loaded, some, read=read_photo, bf16_difference=-1) - exact).max()
-        question = f"the same, bfloat16, close calls (within {2 * difference:.4f}) again in float32"
-        compare(question, lambda: ours(difference), peers, rounds)
+    return run
+
+
+def transformers_pipeline(name: str, photos: list[Path], batch_size: int) -> Side:
+    classify = pipeline("image-classification", model=name, top_k=7)
+    files = list(map(str, photos))
+    return lambda: classify(files, batch_size=batch_size) and None
 
 
 def share_of_the_model(name: str, data_dir: str, folder: Path) -> None:
