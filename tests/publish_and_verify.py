@@ -27,7 +27,8 @@ from tests.hub_server import HubServer
 DATASET = "ada/ham10000"
 ROOT = Path(__file__).parent.parent
 RUNS = {"image": "recipes/offline/efficientnet_lite0.yaml", "patient": "recipes/offline/mmbt_fields.yaml"}
-SMALL = "--image_size 96 --train_size 96 --max_train_samples 1024 --num_train_epochs 2 --disable_tqdm true"
+SMALL = "--image_size 96 --train_size 96 --eval_resize 110 --max_train_samples 1024 --num_train_epochs 2"
+SMALL += " --test_time_augmentation none --disable_tqdm true"  # the pipeline looks once
 LOAD = """
 import json, sys
 sys.modules["ham_hf"] = None
