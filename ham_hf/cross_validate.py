@@ -59,10 +59,10 @@ def main(argv: list[str]) -> int:
     folder = args.output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
     folds = assign_folds(recipe, int(args.folds))
     _write_folds(folder, folds)
-    for number_ in range(1, int(args.folds) + 1):
-        code = _train_fold(folder, recipe, flags, folds, number_)
+    for fold in range(1, int(args.folds) + 1):
+        code = _train_fold(folder, recipe, flags, folds, fold)
         if code:
-            logger.error("fold %d ended with exit code %d; the same command goes on with it", number_, code)
+            logger.error("fold %d ended with exit code %d; the same command goes on with it", fold, code)
             return code
     write_summary(folder, int(args.folds))
     return 0
@@ -103,20 +103,22 @@ def _write_folds(folder: Path, folds: pd.DataFrame) -> None:
     replace_file(path, text)
 
 
-def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, number_: int) -> int:
-    """Train without fold `number_` in a process of its own, unless that is done; returns its exit code."""
-    split = folds["fold"].map(lambda fold: UNUSED if fold == 0 else "validation" if fold == number_ else "train")
-    csv = folder / f"split_{number_}.csv"
+def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, fold: int) -> int:
+    """Train without fold `fold` in a process of its own, unless that is done; returns its exit code."""
+    split = folds["fold"].map(
+        lambda of_image: UNUSED if of_image == 0 else "validation" if of_image == fold else "train"
+    )
+    csv = folder / f"split_{fold}.csv"
     replace_file(csv, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
-    run = folder / f"fold_{number_}"
+    run = folder / f"fold_{fold}"
     # The last checkpoint: one chosen by its fold would look better on it than it is
     ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--output_dir", str(run), "--resume"]
     words = [*flags, *ours]
     if (run / "run.json").exists():
         _check_fold(run, recipe, words)
-        logger.info("fold %d is done", number_)
+        logger.info("fold %d is done", fold)
         return 0
-    logger.info("fold %d", number_)
+    logger.info("fold %d", fold)
     return subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode
 
 
@@ -128,7 +130,7 @@ def _check_fold(run: Path, recipe: Recipe, words: Sequence[str]) -> None:
 
 def write_summary(folder: Path, folds: int) -> dict:
     """Pool the folds' predictions and write cross_validation.json and .md; returns what the first one holds."""
-    runs = [folder / f"fold_{number_}" for number_ in range(1, folds + 1)]
+    runs = [folder / f"fold_{fold}" for fold in range(1, folds + 1)]
     parts = [read_predictions(run / "predictions_validation.csv") for run in runs]
     of_parts = [
         read_patients(run / "patients_validation.csv", part.image_ids) for run, part in zip(runs, parts, strict=True)
@@ -173,7 +175,7 @@ def render_summary(summary: dict, names: Sequence[str]) -> str:
     """cross_validation.json as a page."""
     folds, pooled = summary["folds"], summary["pooled"]
     header = ["", "all folds together", "mean of the folds", "standard deviation"]
-    header += [f"fold {number_}" for number_ in range(1, len(folds) + 1)]
+    header += [f"fold {fold}" for fold in range(1, len(folds) + 1)]
     rows = []
     for name, words in HEADLINE.items():
         if name not in pooled["metrics"]:

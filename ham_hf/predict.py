@@ -89,6 +89,7 @@ def load_classifier(
 
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.models.multimodal import load_patient_processor
+    from ham_hf.views import which_views
 
     # Code that comes with a checkpoint is never run
     source = {"revision": revision, "trust_remote_code": False}
@@ -116,6 +117,7 @@ def load_classifier(
         raise InputError(
             f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
         )
+    which_views(model)  # raises where its config asks for views that there are not
     model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())

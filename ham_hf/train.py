@@ -159,7 +159,7 @@ def _build(
             image_size=recipe.image.image_size,
         )
         processor = build_patient_processor(args, processor, text_revision=text_revision, sites=sites)
-    if args.test_time_augmentation != "none":
+    if args.test_time_augmentation != which_views(model):  # the checkpoint may ask for some of its own
         set_test_time_augmentation(model, args.test_time_augmentation)
     if args.freeze != "none":
         freeze_parts(model, args.freeze)

@@ -1,5 +1,6 @@
 """Which images an epoch shows, alone and among several processes, and how much each of them counts."""
 
+import shutil
 from collections import Counter
 
 import pytest
@@ -55,11 +56,45 @@ def flags(tiny, data, folder, *more):
     return [*words.split(), "--output_dir", str(folder), *more]
 
 
-def test_a_run_sampled_and_weighted_by_how_sure_its_diagnoses_are(tiny, synthetic_dir, tmp_path):
-    weights = '{"histo": 1, "consensus": 0.5, "follow_up": 1, "confocal": 1, "unknown": 0.5}'
-    more = ["--sampling", "balanced", "--max_steps", "2", "--dx_type_weights", weights]
-    main(flags(tiny, synthetic_dir, tmp_path / "run", *more))
-    assert (tmp_path / "run" / "report.md").exists()
+def test_a_run_is_other_with_sampling_and_with_weights_by_how_sure_a_diagnosis_is(tiny, synthetic_dir, tmp_path):
+    weights = '{"histo": 1, "consensus": 0, "follow_up": 0, "confocal": 0, "unknown": 0}'
+    answers = set()
+    for name, more in {
+        "plain": [],
+        "sampled": ["--sampling", "balanced"],
+        "weighted": ["--dx_type_weights", weights],
+        "both": ["--sampling", "balanced", "--dx_type_weights", weights],
+    }.items():
+        main(flags(tiny, synthetic_dir, tmp_path / name, "--max_steps", "2", *more))
+        answers.add((tmp_path / name / "predictions_validation.csv").read_text())
+    assert len(answers) == 4
+
+
+def test_the_trainer_draws_every_epoch_anew_and_a_resumed_run_goes_on_in_its_draw(
+    tiny, synthetic_dir, tmp_path, monkeypatch
+):
+    draws = []
+    draw = WeightedSampler.__iter__
+
+    def spied(sampler):
+        draws.append(list(draw(sampler)))
+        return iter(draws[-1])
+
+    monkeypatch.setattr(WeightedSampler, "__iter__", spied)
+    given = ["--sampling", "square_root", "--num_train_epochs", "2", "--save_total_limit", "5", "--logging_steps", "1"]
+    given += ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "4", "--eval_steps", "4"]
+    folder = tmp_path / "run"
+    main(flags(tiny, synthetic_dir, folder, *given))
+    assert len(draws) == 2 and draws[0] != draws[1]
+    whole = (folder / "predictions_validation.csv").read_text()
+    (folder / "run.json").unlink()
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for checkpoint in checkpoints[1:]:
+        shutil.rmtree(checkpoint)
+    draws.clear()
+    main(flags(tiny, synthetic_dir, folder, *given, "--resume"))
+    assert len(draws) == 2 and draws[0] != draws[1]
+    assert (folder / "predictions_validation.csv").read_text() == whole
 
 
 def test_a_weight_for_every_way_of_diagnosis_is_needed(tiny, synthetic_dir, tmp_path):

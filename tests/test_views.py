@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
+from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.predict import labels_of, load_classifier, probabilities
 from ham_hf.train import main
@@ -19,7 +20,12 @@ from tests.test_predict import make_run_folder
 def test_flips_are_half_of_them():
     pixels = torch.rand(1, 3, 4, 4)
     flips = [pixels, pixels.flip(2), pixels.flip(3), pixels.flip((2, 3))]
-    assert all(map(torch.equal, dihedral_views(pixels)[: VIEWS["flips"]], flips))
+    assert all(map(torch.equal, list(dihedral_views(pixels))[: VIEWS["flips"]], flips))
+
+
+def test_only_what_is_asked_for_is_made():
+    views = dihedral_views(pixels := torch.rand(1, 3, 4, 4))
+    assert next(views) is pixels
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def test_the_eight_views_are_the_eight_ways_to_turn_and_mirror_an_image():
     pixels = torch.arange(9.0).reshape(1, 1, 3, 3).expand(1, 3, 3, 3)
     turned = [torch.rot90(pixels, turns, (2, 3)) for turns in range(4)]
     expected = {str(view.tolist()) for view in [*turned, *(view.flip(3) for view in turned)]}
-    views = dihedral_views(pixels)
+    views = list(dihedral_views(pixels))
     assert torch.equal(views[0], pixels)
     assert len(expected) == len(views) == 8
     assert {str(view.tolist()) for view in views} == expected
@@ -68,6 +74,15 @@ def test_a_checkpoint_keeps_it_and_the_pipeline_looks_once(tmp_path, photo):
     check_that_it_loads(folder, folder)
 
 
+@pytest.mark.parametrize("kind", ["sideways", ["flips"]])
+def test_a_config_that_asks_for_something_else_is_refused(tmp_path, kind):
+    folder = make_run_folder(tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"test_time_augmentation": kind}))
+    with pytest.raises(InputError, match="test_time_augmentation .*: expected one of none, flips, dihedral"):
+        load_classifier(str(folder))
+
+
 def test_a_recipe_s_figures_and_card_are_with_the_views_it_asks_for(tmp_path, synthetic_dir):
     run = make_run_folder(tmp_path / "start")
     flags = f"--model_name_or_path {run} --data_dir {synthetic_dir} --split grouped --image_size 32 --max_steps 1"
@@ -78,6 +93,11 @@ def test_a_recipe_s_figures_and_card_are_with_the_views_it_asks_for(tmp_path, sy
     assert "This looks at an image once" in (tmp_path / "run" / "README.md").read_text()
     model, processor = load_classifier(str(tmp_path / "run"))
     assert which_views(model) == "dihedral"
+    again = flags.replace(
+        str(run), str(tmp_path / "run")
+    ).split()  # a training that goes out from it and asks for none
+    main([*again, "--output_dir", str(tmp_path / "again")])
+    assert which_views(load_classifier(str(tmp_path / "again"))[0]) == "none"
     line = (tmp_path / "run" / "predictions_validation.csv").read_text().splitlines()[1].split(",")
     [file] = synthetic_dir.rglob(f"{line[0]}.jpg")
     row = probabilities(model, processor, [Image.open(file)])[0]

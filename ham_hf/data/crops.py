@@ -7,6 +7,7 @@ pixel_values = normalize(processor, pixels)
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 
 import datasets
@@ -64,13 +65,19 @@ def normalize(processor: BitImageProcessor, pixels: torch.Tensor) -> torch.Tenso
     In place where they are float already.
     """
     pixels = pixels.float()
-    scale = 1.0 / processor.rescale_factor if processor.do_rescale else 1.0
     if not processor.do_normalize:
         return pixels * processor.rescale_factor if processor.do_rescale else pixels
-    mean, std = (torch.tensor(of, device=pixels.device) * scale for of in (processor.image_mean, processor.image_std))
+    scale = 1.0 / processor.rescale_factor if processor.do_rescale else 1.0
+    mean, std = (_channels(tuple(of), scale, pixels.device) for of in (processor.image_mean, processor.image_std))
     if pixels.is_contiguous(memory_format=torch.channels_last):
         # (N, H, 3 W), the same memory: a row at a time is eight times as fast as three channels at a time
         rows, width = pixels.permute(0, 2, 3, 1).flatten(2), pixels.shape[3]
         rows.sub_(mean.repeat(width)).div_(std.repeat(width))
         return pixels
     return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+@cache
+def _channels(values: tuple[float, ...], scale: float, device: torch.device) -> torch.Tensor:
+    """(3,) on the device, once: a GPU would be waited for at every batch."""
+    return torch.tensor(values, device=device) * scale
