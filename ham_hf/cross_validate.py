@@ -26,8 +26,9 @@ from ham_hf.data import load_checked, read_source
 from ham_hf.data.splits import UNUSED
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
-from ham_hf.markdown import by_diagnosis_section, number, table
+from ham_hf.markdown import SYNTHETIC_WARNING, by_diagnosis_section, headline_line, number, table
 from ham_hf.patients import Patients, read_patients, write_patients
+from ham_hf.predict import is_trained_on_synthetic_images
 from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
 from ham_hf.recipe import Recipe, parse_recipe
 from ham_hf.report import split_results, strict
@@ -148,6 +149,7 @@ def write_summary(folder: Path, folds: int) -> dict:
     write_patients(folder / "patients_validation.csv", pooled.image_ids, *patients)
     summary = strict(
         {
+            "synthetic": is_trained_on_synthetic_images(str(runs[0])),
             "folds": [compute_scores(part.probabilities, part.labels, part.names) for part in parts],
             "pooled": split_results(pooled, patients),
             "disclaimer": DISCLAIMER,
@@ -156,7 +158,7 @@ def write_summary(folder: Path, folds: int) -> dict:
     replace_file(folder / "cross_validation.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     page = render_summary(summary, pooled.names)
     replace_file(folder / "cross_validation.md", page)
-    logger.info("%s", page.split("\n\n")[2])
+    logger.info("all folds together: %s", headline_line(summary["pooled"]))
     logger.info("report: %s", folder / "cross_validation.md")
     return summary
 
@@ -188,6 +190,8 @@ def render_summary(summary: dict, names: Sequence[str]) -> str:
     constant = pooled["always_nv"]
     text = io.StringIO()
     print(f"# Cross-validation, {len(folds)} folds\n\n*{summary['disclaimer']}*\n", file=text)
+    if summary["synthetic"]:
+        print(f"{SYNTHETIC_WARNING}\n", file=text)
     print("\n".join(table(header, rows)), file=text)
     if constant is not None:
         print(

@@ -11,6 +11,7 @@ from ham_hf.scoring import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
 from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
 
 SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
+SYNTHETIC_WARNING = f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real."
 
 CITATION = """\
 @article{tschandl2018ham10000,
@@ -72,9 +73,7 @@ def render_report(report: Mapping, pictures: Sequence[str]) -> str:
     what = "a run" if trained else "an evaluation"
     parts = [f"# {escape(run['model']['name'])}: report of {what}\n\n*{report['disclaimer']}*"]
     if run["data"]["synthetic"]:
-        parts.append(
-            f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real."
-        )
+        parts.append(SYNTHETIC_WARNING)
     parts += result_sections(report, pictures)
     parts.append(model_section(run))
     if trained:

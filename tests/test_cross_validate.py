@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ham_hf.cli import main
+from ham_hf.cross_validate import write_summary
 from ham_hf.predictions import read_predictions
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
@@ -60,7 +61,18 @@ def test_the_page_has_the_figures_of_the_folds_and_of_all_together(done):
     reports = [json.loads((done / f"fold_{fold}" / "report.json").read_text()) for fold in (1, 2)]
     values = [report["results"]["validation"]["metrics"]["accuracy"]["value"] for report in reports]
     assert [fold["accuracy"] for fold in summary["folds"]] == pytest.approx(values)
+    assert not summary["synthetic"] and "synthetic" not in page  # a folder of images is what its owner says it is
     assert "always answers nv" in page and "no diagnosis" in page
+
+
+def test_the_page_says_that_the_images_were_made_up(done, tmp_path):
+    shutil.copytree(done, tmp_path / "cv")
+    for run in ("fold_1", "fold_2"):
+        facts = json.loads((tmp_path / "cv" / run / "run.json").read_text())
+        facts["data"]["synthetic"] = True
+        (tmp_path / "cv" / run / "run.json").write_text(json.dumps(facts))
+    write_summary(tmp_path / "cv", 2)
+    assert "MADE FROM SYNTHETIC IMAGES" in (tmp_path / "cv" / "cross_validation.md").read_text()
 
 
 def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp_path, capfd):
