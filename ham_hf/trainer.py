@@ -57,10 +57,9 @@ class HamTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args, **kwargs):
         """The stock one gives the loss nothing but the labels."""
-        if "image_weights" not in inputs:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+        more = {name: inputs.pop(name) for name in ("image_weights", "mix_share") if name in inputs}
         loss = self.compute_loss_func
-        self.compute_loss_func = partial(loss, image_weights=inputs.pop("image_weights"))
+        self.compute_loss_func = partial(loss, **more)
         try:
             return super().compute_loss(model, inputs, *args, **kwargs)
         finally:

@@ -22,8 +22,11 @@ import torch.nn.functional as F
 from transformers import BaseImageProcessor
 
 from ham_hf.arguments import ImageArguments
+from ham_hf.augment import DRAWN, Augment
+from ham_hf.auto_augment import auto_augment
 from ham_hf.data.cache import PixelCache, decode_rgb
 from ham_hf.data.crops import normalize
+from ham_hf.mixing import Mixing, mix
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
 PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
@@ -68,20 +71,19 @@ class TrainTransform:
     def __call__(self, batch: dict) -> dict:
         """Encoded columns of N rows → `pixel_values`, `augmentation`, patients, `labels`.
 
-        `pixel_values` are N tensors (3, size, size) uint8, which the collator alone stacks. `augmentation` is (N, 5)
-        float32, what is left to do: flip left to right, flip top to bottom (0 or 1), and the factors of brightness,
-        contrast and saturation.
+        `pixel_values` are N tensors (3, size, size) uint8, which the collator alone stacks. `augmentation` is
+        (N, len(DRAWN)) float32: the random numbers for what is left to do, see `ham_hf.augment`.
         """
         cases = in_threads(self._one, batch["image"], batch["image_id"])
         pixels, augmentation = zip(*cases, strict=True)
         return {
             "pixel_values": pixels,
-            "augmentation": torch.tensor(augmentation),
+            "augmentation": torch.stack(augmentation),
             **encoded_patients(self._processor, batch),
             "labels": batch["label"],
         }
 
-    def _one(self, cell: dict, image_id: str) -> tuple[torch.Tensor, list[float]]:
+    def _one(self, cell: dict, image_id: str) -> tuple[torch.Tensor, torch.Tensor]:
         args = self._args
         seed = zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode())
         generator = torch.Generator().manual_seed(seed)
@@ -100,9 +102,8 @@ class TrainTransform:
             mode="bilinear",
             antialias=True,
         )
-        left_right, top_bottom, *colors = torch.rand(5, generator=generator).tolist()
-        flips = args.horizontal_flip and left_right < 0.5, args.vertical_flip and top_bottom < 0.5
-        return pixels[0], [*map(float, flips), *(1 + args.color_jitter * (2 * color - 1) for color in colors)]
+        drawn = torch.rand(len(DRAWN), generator=generator)
+        return auto_augment(pixels[0], args, generator), drawn
 
 
 def random_crop(
@@ -163,64 +164,33 @@ def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
 
 
 class FinishBatch:
-    """The second half of an image, for a whole batch on the model's device: flips, colours, normalisation."""
+    """The second half of an image, for a whole batch on the model's device: augmentation, normalisation, mixing."""
 
-    def __init__(self, processor: BaseImageProcessor | PatientProcessor, color_jitter: bool):
+    def __init__(self, processor: BaseImageProcessor | PatientProcessor, augment: Augment):
         self._processor = image_processor(processor)
-        self._color_jitter = color_jitter
+        self._augment = augment
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """uint8 `pixel_values` of either transform → float32 (N, 3, H, W); what is float already, as it is."""
+        """uint8 `pixel_values` of either transform → float32 (N, 3, H, W); what is float already, as it is.
+
+        Of images that are mixed with others there is `mix_share` (N,) too: see `mix`.
+        """
         if batch["pixel_values"].dtype != torch.uint8:
             return batch
-        pixels = batch["pixel_values"]
-        if "augmentation" in batch:
-            pixels = self._augment(pixels, batch["augmentation"])
-        finished = {"pixel_values": normalize(self._processor, pixels)}
-        return {name: value for name, value in batch.items() if name != "augmentation"} | finished
-
-    def _augment(self, pixels: torch.Tensor, augmentation: torch.Tensor) -> torch.Tensor:
-        left_right, top_bottom = augmentation[:, :2, None, None, None].to(torch.uint8).unbind(1)
-        pixels = _flip(_flip(pixels, 3, left_right), 2, top_bottom)
-        if self._color_jitter:
-            pixels = pixels.float()
-            _jitter_colors(pixels, *augmentation[:, 2:, None, None, None].unbind(1))
-        return pixels
-
-
-def _flip(pixels: torch.Tensor, dim: int, chosen: torch.Tensor) -> torch.Tensor:
-    """`pixels` (N, 3, H, W) uint8 flipped where `chosen` (N, 1, 1, 1) uint8 is 1.
-
-    torch.where takes four times as long on bytes, and picking out the chosen ones would wait for the device.
-    """
-    return pixels.flip(dim).mul_(chosen).add_(pixels * (1 - chosen))
+        if "augmentation" not in batch:
+            return batch | {"pixel_values": normalize(self._processor, batch["pixel_values"])}
+        batch = dict(batch)
+        drawn, mixing = batch.pop("augmentation"), batch.pop("mixing", None)
+        pixels = normalize(self._processor, self._augment(batch["pixel_values"], drawn))
+        pixels = self._augment.erase(pixels, drawn)
+        if mixing is not None:
+            pixels, batch["mix_share"] = mix(pixels, mixing)
+        return batch | {"pixel_values": pixels}
 
 
 def image_processor(processor: BaseImageProcessor | PatientProcessor) -> BaseImageProcessor:
     """The part of a processor that reads images."""
     return processor.image_processor if isinstance(processor, PatientProcessor) else processor
-
-
-def _jitter_colors(
-    pixels: torch.Tensor, brightness: torch.Tensor, contrast: torch.Tensor, saturation: torch.Tensor
-) -> None:
-    """As torchvision's ColorJitter, in place and always in this order.
-
-    Args:
-        pixels: (N, 3, H, W), from 0 to 255.
-        brightness, contrast, saturation: factors, (N, 1, 1, 1).
-    """
-    pixels.mul_(brightness).clamp_(0, 255)
-    mean = _grey(pixels).mean((2, 3), keepdim=True)
-    pixels.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 255)
-    grey = _grey(pixels).mul_(1 - saturation)
-    pixels.mul_(saturation).add_(grey).clamp_(0, 255)
-
-
-def _grey(pixels: torch.Tensor) -> torch.Tensor:
-    """(N, 1, H, W) by ITU-R 601-2, as Pillow's mode "L"."""
-    red, green, blue = pixels.split(1, dim=1)
-    return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 class EvalTransform:
@@ -266,16 +236,19 @@ def encoded_patients(processor: BaseImageProcessor | PatientProcessor, batch: di
 
 
 class Collator:
-    """Stack rows into a batch, in the memory format the model's convolutions want."""
+    """Stack rows into a batch, in the memory format the model's convolutions want; training images with `mixing`."""
 
-    def __init__(self, channels_last: bool):
-        self._channels_last = channels_last
+    def __init__(self, channels_last: bool, mixing: Mixing | None = None):
+        self._channels_last, self._mixing = channels_last, mixing
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         stack = _stack_channels_last if self._channels_last else torch.stack
         images, labels = stack(columns.pop("pixel_values")), torch.tensor(columns.pop("labels"))  # (N, 3, H, W), (N,)
-        return {"pixel_values": images, **{key: torch.stack(of) for key, of in columns.items()}, "labels": labels}
+        batch = {"pixel_values": images, **{key: torch.stack(of) for key, of in columns.items()}, "labels": labels}
+        if self._mixing is not None and "augmentation" in batch:
+            batch["mixing"] = self._mixing(batch["augmentation"])
+        return batch
 
 
 def _stack_channels_last(images: list[torch.Tensor]) -> torch.Tensor:

@@ -74,5 +74,5 @@ def test_a_frozen_backbone_before_random_crops_runs_every_time(checkpoints, synt
 
 
 def test_settings_of_augmentation_are_refused_without_it(checkpoints, synthetic_dir, tmp_path):
-    with pytest.raises(InputError, match="augment is false: train_size and color_jitter"):
+    with pytest.raises(InputError, match="augment is false, and color_jitter is of augmented images"):
         run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, augment=False, color_jitter=0.2)

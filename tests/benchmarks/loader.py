@@ -30,6 +30,7 @@ from torchvision.transforms import (
 from transformers import BitImageProcessor
 
 from ham_hf.arguments import DataArguments, ImageArguments
+from ham_hf.augment import Augment
 from ham_hf.data import load_checked
 from ham_hf.data.cache import build_cache
 from ham_hf.data.crops import eval_crops
@@ -64,7 +65,7 @@ def main() -> None:
         image_mean=IMAGENET_MEAN,
         image_std=IMAGENET_STD,
     )
-    finish = FinishBatch(processor, color_jitter=False)
+    finish = FinishBatch(processor, Augment(ImageArguments()))
     sha256s = {image_id: check.sha256 for image_id, check in checks.items()}
 
     def ours(transform, workers: int = 0):
