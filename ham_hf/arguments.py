@@ -253,6 +253,14 @@ class ModelArguments:
             "predict`, `evaluate`, `verify` and the report."
         },
     )
+    calibration: Literal["none", "temperature", "temperature_and_prior"] = field(
+        default="none",
+        metadata={
+            "help": "What is fitted on the validation images after training, and folded into the saved weights: a "
+            "temperature (Guo et al., 2017), which changes how sure the model is but no answer; or before it a logit "
+            "adjustment too (Menon et al., 2021), as strong as is best for metric_for_best_model."
+        },
+    )
     fusion: Literal["none", "mmbt", "mlp"] = field(
         default="none",
         metadata={

@@ -93,6 +93,7 @@ def evaluate_model(
             "image_size": _input_size(processor),
             "bf16_difference": bf16_difference,
             "test_time_augmentation": which_views(model),
+            "calibration": model.config.to_dict().get("calibration"),
         },
         "training": None,
     }

@@ -266,6 +266,8 @@ def model_section(run: Mapping) -> str:
                 "the mean over several views of each image: " + run["model"]["test_time_augmentation"],
             ]
         )
+    if calibration := model.get("calibration"):
+        rows.append(["calibration", _calibration(calibration)])
     if training is None:
         return "\n".join(["## Model", "", *table(["", ""], rows)])
     rows += [
@@ -277,6 +279,15 @@ def model_section(run: Mapping) -> str:
         ["time", _duration(training["seconds"])],
     ]
     return "\n".join(["## Training", "", *table(["", ""], rows)])
+
+
+def _calibration(of: Mapping) -> str:
+    adjusted = f"logits less {number(of['prior_strength'])} times the log of the training images' shares, then "
+    return (
+        (adjusted if of["prior_strength"] else "")
+        + f"temperature {number(of['temperature'])}, fitted on {of['images']:,} validation images, whose calibration "
+        "error is for that reason optimistic"
+    )
 
 
 def data_section(data: Mapping) -> str:

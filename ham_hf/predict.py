@@ -20,6 +20,7 @@ from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, diagnosis_code, la
 from ham_hf.photos import read_photo
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
+    import torch
     from transformers import BaseImageProcessor, PreTrainedModel
 
     from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
@@ -199,8 +200,18 @@ def iterate_probabilities(
             could change the answer, the image is computed again in float32 (never, where this is below 0).
             None: float32 throughout.
     """
-    import torch
+    for inputs in _batches(model, processor, images, patients, read):
+        yield from _rows(model, inputs) if bf16_difference is None else _bf16_rows(model, inputs, bf16_difference)
 
+
+def _batches(
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    images: Iterable,
+    patients: Iterable[Patient] | None,
+    read: Callable[[Any], Image.Image],
+) -> Iterator[dict]:
+    """What `iterate_probabilities` is called with, as batches on the model's device."""
     from ham_hf.hardware import keep_freed_memory
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.prepare import prepared_batches
@@ -210,11 +221,7 @@ def iterate_probabilities(
     if not isinstance(model, PatientModel):
         patients = None
     for batch in prepared_batches(processor, images, read, patients):
-        inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
-        # Not inference_mode: BEiT keeps tensors of a pass, with which a later training in the process would fail
-        with torch.no_grad():
-            rows = _rows(model, inputs) if bf16_difference is None else _bf16_rows(model, inputs, bf16_difference)
-        yield from rows
+        yield {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.ndarray:
@@ -231,14 +238,38 @@ def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.
 
 def _rows(model: "PreTrainedModel", inputs: dict) -> np.ndarray:
     """The probabilities of a batch, (B, C) in the order of `labels_of(model)`."""
-    from ham_hf.views import mean_probabilities
-
     codes = model.config.id2label
     columns = [[i for i, code in codes.items() if code == label] for label in labels_of(model)]
-    softmax = mean_probabilities(model, inputs).cpu().numpy()
+    softmax = _logits(model, inputs).softmax(dim=2).mean(dim=1).cpu().numpy()
     rows = np.stack([softmax[:, of_label].sum(axis=1) for of_label in columns], axis=1)
     # What the model gives to labels that are left out goes to the others in proportion
     return rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows
+
+
+def _logits(model: "PreTrainedModel", inputs: dict) -> "torch.Tensor":
+    import torch
+
+    from ham_hf.views import view_logits
+
+    # Not inference_mode: BEiT keeps tensors of a pass, with which a later training in the process would fail
+    with torch.no_grad():
+        return view_logits(model, inputs)
+
+
+def all_view_logits(
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    images: Iterable,
+    patients: Iterable[Patient] | None = None,
+    *,
+    read: Callable[[Any], Image.Image] = lambda image: image,
+    total: int | None = None,
+    description: str | None = None,
+) -> np.ndarray:
+    """The logits (N, views, C) float64 that `probabilities` with the same arguments are the mean softmax of."""
+    batches = _batches(model, processor, images, patients, read)
+    rows = (row for inputs in batches for row in _logits(model, inputs).cpu().numpy())
+    return np.array(list(_progress(rows, total, description)))
 
 
 def probabilities(

@@ -31,6 +31,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from ham_hf.arguments import ModelArguments
+from ham_hf.calibration import calibrate, last_linear
 from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
 from ham_hf.data import load_checked
 from ham_hf.errors import InputError
@@ -106,6 +107,7 @@ def train(recipe: Recipe) -> None:
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
         trainer.save_state()
+        calibration = None if recipe.model.calibration == "none" else _calibrate(folder, recipe, splits)
         if isinstance(model, PatientModel):
             copy_pipeline(folder)
         bf16_difference = write_answers(folder, *_as_saved(folder, args), splits)
@@ -119,7 +121,7 @@ def train(recipe: Recipe) -> None:
             channels_last=channels_last,
             seconds=seconds,
         )
-        facts["model"]["bf16_difference"] = bf16_difference
+        facts["model"] |= {"bf16_difference": bf16_difference, "calibration": calibration}
         _write_facts(folder, recipe, facts)
         _log_headlines(write_report(folder), folder)
     trainer.accelerator.wait_for_everyone()
@@ -161,6 +163,8 @@ def _build(
         processor = build_patient_processor(args, processor, text_revision=text_revision, sites=sites)
     if args.test_time_augmentation != which_views(model):  # the checkpoint may ask for some of its own
         set_test_time_augmentation(model, args.test_time_augmentation)
+    if args.calibration != "none":
+        last_linear(model)  # raises now where there is none, and not after the training
     if args.freeze != "none":
         freeze_parts(model, args.freeze)
     return model, processor
@@ -343,6 +347,19 @@ def _as_saved(folder: Path, args: RunArguments) -> tuple[PreTrainedModel, BaseIm
     """The saved folder, loaded as its users load it, in float32: the report is true of what is published."""
     model, processor = load_classifier(str(folder))
     return model.to(args.device), processor
+
+
+def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> dict:
+    """Once more from the saved folder, whose weights it replaces. Returns what `calibrate` fitted."""
+    model, processor = _as_saved(folder, recipe.training)
+    counts = np.array(_class_counts(splits["train"]))
+    prior = counts / counts.sum() if recipe.model.calibration == "temperature_and_prior" else None
+    calibration = calibrate(model, processor, splits["validation"], prior, recipe.training.metric_for_best_model)
+    logger.info(
+        "calibrated: temperature %.3f, prior strength %.2f", calibration.temperature, calibration.prior_strength
+    )
+    model.save_pretrained(folder)
+    return calibration._asdict()
 
 
 def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:

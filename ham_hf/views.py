@@ -32,11 +32,10 @@ def which_views(model: PreTrainedModel) -> str:
     return kind
 
 
-def mean_probabilities(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The model's probabilities (B, C) float64 for `inputs`, whose `pixel_values` are (B, 3, H, W), H = W."""
+def view_logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The model's logits (B, views, C) float64 for `inputs`, whose `pixel_values` are (B, 3, H, W), H = W."""
     views = islice(dihedral_views(inputs["pixel_values"]), VIEWS[which_views(model)])
-    answers = [model(**(inputs | {"pixel_values": view})).logits.double().softmax(dim=1) for view in views]
-    return torch.stack(answers).mean(0)
+    return torch.stack([model(**(inputs | {"pixel_values": view})).logits.double() for view in views], dim=1)
 
 
 def dihedral_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -1,0 +1,135 @@
+"""Temperature and prior: found again where they are known, and folded into whatever ends in a linear layer."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from torch import nn
+from transformers import pipeline
+
+from ham_hf.calibration import fit_strength, fit_temperature, fold, last_linear
+from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
+from ham_hf.markdown import model_section
+from ham_hf.models import build_model
+from ham_hf.predict import load_classifier, probabilities
+from ham_hf.predictions import read_predictions
+from ham_hf.scoring import compute_scores
+from ham_hf.train import main
+from ham_hf.views import set_test_time_augmentation
+from tests.test_predict import make_run_folder, noise
+from tests.tiny_checkpoints import make_tiny_checkpoint
+
+RNG = np.random.default_rng(0)
+
+
+def drawn(logits):
+    """A label for each row, with the probabilities that its logits say."""
+    return np.array([RNG.choice(logits.shape[1], p=row) for row in softmax(logits, axis=1)])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found_again(temperature):
+    logits = 2 * RNG.normal(size=(20_000, 7))
+    assert fit_temperature(temperature * logits[:, None], drawn(logits)) == pytest.approx(temperature, rel=0.05)
+
+
+def test_with_several_views_their_mean_probability_is_calibrated():
+    logits = RNG.normal(size=(5000, 1, 7)) + RNG.normal(size=(5000, 4, 7))
+    labels = drawn(2 * logits.mean(1))
+    temperature = fit_temperature(3 * logits, labels)
+
+    def log_loss(at):
+        return compute_scores(softmax(3 * logits / at, axis=2).mean(1), labels)["log_loss"]
+
+    assert log_loss(temperature) < min(log_loss(0.9 * temperature), log_loss(1.1 * temperature))
+
+
+def test_the_strength_makes_the_metric_best_and_is_0_where_nothing_is_gained():
+    log_prior = np.log([0.6, 0.15, 0.1, 0.06, 0.04, 0.03, 0.02])
+    fair = RNG.normal(size=(3000, 7))
+    labels = RNG.integers(0, 7, 3000)
+    fair[np.arange(3000), labels] += 2
+    assert fit_strength((fair + 0.5 * log_prior)[:, None], labels, log_prior, "balanced_accuracy", LABELS) > 0.2
+    certain = 100 * np.eye(7)[labels][:, None]
+    assert fit_strength(certain, labels, log_prior, "balanced_accuracy", LABELS) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "google/vit-base-patch16-224",
+        "microsoft/resnet-50",
+        "timm/resnet18.tv_in1k",
+        "microsoft/beit-base-patch16-224-pt22k",
+    ],
+)
+def test_folding_changes_the_logits_as_it_says(name, tmp_path):
+    model = build_model(str(make_tiny_checkpoint(name, tmp_path / "tiny")), labels=LABELS).eval()
+    pixels, shift = torch.rand(2, 3, 32, 32), np.arange(7.0)
+    with torch.no_grad():
+        before = model(pixels).logits
+        fold(model, 2.5, shift)
+        after = model(pixels).logits
+    torch.testing.assert_close(after, (before - torch.arange(7.0)) / 2.5, rtol=0, atol=1e-5)
+
+
+def test_a_model_that_does_not_end_in_a_linear_layer_is_refused(tmp_path):
+    model = build_model(str(make_tiny_checkpoint("google/vit-base-patch16-224", tmp_path / "tiny")), labels=LABELS)
+    model.classifier = nn.Sequential(model.classifier, nn.ReLU())
+    with pytest.raises(
+        InputError, match="folded into a linear classifier, but ViTForImageClassification ends in ReLU"
+    ):
+        last_linear(model)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory, synthetic_dir):
+    """The same run twice, plain and calibrated with views."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    checkpoint = make_run_folder(folder / "pretrained", "timm/resnet18.tv_in1k")
+    flags = (
+        f"--data_dir {synthetic_dir} --split grouped --model_name_or_path {checkpoint} --image_size 32 --bf16 false"
+    )
+    flags += " --num_train_epochs 1 --test_time_augmentation flips --learning_rate 1e-3"
+    for kind in ("none", "temperature_and_prior"):
+        main([*flags.split(), "--calibration", kind, "--output_dir", str(folder / kind)])
+    return folder
+
+
+def test_a_training_fits_it_on_validation_and_publishes_it(calibrated):
+    run = calibrated / "temperature_and_prior"
+    facts = json.loads((run / "run.json").read_text())["model"]["calibration"]
+    config = json.loads((run / "config.json").read_text())
+    assert config["calibration"] == facts
+    assert facts["images"] == len((run / "predictions_validation.csv").read_text().splitlines()) - 1
+    scores = [
+        compute_scores(of.probabilities, of.labels)
+        for kind in ("none", "temperature_and_prior")
+        for of in [read_predictions(calibrated / kind / "predictions_validation.csv", LABELS)]
+    ]
+    assert scores[1]["balanced_accuracy"] >= scores[0]["balanced_accuracy"]
+    assert json.loads((calibrated / "none" / "run.json").read_text())["model"]["calibration"] is None
+
+
+def test_the_plain_pipeline_is_calibrated_too(calibrated):
+    run = str(calibrated / "temperature_and_prior")
+    model, processor = load_classifier(run)
+    set_test_time_augmentation(model, "none")
+    photo = noise()
+    answers = {a["label"]: a["score"] for a in pipeline("image-classification", run, top_k=7)(photo)}
+    ours = probabilities(model, processor, [photo])[0]
+    assert [answers[label] for label in LABELS] == pytest.approx(ours.tolist(), abs=1e-5)
+    plain, _ = load_classifier(str(calibrated / "none"))
+    set_test_time_augmentation(plain, "none")
+    assert abs(probabilities(plain, processor, [photo])[0] - ours).max() > 1e-3
+
+
+def test_the_card_says_that_the_calibration_error_is_optimistic(calibrated):
+    report = json.loads((calibrated / "temperature_and_prior" / "report.json").read_text())
+    section = model_section(report["run"])
+    temperature = report["run"]["model"]["calibration"]["temperature"]
+    assert f"{temperature:.3f}".lstrip("0") in section and "optimistic" in section
+    assert section in (calibrated / "temperature_and_prior" / "report.md").read_text()
