@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, SchedulerType, TrainingArguments
 
 from ham_hf.arguments import DataArguments, ImageArguments, LossArguments, ModelArguments
 from ham_hf.errors import InputError
@@ -41,10 +41,28 @@ class RunArguments(TrainingArguments):
         default=None,
         metadata={"help": "Learning rate of the image encoder beside a patient's data; learning_rate when left out."},
     )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the new classifier; learning_rate when left out."}
+    )
+    layer_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Layer-wise rate decay (Howard and Ruder, 2018): each block of the backbone learns with this "
+            "times the rate of the block above it, such as 0.75."
+        },
+    )
+    gradual_unfreezing: float = field(
+        default=0.0,
+        metadata={
+            "help": "Epochs in which the backbone's blocks begin to learn one after the other, from the top down "
+            "(Howard and Ruder, 2018); the classifier learns from the start."
+        },
+    )
     optimizer: Literal["adamw", "adam", "sgd"] = field(
         default="adamw", metadata={"help": "'adamw' is TrainingArguments' optim; 'sgd' has --sgd_momentum."}
     )
     sgd_momentum: float = field(default=0.9, metadata={"help": "Momentum of --optimizer sgd."})
+    sgd_nesterov: bool = field(default=False, metadata={"help": "Nesterov's momentum for --optimizer sgd."})
     lr_decay_factor: float | None = field(
         default=None,
         metadata={
@@ -61,6 +79,12 @@ class RunArguments(TrainingArguments):
         metadata={
             "help": "Evaluate, save and publish an exponential moving average of the weights with this decay a step, "
             "such as 0.995; the weights themselves when left out."
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "End the training after this many evaluations in which metric_for_best_model got no better."
         },
     )
     stop_on_collapse: bool = field(
@@ -110,6 +134,10 @@ class RunArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = not self.fp16 and supports_bf16(use_cpu=self.use_cpu)
         super().__post_init__()
+        if self.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+            # The schedule would take a falling accuracy for progress otherwise
+            direction = {"mode": "max" if self.greater_is_better else "min"}
+            self.lr_scheduler_kwargs = direction | (self.lr_scheduler_kwargs or {})
         if self.base_learning_rate is not None:
             self.learning_rate = (
                 self.base_learning_rate
@@ -215,6 +243,11 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
             f"lr_decay_factor replaces the schedule, but lr_scheduler_type is {training.lr_scheduler_type.value!r}: "
             "set lr_scheduler_type: constant, or leave lr_decay_factor out"
         )
+    _check_rates(model, training)
+    if training.early_stopping_patience is not None and training.early_stopping_patience < 1:
+        raise InputError(f"early_stopping_patience is {training.early_stopping_patience}: expected at least 1")
+    if training.early_stopping_patience is not None and not training.load_best_model_at_end:
+        raise InputError("early_stopping_patience keeps the best checkpoint: load_best_model_at_end must stay true")
     if training.ema_decay is not None and not 0 < training.ema_decay < 1:
         raise InputError(f"ema_decay is {training.ema_decay}: expected a number between 0 and 1, such as 0.995")
     if training.warmup_epochs and training.lr_decay_factor is None:
@@ -252,6 +285,25 @@ def _check_augmentation(image: ImageArguments, model: ModelArguments) -> None:
         raise InputError(f"randaugment_magnitude is of auto_augment: randaugment, not {image.auto_augment!r}")
     if model.fusion != "none" and (image.mixup or image.cutmix):
         raise InputError(f"mixup and cutmix mix images, but fusion: {model.fusion} reads patients too: leave them out")
+
+
+def _check_rates(model: ModelArguments, training: RunArguments) -> None:
+    by_part = {
+        "head_learning_rate": training.head_learning_rate,
+        "layer_decay": training.layer_decay,
+        "gradual_unfreezing": training.gradual_unfreezing or None,
+    }
+    for name, value in by_part.items():
+        if value is not None and value < 0:
+            raise InputError(f"{name} is {value}: expected a number above 0")
+        if value is not None and model.fusion != "none":
+            raise InputError(f"{name} is for models of the image alone: use image_learning_rate, or leave it out")
+    if training.layer_decay is not None and not 0 < training.layer_decay <= 1:
+        raise InputError(f"layer_decay is {training.layer_decay}: expected a number from above 0 to 1, such as 0.75")
+    if training.gradual_unfreezing and training.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+        raise InputError("gradual_unfreezing sets rates by step, reduce_lr_on_plateau by result: choose one")
+    if training.sgd_nesterov and (training.optimizer != "sgd" or not training.sgd_momentum):
+        raise InputError("sgd_nesterov needs optimizer: sgd, with a sgd_momentum above 0")
 
 
 def _check_loss(loss: LossArguments, label_smoothing: float) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
     BaseImageProcessor,
+    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     PrinterCallback,
@@ -202,6 +203,8 @@ def _build_trainer(
         optimizer_cls_and_kwargs=optimizer_class(args),
         callbacks=[*inputs.callbacks, TellEpoch(loss), EpochLine(), CollapseGuard()],
     )
+    if args.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     trainer.remove_callback(PrinterCallback)  # what stands in for the bars where tqdm is disabled
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)

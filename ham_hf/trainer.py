@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback, TrainerState
 
 from ham_hf.errors import InputError
-from ham_hf.optimization import decay_by_epoch, give_own_rate
+from ham_hf.optimization import decay_by_epoch, give_own_rate, set_rates_by_block, unfreeze_gradually
 
 # In a checkpoint of a run with averaged weights: the weights being trained, which --resume needs
 TRAINED_WEIGHTS = "trained_weights.safetensors"
@@ -74,18 +74,28 @@ class HamTrainer(Trainer):
             named = (model or self.model).named_parameters()
             image = {weight for name, weight in named if "image_encoder." in name}
             give_own_rate(optimizer, image, self.args.image_learning_rate)
+        if new and self._by_block():
+            set_rates_by_block(optimizer, self.accelerator.unwrap_model(model or self.model), self.args)
         return optimizer
 
+    def _by_block(self) -> bool:
+        args = self.args
+        return args.head_learning_rate is not None or args.layer_decay is not None or args.gradual_unfreezing > 0
+
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        if self.lr_scheduler is not None:
+            return self.lr_scheduler
+        steps = self._steps_per_epoch()
         if self.args.lr_decay_factor is None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
-            steps = self._steps_per_epoch()
+            super().create_scheduler(num_training_steps, optimizer)
+        else:
             self.lr_scheduler = LambdaLR(
                 optimizer or self.optimizer,
                 lambda step: decay_by_epoch(step // steps, (step % steps + 1) / steps, self.args),
             )
             self._created_lr_scheduler = True
+        if self.args.gradual_unfreezing:
+            unfreeze_gradually(self.lr_scheduler, round(self.args.gradual_unfreezing * steps))
         return self.lr_scheduler
 
     def _steps_per_epoch(self) -> int:
