@@ -38,6 +38,7 @@ PUBLISHED = (
     "added_tokens.json",
     "vocab.txt",
     "*_mmbt.py",
+    "*_ensemble.py",
     "report.json",
     "report.md",
     "plots/*.png",

@@ -261,6 +261,13 @@ class ModelArguments:
             "adjustment too (Menon et al., 2021), as strong as is best for metric_for_best_model."
         },
     )
+    melanoma_sensitivity: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of melanomas to be found, such as 0.9: the threshold of their probability that does so on "
+            "the validation images is kept in the model's config, reported, and named by `ham-hf predict`."
+        },
+    )
     fusion: Literal["none", "mmbt", "mlp"] = field(
         default="none",
         metadata={

@@ -61,6 +61,11 @@ def _run(argv: list[str]) -> int | None:
         from ham_hf.cross_validate import main as cross_validate
 
         return cross_validate(argv[1:])
+    if argv[:2] == ["data", "preview"]:
+        from ham_hf.preview import main as preview
+
+        print(f"{preview(argv[2:])}: training images as the model sees them, from epoch to epoch")
+        return 0
     args = _parser().parse_args(argv)
     args.argv = argv
     return args.run(args)
@@ -150,6 +155,35 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the report")
     evaluate.set_defaults(run=_evaluate)
 
+    ensemble = commands.add_parser(
+        "ensemble",
+        help="several models as one: the mean of their probabilities, calibrated last",
+        description="Join models of the image into one, which is then used, judged and published as any other.",
+        allow_abbrev=False,
+    )
+    ensemble.add_argument(
+        "members",
+        metavar="RUN_OR_RECIPE",
+        nargs="+",
+        type=Path,
+        help="run folders of `ham-hf train`; a recipe (.yaml) is trained first, into runs/ and its name",
+    )
+    _add_data_flags(ensemble, split="study", when_left_out="study", revision=False)
+    ensemble.add_argument(
+        "--greedy",
+        metavar="METRIC",
+        choices=["balanced_accuracy", "accuracy", "macro_f1", "macro_auroc"],
+        help="choose members and weights by this metric of the validation images; all alike when left out",
+    )
+    ensemble.add_argument(
+        "--calibration",
+        choices=["temperature", "none"],
+        default="temperature",
+        help="fitted on the validation images; temperature when left out",
+    )
+    ensemble.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the model and its report")
+    ensemble.set_defaults(run=_ensemble)
+
     verify = commands.add_parser(
         "verify",
         help="compute the claims of a model card again, from its weights and your data",
@@ -185,11 +219,14 @@ def _parser() -> argparse.ArgumentParser:
         default="validation",
         help="whose predictions; validation when left out",
     )
+    compare.add_argument("--picture", type=Path, metavar="FILE", help="draw the differences into this .png file too")
     compare.set_defaults(run=_compare)
     return parser
 
 
-def _add_data_flags(parser: argparse.ArgumentParser, *, split: str | None, when_left_out: str) -> None:
+def _add_data_flags(
+    parser: argparse.ArgumentParser, *, split: str | None, when_left_out: str, revision: bool = True
+) -> None:
     """Which images: the flags of a training, under the same names."""
     parser.add_argument("--data_dir", required=True, help="a folder with images and their table, or a Hub dataset id")
     parser.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
@@ -201,7 +238,8 @@ def _add_data_flags(parser: argparse.ArgumentParser, *, split: str | None, when_
     )
     parser.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     parser.add_argument("--allow_missing_images", action="store_true", help="judge on the images that are there")
-    parser.add_argument("--revision", help="commit, branch or tag of the model; its default branch when left out")
+    if revision:
+        parser.add_argument("--revision", help="commit, branch or tag of the model; its default branch when left out")
 
 
 def _label_map(text: str | None) -> dict:
@@ -254,12 +292,41 @@ def _evaluate(args: argparse.Namespace) -> None:
     _print_headlines(report, args.output_dir)
 
 
+def _ensemble(args: argparse.Namespace) -> None:
+    import logging
+
+    from ham_hf.ensemble import build_ensemble, train_members
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("ham_hf").setLevel(logging.INFO)
+    runs = train_members(args.members, _training_flags(args))
+    report = build_ensemble(
+        runs,
+        data_arguments(args),
+        args.output_dir,
+        greedy=args.greedy,
+        calibration=args.calibration != "none",
+        argv=args.argv[1:],
+    )
+    _print_headlines(report, args.output_dir)
+
+
+def _training_flags(args: argparse.Namespace) -> list[str]:
+    """The data of an ensemble, for the trainings of its members."""
+    flags = ["--data_dir", args.data_dir, "--split", args.split, "--split_seed", str(args.split_seed)]
+    for name in ("data_revision", "metadata_csv"):
+        if getattr(args, name) is not None:
+            flags += [f"--{name}", getattr(args, name)]
+    return flags + (["--allow_missing_images"] if args.allow_missing_images else [])
+
+
 def _predict(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ham_hf import onnx, predict
     from ham_hf.labels import DISCLAIMER
     from ham_hf.photos import check_photos, find_photos
+    from ham_hf.thresholds import KEY
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
@@ -283,6 +350,8 @@ def _predict(args: argparse.Namespace) -> None:
     bf16 = predict.usable_bf16_difference(args.model, len(photos))
     for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients, bf16):
         tqdm.write(predict.table(photo, row, predict.labels_of(model)) + "\n")  # above the progress bar
+    if not is_onnx and (threshold := model.config.to_dict().get(KEY)) is not None:
+        print(f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest.")
     if others:
         print(f"{others} other files in the folders were left out, for their suffixes.")
     if args.csv:
@@ -335,5 +404,12 @@ def _print_headlines(report: dict, folder: Path) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from ham_hf.compare import compare_runs, render_comparison
 
+    if args.picture and (args.picture.suffix != ".png" or not args.picture.parent.is_dir()):
+        raise InputError(f"--picture is {args.picture}: expected the name of a .png file, in a folder that is there")
     comparison = compare_runs(args.first, args.second, args.split)
     print(render_comparison(comparison, args.first, args.second, args.split))
+    if args.picture:
+        from ham_hf.plots import write_comparison
+
+        write_comparison(args.picture, comparison, args.split)
+        print(f"picture: {args.picture}")

@@ -25,6 +25,11 @@ def add_data_commands(commands: argparse._SubParsersAction) -> None:
     audit.add_argument("--split", help="study, grouped, or any CSV with image_id and split; when left out, no split")
     audit.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     audit.set_defaults(run=_audit, allow_missing_images=True)
+    on_data.add_parser(
+        "preview",
+        help="draw training images as a recipe's model sees them: ham-hf data preview RECIPE.yaml [--flag value …]",
+        add_help=False,
+    )
     _add_cache_commands(on_data.add_parser("cache", help="decoded images on disk", allow_abbrev=False))
     push = on_data.add_parser(
         "push",

@@ -31,6 +31,7 @@ from ham_hf.predictions import Predictions, read_predictions, replace_file, writ
 from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.report import SPLITS, write_report
+from ham_hf.thresholds import KEY
 from ham_hf.transforms import PATIENT
 from ham_hf.views import which_views
 
@@ -77,26 +78,7 @@ def evaluate_model(
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
     folder.mkdir(parents=True, exist_ok=True)
     bf16_difference = write_answers(folder, model, processor, splits)
-    run = {
-        "recipe": None,
-        "argv": argv,
-        "seed": None,
-        "versions": versions(),
-        "hardware": hardware(model.device),
-        "data": facts,
-        "model": {
-            "name": name,
-            "revision": commit,
-            "architecture": type(model).__name__,
-            **count_parameters(model),
-            "labels": list(labels),
-            "image_size": _input_size(processor),
-            "bf16_difference": bf16_difference,
-            "test_time_augmentation": which_views(model),
-            "calibration": model.config.to_dict().get("calibration"),
-        },
-        "training": None,
-    }
+    run = evaluation_facts(name, commit, model, processor, facts, bf16_difference, argv)
     if labels == LABELS:
         for split in SPLITS:
             if len(splits[split]):
@@ -104,6 +86,39 @@ def evaluate_model(
                 write_submission(folder / f"submission_{split}.csv", predictions)
     replace_file(folder / "run.json", json.dumps(run, indent=2) + "\n")
     return write_report(folder)
+
+
+def evaluation_facts(
+    name: str,
+    commit: str | None,
+    model: "PreTrainedModel",
+    processor: BaseImageProcessor | PatientProcessor,
+    data: dict,
+    bf16_difference: float | None,
+    argv: list[str],
+) -> dict:
+    """run.json of what was judged and not trained."""
+    return {
+        "recipe": None,
+        "argv": argv,
+        "seed": None,
+        "versions": versions(),
+        "hardware": hardware(model.device),
+        "data": data,
+        "model": {
+            "name": name,
+            "revision": commit,
+            "architecture": type(model).__name__,
+            **count_parameters(model),
+            "labels": list(labels_of(model)),
+            "image_size": _input_size(processor),
+            "bf16_difference": bf16_difference,
+            "test_time_augmentation": which_views(model),
+            "calibration": model.config.to_dict().get("calibration"),
+            KEY: model.config.to_dict().get(KEY),
+        },
+        "training": None,
+    }
 
 
 def write_answers(

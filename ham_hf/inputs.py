@@ -59,7 +59,7 @@ def build_inputs(
     """
     images, crops = _cached(recipe, splits, checks, processor)
     finish_batch = FinishBatch(processor, Augment(recipe.image))
-    collate = Collator(channels_last, _mixing(recipe.image))
+    collate = Collator(channels_last, mixing_of(recipe.image))
     whole = EvalTransform(processor, crops)
     validation = _encoded(splits["validation"]).with_transform(whole)
     weigh = _image_weights(recipe.loss.dx_type_weights, splits["train"]["dx_type"][:])
@@ -87,7 +87,8 @@ def build_inputs(
     return Inputs(features["training"], features["validation"], collate_features, finish_batch, [])
 
 
-def _mixing(args: ImageArguments) -> Mixing | None:
+def mixing_of(args: ImageArguments) -> Mixing | None:
+    """For the collator of training images, as the recipe asks for it."""
     return Mixing(args.mixup, args.cutmix) if args.mixup or args.cutmix else None
 
 

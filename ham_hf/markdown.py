@@ -70,16 +70,22 @@ def render_report(report: Mapping, pictures: Sequence[str]) -> str:
     """The whole page; `pictures` are the file names in plots/."""
     run = report["run"]
     trained = run["training"] is not None  # else it is an evaluation of a model trained elsewhere
-    what = "a run" if trained else "an evaluation"
+    what = "a run" if trained else "an ensemble" if "members" in run["model"] else "an evaluation"
     parts = [f"# {escape(run['model']['name'])}: report of {what}\n\n*{report['disclaimer']}*"]
     if run["data"]["synthetic"]:
         parts.append(SYNTHETIC_WARNING)
     parts += result_sections(report, pictures)
-    parts.append(model_section(run))
-    if trained:
-        parts += [embed(pictures, ["loss.png", "learning_rate.png"]), collapse_section(report["collapse"])]
+    parts += training_sections(report, pictures)
     parts += [data_section(run["data"]), audit_section(run["data"]), provenance_section(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def training_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
+    """What the model is, and how its training went where it had one of its own."""
+    if report["run"]["training"] is None:
+        return [model_section(report["run"])]
+    pictures_of_it = embed(pictures, ["loss.png", "learning_rate.png"])
+    return [model_section(report["run"]), pictures_of_it, collapse_section(report["collapse"])]
 
 
 def result_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
@@ -116,6 +122,7 @@ def headlines_section(report: Mapping, evaluated: Sequence[str]) -> str:
     for split in [split for split in report["results"] if split not in evaluated]:
         absent = report["run"]["data"]["splits"][split]["absent_images"]
         lines += ["", f"**{split}: {absent:,} images absent, not evaluated.**"]
+    lines += _melanoma_lines({split: report["results"][split] for split in evaluated})
     lines.append("")
     lines.append(
         f"In brackets: 95 % intervals of {DRAWS:,} bootstrap draws over lesions, all images of a lesion together. "
@@ -124,6 +131,24 @@ def headlines_section(report: Mapping, evaluated: Sequence[str]) -> str:
         f"({CALIBRATION_BINS} bins of equal mass): lower is better."
     )
     return "\n".join(lines)
+
+
+def _melanoma_lines(results: Mapping[str, Mapping]) -> list[str]:
+    """What the threshold of a model that has one finds."""
+    found = {split: of["melanoma_threshold"] for split, of in results.items() if "melanoma_threshold" in of}
+    if not found:
+        return []
+    rates = [
+        f"{split}: sensitivity {number(of['sensitivity']['value'], of['sensitivity']['interval'])}, specificity "
+        f"{number(of['specificity']['value'], of['specificity']['interval'])}"
+        for split, of in found.items()
+    ]
+    threshold = number(next(iter(found.values()))["threshold"])
+    return [
+        "",
+        f"Melanoma suspected where its probability is at least {threshold}, a threshold fitted on validation images "
+        f"and optimistic there: {'; '.join(rates)}.",
+    ]
 
 
 def chosen_section(training: Mapping) -> str:
@@ -266,6 +291,10 @@ def model_section(run: Mapping) -> str:
                 "the mean over several views of each image: " + run["model"]["test_time_augmentation"],
             ]
         )
+    for member in model.get("members", []):
+        rows.append(["member, weight", f"{escape(member['run'])}, {number(member['weight'])}"])
+    if model.get("selected_by"):
+        rows.append(["members chosen by", f"{HEADLINE[model['selected_by']]} of the validation images"])
     if calibration := model.get("calibration"):
         rows.append(["calibration", _calibration(calibration)])
     if training is None:
@@ -325,7 +354,8 @@ def audit_section(data: Mapping) -> str:
 
 
 def provenance_section(run: Mapping) -> str:
-    subcommand = "train" if run["training"] is not None else "evaluate"
+    trained, joined = run["training"] is not None, "members" in run["model"]
+    subcommand = "train" if trained else "ensemble" if joined else "evaluate"
     command = shlex.join(["ham-hf", subcommand, *map(str, run["argv"])])
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     rows = []

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 
 from ham_hf.markdown import SYNTHETIC, number
 from ham_hf.predictions import Predictions
-from ham_hf.scoring import CALIBRATION_BINS, calibration_bins
+from ham_hf.scoring import CALIBRATION_BINS, HEADLINE, calibration_bins
 from ham_hf.subgroups import FIELDS
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; black in place of their yellow, too pale for a line
@@ -64,6 +64,28 @@ def write_plots(
             FigureCanvasAgg(figure)
             figure.savefig(folder / name, metadata={"Software": None})
     return [name for name, figure in figures.items() if figure is not None]
+
+
+def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
+    """Draw the differences of `compare_runs`, B - A, with their intervals; a log loss is better where it is lower."""
+    metrics = {name: of for name, of in comparison["metrics"].items() if of["interval"] is not None}
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(7.2, 1.4 + 0.5 * len(metrics)))
+        axes = figure.add_subplot()
+        for row, of in enumerate(metrics.values()):
+            low, high = of["interval"]
+            colour = GREY if low <= 0 <= high else BLUE
+            axes.plot([low, high], [row, row], color=colour, linewidth=2)
+            axes.plot(of["difference"], row, "o", color=colour)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(metrics)), [HEADLINE[name] for name in metrics])
+        axes.invert_yaxis()
+        axes.grid(axis="x", alpha=0.3)
+        axes.set(
+            title=f"B - A, {split}: {comparison['images']:,} images", xlabel="difference, 95 % interval by lesion"
+        )
+        FigureCanvasAgg(figure)
+        figure.savefig(path, metadata={"Software": None})
 
 
 def _points(history: Sequence[Mapping], key: str) -> tuple[list, list]:

@@ -235,6 +235,10 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
     _check_augmentation(image, model)
+    if model.melanoma_sensitivity is not None and not 0 < model.melanoma_sensitivity <= 1:
+        raise InputError(f"melanoma_sensitivity is {model.melanoma_sensitivity}: expected a share, such as 0.9")
+    if model.melanoma_sensitivity is not None and data.classes != "diagnoses":
+        raise InputError(f"melanoma_sensitivity needs classes: diagnoses, but it is {data.classes!r}")
     _check_fusion(model, training)
     if data.max_train_samples is not None and data.max_train_samples < 1:
         raise InputError(f"max_train_samples is {data.max_train_samples}: expected at least 1")

@@ -20,6 +20,7 @@ from ham_hf.patients import Patients, read_patients
 from ham_hf.predictions import Predictions, in_order_of, read_predictions, replace_file
 from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
 from ham_hf.subgroups import subgroup_results
+from ham_hf.thresholds import KEY, threshold_results
 
 __all__ = ["Run", "build_report", "headline_line", "read_run", "split_results", "strict", "write_report"]
 
@@ -131,11 +132,16 @@ def write_report(run_dir: str | Path) -> dict:
         replace_file(
             run.folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
-        if report["run"]["training"] is not None:
+        if has_card(report["run"]):
             write_card(run.folder, report, pictures)
     except OSError as error:
         raise InputError(f"{run.folder} cannot be written: {error}; copy the run to where you may write") from error
     return report
+
+
+def has_card(run: Mapping) -> bool:
+    """Of what was trained or joined here; a model of others that was judged here has its own."""
+    return run["training"] is not None or "members" in run["model"]
 
 
 def build_report(run: Run) -> dict:
@@ -145,7 +151,10 @@ def build_report(run: Run) -> dict:
             "schema": SCHEMA,
             "ham_hf": __version__,  # of the card's template: `ham-hf verify` renders the card again
             "run": run.facts,
-            "results": {split: split_results(run.predictions[split], run.patients[split]) for split in SPLITS},
+            "results": {
+                split: split_results(run.predictions[split], run.patients[split], run.facts["model"].get(KEY))
+                for split in SPLITS
+            },
             "ablation": _ablation(run),
             "collapse": _collapse(run) if run.facts["training"] is not None else None,
             "disclaimer": DISCLAIMER,
@@ -153,8 +162,13 @@ def build_report(run: Run) -> dict:
     )
 
 
-def split_results(predictions: Predictions | None, patients: Patients | None) -> dict | None:
-    """What report.json says about a split: its metrics with intervals, and by subgroup where there are `patients`."""
+def split_results(
+    predictions: Predictions | None, patients: Patients | None, melanoma_threshold: float | None = None
+) -> dict | None:
+    """What report.json says about a split: its metrics with intervals, and by subgroup where there are `patients`.
+
+    With a `melanoma_threshold` also what it finds: see `threshold_results`.
+    """
     if predictions is None:
         return None
     labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.names
@@ -168,6 +182,7 @@ def split_results(predictions: Predictions | None, patients: Patients | None) ->
         "always_nv": constant_scores("nv", labels, names) if "nv" in names else None,
         "confusion_matrix": matrix,
         "subgroups": subgroup_results(predictions, patients) if patients is not None else None,
+        **({} if melanoma_threshold is None else {KEY: threshold_results(predictions, melanoma_threshold)}),
     }
 
 

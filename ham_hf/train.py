@@ -31,6 +31,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
+from ham_hf import thresholds
 from ham_hf.arguments import ModelArguments
 from ham_hf.calibration import calibrate, last_linear
 from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
@@ -53,7 +54,7 @@ from ham_hf.models.multimodal import (
 )
 from ham_hf.optimization import optimizer_class
 from ham_hf.predict import load_classifier
-from ham_hf.predictions import replace_file
+from ham_hf.predictions import read_predictions, replace_file
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
@@ -112,6 +113,7 @@ def train(recipe: Recipe) -> None:
         if isinstance(model, PatientModel):
             copy_pipeline(folder)
         bf16_difference = write_answers(folder, *_as_saved(folder, args), splits)
+        threshold = _fit_threshold(folder, recipe.model.melanoma_sensitivity)
         facts = _facts(
             recipe,
             trainer,
@@ -122,7 +124,11 @@ def train(recipe: Recipe) -> None:
             channels_last=channels_last,
             seconds=seconds,
         )
-        facts["model"] |= {"bf16_difference": bf16_difference, "calibration": calibration}
+        facts["model"] |= {
+            "bf16_difference": bf16_difference,
+            "calibration": calibration,
+            thresholds.KEY: threshold,
+        }
         _write_facts(folder, recipe, facts)
         _log_headlines(write_report(folder), folder)
     trainer.accelerator.wait_for_everyone()
@@ -363,6 +369,14 @@ def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> dict:
     )
     model.save_pretrained(folder)
     return calibration._asdict()
+
+
+def _fit_threshold(folder: Path, sensitivity: float | None) -> float | None:
+    if sensitivity is None:
+        return None
+    threshold = thresholds.fit_threshold(read_predictions(folder / "predictions_validation.csv"), sensitivity)
+    thresholds.keep_threshold(folder, threshold)
+    return threshold
 
 
 def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:

@@ -126,6 +126,14 @@ def test_the_command_prints_means_runs_and_a_verdict(runs, capsys):
     assert printed.startswith("test: 130 images") and "includes zero: no difference shown" in printed
 
 
+def test_the_command_draws_a_picture(runs, tmp_path, capsys):
+    words = ["compare", str(runs[0][0]), "--with", str(runs[1][0])]
+    assert main([*words, "--picture", str(tmp_path / "differences.png")]) == 0
+    assert (tmp_path / "differences.png").stat().st_size > 5000
+    assert main([*words, "--picture", str(tmp_path / "differences.jpeg")]) == 2
+    assert "expected the name of a .png file" in capsys.readouterr().err
+
+
 def test_mcnemar_by_hand():
     labels = np.zeros(10, dtype=int)
     first = np.eye(2)[[0] * 8 + [1] * 2]

@@ -1,0 +1,215 @@
+"""Several models as one: the mean of their probabilities, calibrated last.
+
+ham-hf ensemble runs/a runs/b runs/c --data_dir path/to/HAM10000 --output_dir runs/ensemble
+ham-hf ensemble recipes/offline/ensemble/*.yaml --data_dir path/to/HAM10000 --output_dir runs/ensemble
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from ham_hf.arguments import DataArguments
+from ham_hf.calibration import calibrate
+from ham_hf.data import load_ham10000
+from ham_hf.errors import InputError
+from ham_hf.evaluate import evaluation_facts, write_answers
+from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.predict import find_classifier, labels_of, load_classifier
+from ham_hf.predictions import Predictions, in_order_of, read_predictions, replace_file
+from ham_hf.report import write_report
+from ham_hf.scoring import compute_scores
+from ham_hf.views import set_test_time_augmentation, which_views
+
+logger = logging.getLogger("ham_hf.ensemble")
+
+MOST_PICKS = 20  # of the greedy selection, which may pick a member more than once
+
+
+class Member(NamedTuple):
+    """A trained model and what it answered on validation."""
+
+    folder: Path
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    validation: Predictions
+
+
+def build_ensemble(
+    runs: Sequence[Path],
+    data: DataArguments,
+    folder: Path,
+    *,
+    greedy: str | None = None,
+    calibration: bool = True,
+    argv: list[str],
+) -> dict:
+    """Join the models of `runs` into one in the new `folder`, judge it on `data` and write its report and card.
+
+    Args:
+        runs: run folders of `ham-hf train`, of models of the image alone with one and the same processor.
+        data: whose validation images calibrate it, and whose validation and test images judge it.
+        folder: loads as any model folder does.
+        greedy: a metric of `compute_scores` that chooses the members and their weights on validation (Caruana et al.,
+            2004, https://doi.org/10.1145/1015330.1015432); None: all of them alike.
+        calibration: fit a temperature on validation.
+        argv: the command line, for the report.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        InputError: the folder holds something, or the runs or the data do not fit together.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+    members = _read(runs)
+    splits, facts = load_ham10000(data)
+    if set(members[0].validation.image_ids) != set(splits["validation"]["image_id"][:]):
+        raise InputError(
+            f"{members[0].folder} was judged on other validation images than these: give the --data_dir and --split "
+            "of its training"
+        )
+    weights = _weights(members, greedy)
+    chosen = [(member, weight) for member, weight in zip(members, weights, strict=True) if weight]
+    for member, weight in chosen:
+        logger.info("%s: weight %.2f", member.folder, weight)
+    model, processor = (
+        join([member.model for member, _ in chosen], [weight for _, weight in chosen]),
+        chosen[0][0].processor,
+    )
+    fitted = calibrate(model, processor, splits["validation"], None, "accuracy")._asdict() if calibration else None
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    model, processor = load_classifier(str(folder))
+    bf16_difference = write_answers(folder, model, processor, splits)
+    run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
+    run["model"] |= {
+        "calibration": fitted,
+        "members": [{"run": member.folder.name, "weight": weight} for member, weight in chosen],
+        "selected_by": greedy,
+    }
+    replace_file(folder / "run.json", json.dumps(run, indent=2) + "\n")
+    return write_report(folder)
+
+
+def train_members(members: Sequence[Path], flags: Sequence[str]) -> list[Path]:
+    """Train the recipes among `members`, each in a process of its own, unless that is done; returns run folders.
+
+    Raises:
+        InputError: a training fails, or its run folder is of another recipe.
+    """
+    runs = []
+    for recipe in members:
+        if recipe.suffix != ".yaml":
+            runs.append(recipe)
+            continue
+        run = Path("runs") / recipe.stem
+        runs.append(run)
+        if (run / "run.json").exists():
+            if (run / "recipe.yaml").read_bytes() != recipe.read_bytes():
+                raise InputError(f"{run} is a run of another recipe than {recipe}: remove it, or rename the recipe")
+            logger.info("%s is trained", run)
+            continue
+        logger.info("training %s", recipe)
+        words = [sys.executable, "-m", "ham_hf.train", str(recipe), "--output_dir", str(run), "--resume", *flags]
+        if code := subprocess.run(words).returncode:
+            raise InputError(f"the training of {recipe} ended with exit code {code}: the same command goes on with it")
+    return runs
+
+
+def join(models: Sequence[PreTrainedModel], weights: Sequence[float]) -> EnsembleForImageClassification:
+    """One model of several, in evaluation mode; all have the same labels and ask for the same views."""
+    labels = labels_of(models[0])
+    config = EnsembleConfig(
+        members=[model.config.to_dict() for model in models],
+        weights=[float(weight) for weight in weights],
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    joined = EnsembleForImageClassification(config)
+    for ours, model in zip(joined.members, models, strict=True):
+        ours.load_state_dict(model.state_dict())
+    set_test_time_augmentation(joined, which_views(models[0]))
+    return joined.to(models[0].device, memory_format=torch.channels_last).eval()
+
+
+def select_greedily(
+    probabilities: Sequence[np.ndarray], labels: np.ndarray, names: Sequence[str], metric: str
+) -> list[float]:
+    """Weights of members: the best one, then again and again whoever makes the mean's `metric` best.
+
+    Args:
+        probabilities: of each member, (N, C).
+        labels: (N,).
+        metric: of `compute_scores`; it stops where no pick makes it better.
+    """
+    picks: list[int] = []
+    best = -np.inf
+    while len(picks) < MOST_PICKS:
+        so_far = sum((probabilities[pick] for pick in picks), np.zeros_like(probabilities[0]))
+        scores = [
+            compute_scores((so_far + of_member) / (len(picks) + 1), labels, names)[metric]
+            for of_member in probabilities
+        ]
+        if max(scores) <= best:
+            break
+        best = max(scores)
+        picks.append(int(np.argmax(scores)))
+    counts = Counter(picks)
+    return [counts[number] / len(picks) for number in range(len(probabilities))]
+
+
+def _weights(members: Sequence[Member], greedy: str | None) -> list[float]:
+    if greedy is None:
+        return [1 / len(members)] * len(members)
+    first = members[0].validation
+    return select_greedily([member.validation.probabilities for member in members], first.labels, first.names, greedy)
+
+
+def _read(runs: Sequence[Path]) -> list[Member]:
+    if len(runs) < 2:
+        raise InputError(f"an ensemble of {len(runs)} run: name two or more")
+    for run in runs:  # before the weights are loaded
+        find_classifier(str(run))
+    members = []
+    for run in runs:
+        model, processor = load_classifier(str(run))
+        if isinstance(model, PatientModel):
+            raise InputError(f"{run} reads the patient beside the image: members read the image alone")
+        predictions = read_predictions(run / "predictions_validation.csv", labels_of(model))
+        members.append(Member(run, model, processor, predictions))
+        _check_alike(members[0], members[-1])
+    first = members[0]
+    return [member._replace(validation=_in_order(first, member)) for member in members]
+
+
+def _in_order(first: Member, member: Member) -> Predictions:
+    files = [of.folder / "predictions_validation.csv" for of in (first, member)]
+    return in_order_of(first.validation, member.validation, *files)
+
+
+def _check_alike(first: Member, member: Member) -> None:
+    if labels_of(member.model) != labels_of(first.model):
+        raise InputError(f"{member.folder} tells other diagnoses apart than {first.folder}")
+    if which_views(member.model) != which_views(first.model):
+        raise InputError(
+            f"{member.folder} asks for test_time_augmentation {which_views(member.model)!r}, {first.folder} for "
+            f"{which_views(first.model)!r}: expected the same"
+        )
+    ours, theirs = (json.loads(of.processor.to_json_string()) for of in (first, member))
+    if other := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
+        raise InputError(
+            f"{member.folder} prepares images otherwise than {first.folder} ({', '.join(other)}): members share one "
+            "preparation; train them with the same image_size, eval_resize and normalization"
+        )

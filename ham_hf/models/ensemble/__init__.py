@@ -1,0 +1,9 @@
+"""Several classifiers as one; every file but this one is copied beside the published weights."""
+
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from ham_hf.models.ensemble.configuration_ensemble import EnsembleConfig
+from ham_hf.models.ensemble.modeling_ensemble import EnsembleForImageClassification
+
+AutoConfig.register(EnsembleConfig.model_type, EnsembleConfig)
+AutoModelForImageClassification.register(EnsembleConfig, EnsembleForImageClassification)

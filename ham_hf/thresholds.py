@@ -1,0 +1,67 @@
+"""When to call it a melanoma: the threshold of its probability that finds as many of them as are wanted.
+
+Fitted on validation, kept in the model's config. The answer stays the likeliest diagnosis; this is a second one.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from ham_hf.errors import InputError
+from ham_hf.intervals import DRAWS, lesion_weights
+from ham_hf.predictions import Predictions, replace_file
+
+KEY = "melanoma_threshold"  # in config.json and run.json
+
+
+def fit_threshold(predictions: Predictions, sensitivity: float) -> float:
+    """The highest threshold t with which "probability of mel at least t" finds this share of the melanomas.
+
+    Half-way to the next lower probability, so that the last bit of one decides nothing elsewhere.
+
+    Raises:
+        InputError: there is no melanoma, or the model does not tell it apart.
+    """
+    positive, score = _melanoma(predictions)
+    _, found, thresholds = roc_curve(positive, score, drop_intermediate=False)
+    at = int(np.argmax(found >= sensitivity - 1e-12))
+    below = thresholds[at + 1] if at + 1 < len(thresholds) else 0.0
+    return float((thresholds[at] + below) / 2)
+
+
+def threshold_results(predictions: Predictions, threshold: float) -> dict:
+    """`sensitivity` and `specificity` at the threshold, each a `value` and a 95 % `interval` over lesions, or None."""
+    positive, score = _melanoma(predictions)
+    weights = lesion_weights(predictions.lesion_ids, DRAWS, seed=0)  # (N, draws)
+    called = score >= threshold
+    return {
+        "threshold": threshold,
+        "sensitivity": _rate(called, positive, weights),
+        "specificity": _rate(~called, ~positive, weights),
+    }
+
+
+def keep_threshold(folder: Path, threshold: float) -> None:
+    """In config.json of a saved model."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {KEY: threshold}
+    replace_file(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _melanoma(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    if "mel" not in predictions.names:
+        raise InputError("melanoma_sensitivity is for models of the seven diagnoses: leave it out")
+    number = list(predictions.names).index("mel")
+    positive = predictions.labels == number
+    if not positive.any():
+        raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
+    return positive, predictions.probabilities[:, number]
+
+
+def _rate(right: np.ndarray, of: np.ndarray, weights: np.ndarray) -> dict:
+    drawn = weights[of].sum(axis=0)  # (draws,)
+    rates = weights[right & of].sum(axis=0)[drawn > 0] / drawn[drawn > 0]
+    interval = None if not len(rates) else [float(end) for end in np.percentile(rates, [2.5, 97.5])]
+    return {"value": float(right[of].mean()) if of.any() else None, "interval": interval}

@@ -1,0 +1,119 @@
+"""An ensemble is a model like any other: the mean of its members, calibrated, judged, checked and published."""
+
+import json
+
+import numpy as np
+import pytest
+from transformers import pipeline
+
+from ham_hf.cli import main as ham_hf
+from ham_hf.ensemble import join, select_greedily
+from ham_hf.labels import LABELS
+from ham_hf.predict import load_classifier, probabilities
+from ham_hf.predictions import read_predictions
+from ham_hf.scoring import compute_scores
+from ham_hf.train import main
+from push_to_hub import check_that_it_loads, stage
+from tests.test_predict import make_run_folder, noise
+
+KINDS = ("google/vit-base-patch16-224", "timm/resnet18.tv_in1k")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, synthetic_dir):
+    folder = tmp_path_factory.mktemp("members")
+    flags = f"--data_dir {synthetic_dir} --split grouped --image_size 32 --num_train_epochs 1 --learning_rate 1e-3"
+    for number, kind in enumerate(KINDS):
+        start = make_run_folder(folder / f"start_{number}", kind)
+        words = f"{flags} --model_name_or_path {start} --output_dir {folder / f'run_{number}'} --bf16 false"
+        main([*words.split(), "--test_time_augmentation", "flips"])
+    return [folder / f"run_{number}" for number in range(len(KINDS))]
+
+
+@pytest.fixture(scope="module")
+def ensemble(runs, synthetic_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ensemble") / "both"
+    words = f"ensemble {runs[0]} {runs[1]} --data_dir {synthetic_dir} --split grouped --output_dir {folder}"
+    assert ham_hf(words.split()) == 0
+    return folder
+
+
+def test_it_answers_the_mean_of_its_members_until_it_is_calibrated(runs):
+    loaded = [load_classifier(str(run)) for run in runs]
+    joined = join([model for model, _ in loaded], [0.25, 0.75])
+    photos = [noise(seed=seed) for seed in range(3)]
+    members = [probabilities(model, processor, photos) for model, processor in loaded]
+    ours = probabilities(joined, loaded[0][1], photos)
+    np.testing.assert_allclose(ours, 0.25 * members[0] + 0.75 * members[1], atol=1e-6)
+
+
+def test_its_report_is_of_the_saved_and_calibrated_weights(ensemble):
+    report = json.loads((ensemble / "report.json").read_text())
+    model = report["run"]["model"]
+    assert [member["weight"] for member in model["members"]] == [0.5, 0.5]
+    assert model["calibration"]["temperature"] > 0
+    predictions = read_predictions(ensemble / "predictions_validation.csv", LABELS)
+    scores = compute_scores(predictions.probabilities, predictions.labels)
+    assert report["results"]["validation"]["metrics"]["log_loss"]["value"] == pytest.approx(scores["log_loss"])
+    assert (ensemble / "report.md").read_text().count("member, weight") == 2
+
+
+def test_its_card_holds(ensemble, synthetic_dir):
+    assert "trust_remote_code=True" in (ensemble / "README.md").read_text()
+    assert ham_hf(["verify", str(ensemble), "--data_dir", str(synthetic_dir)]) == 0
+
+
+def test_it_is_published_with_its_code_and_a_pipeline_reads_it(ensemble, tmp_path):
+    staged = tmp_path / "staged"
+    stage(ensemble, staged, repo_id="you/ensemble")
+    assert {"modeling_ensemble.py", "configuration_ensemble.py"} <= {path.name for path in staged.iterdir()}
+    check_that_it_loads(ensemble, staged)
+    classify = pipeline("image-classification", model=str(ensemble), trust_remote_code=True, top_k=7)
+    assert sum(answer["score"] for answer in classify(noise())) == pytest.approx(1, abs=1e-5)
+
+
+def test_greedy_selection_takes_the_best_and_leaves_out_who_makes_it_worse():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 600)
+    good, other, bad = (
+        np.eye(7)[labels] * strength + rng.random((600, 7)) * noise_of
+        for strength, noise_of in ((0.7, 1.5), (0.7, 1.5), (0.0, 4.0))
+    )
+    members = [of / of.sum(axis=1, keepdims=True) for of in (good, other, bad)]
+    weights = select_greedily(members, labels, LABELS, "accuracy")
+    assert sum(weights) == pytest.approx(1) and weights[2] == 0 and min(weights[:2]) > 0
+
+
+def test_a_recipe_is_trained_first_and_not_again(runs, synthetic_dir, tmp_path, monkeypatch, capfd, caplog):
+    recipe = tmp_path / "member.yaml"
+    recipe.write_text(
+        f"model_name_or_path: {runs[0].parent / 'start_0'}\nimage_size: 32\nmax_steps: 2\nbf16: false\n"
+        "test_time_augmentation: flips\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = f"ensemble {recipe} {runs[1]} --data_dir {synthetic_dir} --split grouped --calibration none"
+    assert ham_hf([*words.split(), "--output_dir", "first", "--greedy", "accuracy"]) == 0
+    assert (tmp_path / "runs" / "member" / "run.json").exists()
+    caplog.clear()
+    assert ham_hf([*words.split(), "--output_dir", "second"]) == 0
+    assert "runs/member is trained" in caplog.messages
+    recipe.write_text(recipe.read_text() + "seed: 3\n")
+    assert ham_hf([*words.split(), "--output_dir", "third"]) == 2
+    assert "runs/member is a run of another recipe" in capfd.readouterr().err
+
+
+def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, capsys):
+    words = f"--data_dir {synthetic_dir} --split grouped --output_dir {tmp_path / 'new'}".split()
+    assert ham_hf(["ensemble", str(runs[0]), *words]) == 2
+    assert "an ensemble of 1 run: name two or more" in capsys.readouterr().err
+    settings = json.loads((runs[1] / "preprocessor_config.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in runs[1].iterdir():
+        if path.is_file():
+            (other / path.name).write_bytes(path.read_bytes())
+    (other / "preprocessor_config.json").write_text(json.dumps(settings | {"image_mean": [0.1, 0.2, 0.3]}))
+    assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
+    assert "prepares images otherwise than" in capsys.readouterr().err
+    assert ham_hf(["ensemble", str(runs[0]), str(tmp_path / "nothing"), *words]) == 2
+    assert "expected a folder" in capsys.readouterr().err
