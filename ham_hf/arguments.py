@@ -245,12 +245,13 @@ class ModelArguments:
             'and pypi models \'{"model_args": {"drop_rate": 0.2}}\'.'
         },
     )
-    test_time_augmentation: Literal["none", "flips", "dihedral"] = field(
+    test_time_augmentation: Literal["none", "flips", "dihedral", "crops", "scales"] = field(
         default="none",
         metadata={
-            "help": "Answer with the mean over the four flips of an image, or over the eight ways to turn and mirror "
-            "it (dihedral), which takes four or eight times as long: kept in the model's config, for `ham-hf "
-            "predict`, `evaluate`, `verify` and the report."
+            "help": "Answer with the mean over several views of an image, which takes as many times as long: its four "
+            "flips, the eight ways to turn and mirror it (dihedral), the whole and nine crops of it, or the flips at "
+            "three scales (12 views). Kept in the model's config, for `ham-hf predict`, `evaluate`, `verify` and the "
+            "report."
         },
     )
     calibration: Literal["none", "temperature", "temperature_and_prior"] = field(

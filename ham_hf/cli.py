@@ -61,6 +61,10 @@ def _run(argv: list[str]) -> int | None:
         from ham_hf.cross_validate import main as cross_validate
 
         return cross_validate(argv[1:])
+    if argv[:1] == ["sweep"]:
+        from ham_hf.sweep import main as sweep
+
+        return sweep(argv[1:])
     if argv[:2] == ["data", "preview"]:
         from ham_hf.preview import main as preview
 
@@ -88,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "cross-validate",
         help="judge a recipe on every lesion: ham-hf cross-validate RECIPE.yaml --folds 5 [--flag value …]",
+        add_help=False,
+    )
+
+    commands.add_parser(
+        "sweep",
+        help="search for better settings: ham-hf sweep RECIPE.yaml SWEEP.yaml [--flag value …]",
         add_help=False,
     )
 
@@ -183,6 +193,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     ensemble.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the model and its report")
     ensemble.set_defaults(run=_ensemble)
+
+    explain = commands.add_parser(
+        "explain",
+        help="where a model looks: right and wrong cases of every diagnosis, with saliency",
+        description="Draw, for every diagnosis, right and wrong cases that a rule chose, and where the model looked. "
+        "The sheets show patients' photographs and stay on this machine.",
+        allow_abbrev=False,
+    )
+    explain.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
+    _add_data_flags(explain, split="study", when_left_out="study")
+    explain.add_argument(
+        "--part", choices=["validation", "test"], default="validation", help="whose cases; validation when left out"
+    )
+    explain.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the sheets")
+    explain.set_defaults(run=_explain)
 
     verify = commands.add_parser(
         "verify",
@@ -309,6 +334,14 @@ def _ensemble(args: argparse.Namespace) -> None:
         argv=args.argv[1:],
     )
     _print_headlines(report, args.output_dir)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    _require_model(args)
+    from ham_hf.explain import explain
+
+    sheets = explain(args.model, data_arguments(args), args.output_dir, part=args.part, revision=args.revision)
+    print(f"{len(sheets)} sheets: {args.output_dir / 'README.md'}")
 
 
 def _training_flags(args: argparse.Namespace) -> list[str]:

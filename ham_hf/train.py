@@ -94,7 +94,7 @@ def train(recipe: Recipe) -> None:
     set_seed(args.seed)  # before the new head is drawn
     model, processor = _build(recipe, splits, revision, text_revision)
     parameters = count_parameters(model)  # now: later they may be shared out among processes
-    channels_last = _is_convolutional(model) if args.channels_last is None else args.channels_last
+    channels_last = _wants_channels_last(args, model)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     use_fast_gradients(model)
@@ -133,6 +133,33 @@ def train(recipe: Recipe) -> None:
         _log_headlines(write_report(folder), folder)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+
+
+def build_for_search(recipe: Recipe) -> HamTrainer:
+    """The trainer of `ham-hf sweep`: of a recipe's run up to its training, with a new model for every trial."""
+    _set_up(recipe.training)
+    if recipe.training.ema_decay or recipe.model.freeze == "backbone":
+        raise InputError("ema_decay and freeze: backbone are set up once, before the first trial: sweep with greedy")
+    revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
+    text_revision = _text_revision(recipe.model)
+    splits, facts, checks = load_checked(recipe.data)
+    splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, recipe.training.seed)
+    _log_data(splits, facts)
+
+    def new_model() -> PreTrainedModel:
+        model, _ = _build(recipe, splits, revision, text_revision)
+        if _wants_channels_last(recipe.training, model):
+            model.to(memory_format=torch.channels_last)
+        use_fast_gradients(model)
+        return model
+
+    set_seed(recipe.training.seed)
+    model, processor = _build(recipe, splits, revision, text_revision)
+    channels_last = _wants_channels_last(recipe.training, model)
+    inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
+    trainer = _build_trainer(recipe, model, processor, splits, inputs)
+    trainer.model_init = new_model
+    return trainer
 
 
 def _text_revision(model: ModelArguments) -> str | None:
@@ -261,8 +288,10 @@ def _log_data(splits: DatasetDict, facts: dict) -> None:
             raise InputError(f"the {name} split has no image: training needs both training and validation images")
 
 
-def _is_convolutional(model: nn.Module) -> bool:
-    """More than a patch embedding: channels_last makes convolutions faster and does nothing for attention."""
+def _wants_channels_last(args: RunArguments, model: nn.Module) -> bool:
+    """Where more than a patch embedding is convolutional: it makes these faster and does nothing for attention."""
+    if args.channels_last is not None:
+        return args.channels_last
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
 
 

@@ -17,12 +17,14 @@ from transformers import AutoModel, AutoModelForImageClassification, PreTrainedM
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.models import build_model, classifier_of
 from ham_hf.recipe import Recipe, parse_recipe
+from ham_hf.sweep import read_sweep
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "recipes"
 ACCELERATE = sorted((FOLDER / "accelerate").glob("*.yaml"))
-RECIPES = sorted(set(FOLDER.rglob("*.yaml")) - set(ACCELERATE))
+SWEEPS = sorted((FOLDER / "sweeps").glob("*.yaml"))
+RECIPES = sorted(set(FOLDER.rglob("*.yaml")) - set(ACCELERATE) - set(SWEEPS))
 STUDY = sorted((FOLDER / "study").glob("*.yaml"))
 
 
@@ -115,7 +117,17 @@ def test_a_recipe_parses_with_the_command_in_its_header(path):
     _parse(path)
 
 
-@pytest.mark.parametrize("path", [*RECIPES, *ACCELERATE], ids=_name)
+@pytest.mark.parametrize("path", SWEEPS, ids=_name)
+def test_a_sweep_varies_what_the_recipe_in_its_header_has(path):
+    [command] = [line for line in _header(path) if line.startswith("ham-hf sweep")]
+    _, _, recipe, sweep, *flags = shlex.split(command)
+    assert ROOT / sweep == path
+    for name, values in read_sweep(path).variables.items():
+        for value in values if isinstance(values, list) else (values["low"], values["high"]):
+            parse_recipe([str(ROOT / recipe), *flags, f"--{name}", str(value)])
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *ACCELERATE, *SWEEPS], ids=_name)
 def test_no_key_is_written_twice(path):
     keys = [key.value for key, _ in yaml.compose(path.read_text(encoding="utf-8")).value]
     assert len(keys) == len(set(keys))

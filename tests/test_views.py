@@ -20,7 +20,27 @@ from tests.test_predict import make_run_folder
 def test_flips_are_half_of_them():
     pixels = torch.rand(1, 3, 4, 4)
     flips = [pixels, pixels.flip(2), pixels.flip(3), pixels.flip((2, 3))]
-    assert all(map(torch.equal, list(dihedral_views(pixels))[: VIEWS["flips"]], flips))
+    assert all(map(torch.equal, VIEWS["flips"](pixels), flips))
+    assert all(map(torch.equal, list(dihedral_views(pixels))[:4], flips))
+
+
+def test_crops_are_the_whole_and_nine_places_in_reading_order():
+    across = torch.linspace(0, 1, 20).expand(1, 3, 20, 20)
+    views = list(VIEWS["crops"](across))
+    assert len(views) == 10 and torch.equal(views[0], across)
+    assert all(view.shape == across.shape for view in views)
+    left, middle, right = (view.mean() for view in views[1:4])
+    assert left < middle < right and middle == pytest.approx(0.5, abs=0.01)
+    down = list(VIEWS["crops"](across.transpose(2, 3)))
+    assert down[1].mean() == pytest.approx(down[3].mean()) and down[1].mean() < down[7].mean()
+
+
+def test_scales_come_nearer_and_nearer():
+    ring = torch.ones(1, 3, 20, 20)
+    ring[:, :, 2:-2, 2:-2] = 0
+    views = list(VIEWS["scales"](ring))
+    assert len(views) == 12 and torch.equal(views[0], ring)
+    assert views[0].mean() > views[4].mean() > views[8].mean()
 
 
 def test_only_what_is_asked_for_is_made():
@@ -79,7 +99,9 @@ def test_a_config_that_asks_for_something_else_is_refused(tmp_path, kind):
     folder = make_run_folder(tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"test_time_augmentation": kind}))
-    with pytest.raises(InputError, match="test_time_augmentation .*: expected one of none, flips, dihedral"):
+    with pytest.raises(
+        InputError, match="test_time_augmentation .*: expected one of none, flips, dihedral, crops, scales"
+    ):
         load_classifier(str(folder))
 
 

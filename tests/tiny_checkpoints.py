@@ -14,6 +14,8 @@ from transformers import (
     BertModel,
     BertTokenizerFast,
     BitImageProcessor,
+    ConvNextV2Config,
+    ConvNextV2ForImageClassification,
     PreTrainedModel,
     ResNetConfig,
     ResNetForImageClassification,
@@ -86,6 +88,10 @@ def _tiny_model(name: str) -> PreTrainedModel:
                 embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=LABELS
             )
             return ResNetForImageClassification(config)
+        case "facebook/convnextv2-large-22k-384":
+            return ConvNextV2ForImageClassification(
+                ConvNextV2Config(hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=LABELS)
+            )
         case "pypi:efficientnet-lite0":
             config = TimmWrapperConfig(architecture="tf_efficientnet_lite0", num_labels=LABELS)
             return TimmWrapperForImageClassification(config)

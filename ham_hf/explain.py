@@ -1,0 +1,167 @@
+"""Where a model looks, on cases that a rule chose: right and wrong answers of every diagnosis, with saliency.
+
+ham-hf explain runs/my_run --data_dir path/to/HAM10000 --output_dir cases
+
+The sheets show patients' photographs: they are for this machine, and `push_to_hub.py` leaves them here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tqdm import tqdm
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from ham_hf.arguments import DataArguments
+from ham_hf.data import load_ham10000
+from ham_hf.errors import InputError
+from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.photos import upright_rgb
+from ham_hf.plots import STYLE
+from ham_hf.predict import labels_of, load_classifier, probabilities
+from ham_hf.predictions import replace_file
+from ham_hf.prepare import image_reader
+
+KINDS = {
+    "sure and right": "the right answer with the highest probability",
+    "just right": "the right answer with the lowest probability",
+    "sure and wrong": "the wrong answer with the highest probability",
+    "just wrong": "the wrong answer with the lowest probability",
+}
+# SmoothGrad (Smilkov et al., 2017, https://arxiv.org/abs/1706.03825), the same for convolutions and attention
+SAMPLES, NOISE = 16, 0.15  # noisy copies of an image, and their deviation as a share of its range
+BLUR = 9  # pixels: single ones say nothing
+
+
+class Case(NamedTuple):
+    """A row of the split; `answer` is the model's diagnosis, and `probability` what it gives to that."""
+
+    row: int
+    kind: str
+    answer: str
+    probability: float
+
+
+def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision: str | None = None) -> list[Path]:
+    """Draw a sheet of cases for each diagnosis in `part` of the data into the new `folder`; returns the files.
+
+    Args:
+        name: a run folder or a Hub id, of a model of the image alone.
+        part: "validation" or "test".
+
+    Raises:
+        InputError: captum is missing, the folder holds something, or the model or the data cannot be used.
+    """
+    _require_captum()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+    model, processor = load_classifier(name, revision)
+    if isinstance(model, PatientModel):
+        raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
+    labels = labels_of(model)
+    data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
+    split = load_ham10000(data)[0][part]
+    if not len(split):
+        raise InputError(f"{data.data_dir} has no {part} image under the split {data.split!r}")
+    read = image_reader(split)
+    answers = probabilities(
+        model, processor, range(len(split)), read=read, total=len(split), description=f"{part} images"
+    )
+    truth = np.array(split["label"][:])
+    folder.mkdir(parents=True, exist_ok=True)
+    sheets = []
+    for number in tqdm([n for n in range(len(labels)) if (truth == n).any()], desc="sheets", disable=None):
+        cases = choose_cases(answers, truth, number, labels)
+        path = folder / f"{labels[number]}.png"
+        _draw(path, model, processor, split, cases, labels[number])
+        sheets.append(path)
+    replace_file(folder / "README.md", _page(name, part, sheets))
+    return sheets
+
+
+def choose_cases(answers: np.ndarray, truth: np.ndarray, number: int, labels: Sequence[str]) -> list[Case]:
+    """Of the images of diagnosis `number` up to one of each of KINDS, none twice.
+
+    Args:
+        answers: probabilities (N, C).
+        truth: (N,) indices.
+    """
+    of_it = np.flatnonzero(truth == number)
+    answer, probability = answers.argmax(axis=1), answers.max(axis=1)
+    groups = {"right": of_it[answer[of_it] == number], "wrong": of_it[answer[of_it] != number]}
+    cases, used = [], set()
+    for kind in KINDS:
+        group = groups[kind.rsplit(" ", 1)[-1]]
+        ranked = group[np.argsort(probability[group], kind="stable")]
+        row = None if not len(ranked) else int(ranked[-1] if kind.startswith("sure") else ranked[0])
+        if row is not None and row not in used:
+            used.add(row)
+            cases.append(Case(row, kind, labels[answer[row]], float(probability[row])))
+    return cases
+
+
+def saliency(model: PreTrainedModel, pixel_values: torch.Tensor, target: int) -> np.ndarray:
+    """(H, W) from 0 to 1: how much each place of one image (1, 3, H, W) moves the logit of `target`, by SmoothGrad."""
+    from captum.attr import NoiseTunnel, Saliency
+
+    method = NoiseTunnel(Saliency(lambda pixels: model(pixel_values=pixels).logits))
+    noise = NOISE * float(pixel_values.max() - pixel_values.min())
+    torch.manual_seed(0)
+    gradients = method.attribute(
+        pixel_values.requires_grad_(), nt_type="smoothgrad", nt_samples=SAMPLES, stdevs=noise, target=target
+    )
+    strength = gradients.abs().sum(1, keepdim=True)
+    blurred = F.avg_pool2d(strength, BLUR, stride=1, padding=BLUR // 2, count_include_pad=False)[0, 0]
+    return ((blurred - blurred.min()) / (blurred.max() - blurred.min()).clamp(min=1e-12)).detach().cpu().numpy()
+
+
+def _require_captum() -> None:
+    try:
+        import captum  # noqa: F401
+    except ImportError as error:
+        raise InputError("ham-hf explain needs the package captum: pip install 'ham-hf[explain]'") from error
+
+
+def _draw(
+    path: Path, model: PreTrainedModel, processor: BaseImageProcessor, split: Dataset, cases: list[Case], label: str
+) -> None:
+    read = image_reader(split)
+    code_of = {code: number for number, code in model.config.id2label.items()}
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(2.4 * len(cases) + 0.2, 5.4))
+        grid = figure.subplots(2, len(cases), squeeze=False)
+        for (above, below), case in zip(grid.T, cases, strict=True):
+            image = upright_rgb(read(case.row))
+            crop = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0].permute(1, 2, 0)
+            pixels = processor(image, return_tensors="pt")["pixel_values"].to(model.device)
+            picture = crop.clamp(0, 1).numpy()
+            above.imshow(picture)
+            below.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1)
+            below.imshow(saliency(model, pixels, code_of[case.answer]), cmap="inferno", alpha=0.6)
+            above.set_title(f"{case.kind}\n{split['image_id'][case.row]}", fontsize=9)
+            below.set_title(f"{case.answer}, {case.probability:.3f}", fontsize=9)
+            for axes in (above, below):
+                axes.set(xticks=[], yticks=[])
+        figure.suptitle(FULL_NAMES.get(label, label), x=0.01, ha="left")
+        FigureCanvasAgg(figure)
+        figure.savefig(path, metadata={"Software": None})
+
+
+def _page(name: str, part: str, sheets: Sequence[Path]) -> str:
+    rules = "\n".join(f"- **{kind}**: {rule}" for kind, rule in KINDS.items())
+    pictures = "\n\n".join(f"![{path.stem}]({path.name})" for path in sheets)
+    return (
+        f"# Cases of {Path(name).name}, {part}\n\n*{DISCLAIMER}*\n\n"
+        f"Of each diagnosis, one image of each kind that there is:\n\n{rules}\n\n"
+        "Above the image as the model gets it; below, bright, what moves its answer most (SmoothGrad, captum). It "
+        "shows where a model looks, not why, and a plausible picture is no proof of a sound reason. **These are "
+        f"photographs of patients: they are not published with the model.**\n\n{pictures}\n"
+    )

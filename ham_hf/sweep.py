@@ -1,0 +1,294 @@
+"""Search for better settings of a recipe: one variable after the other, as the study did, or with Optuna.
+
+ham-hf sweep RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]
+
+SWEEP.yaml says `method` (greedy or optuna), `metric` (balanced_accuracy when left out), for optuna `trials`, and
+`variables`: for greedy a list of values each, for optuna a list or {low, high, log}. What is there of a broken-off
+search is kept: the same command goes on with it. It ends with `best.yaml`, a recipe, and `sweep.png`.
+"""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import yaml
+from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ham_hf.errors import InputError
+from ham_hf.labels import DISCLAIMER
+from ham_hf.markdown import number, table
+from ham_hf.plots import BLUE, GREY, ORANGE, STYLE
+from ham_hf.predictions import replace_file
+from ham_hf.recipe import Recipe, RunArguments, parse_recipe
+from ham_hf.scoring import HEADLINE
+
+logger = logging.getLogger("ham_hf.sweep")
+
+METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
+# A trial of Optuna keeps no checkpoint: the best settings are trained afterwards, from best.yaml
+WITHOUT_CHECKPOINTS = ("--save_strategy", "no", "--load_best_model_at_end", "false")
+
+
+class Sweep(NamedTuple):
+    """SWEEP.yaml, checked."""
+
+    method: Literal["greedy", "optuna"]
+    metric: str
+    trials: int | None
+    variables: dict[str, list | dict]
+
+
+class Trial(NamedTuple):
+    """`value` is the metric on validation, None where the trial was pruned."""
+
+    settings: dict
+    value: float | None
+
+
+def main(argv: list[str]) -> None:
+    """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
+
+    Raises:
+        InputError: a file cannot be used, or the folder holds another search.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    own = argparse.ArgumentParser(
+        prog="ham-hf sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    own.add_argument("recipe", type=Path)
+    own.add_argument("sweep", type=Path)
+    own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and that of the sweep when left out")
+    args, flags = own.parse_known_args(argv)
+    recipe, sweep = parse_recipe([str(args.recipe), *flags]), read_sweep(args.sweep)
+    folder = args.output_dir or Path("runs") / f"{args.recipe.stem}-{args.sweep.stem}"
+    for name, values in sweep.variables.items():  # before the first hour is spent
+        for value in values if isinstance(values, list) else (values["low"], values["high"]):
+            parse_recipe([str(args.recipe), *flags, *_flags({name: value})])
+    _claim(folder, args.recipe, args.sweep, flags)
+    search = _greedy if sweep.method == "greedy" else _with_optuna
+    trials = search(folder, recipe, sweep, flags)
+    best = max((trial for trial in trials if trial.value is not None), key=lambda trial: trial.value)
+    _write(folder, recipe, sweep, trials, best, flags)
+    logger.info("best: %s, %s %s", best.settings, HEADLINE[sweep.metric], number(best.value))
+    logger.info("recipe: %s", folder / "best.yaml")
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read SWEEP.yaml.
+
+    Raises:
+        InputError: it is missing, or not as expected.
+    """
+    if not path.is_file():
+        raise InputError(f"no sweep at {path}: expected a YAML file, such as recipes/sweeps/greedy.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML: {error}") from error
+    known = ("method", "metric", "trials", "variables")
+    if not isinstance(values, dict) or not set(values) <= set(known) or not isinstance(values.get("variables"), dict):
+        raise InputError(f"{path}: expected the keys {', '.join(known)}, and under variables a name: values each")
+    sweep = Sweep(values.get("method"), values.get("metric", METRICS[0]), values.get("trials"), values["variables"])
+    if sweep.method not in ("greedy", "optuna"):
+        raise InputError(f"{path}: method is {sweep.method!r}: expected greedy or optuna")
+    if sweep.metric not in METRICS:
+        raise InputError(f"{path}: metric is {sweep.metric!r}: expected one of {', '.join(METRICS)}")
+    trials_fit = isinstance(sweep.trials, int) and sweep.trials > 0
+    if (sweep.trials is None) != (sweep.method == "greedy") or (sweep.method == "optuna" and not trials_fit):
+        raise InputError(f"{path}: trials is {sweep.trials!r}: expected a number above 0 for optuna, none for greedy")
+    for name, space in sweep.variables.items():
+        _check_variable(path, sweep.method, name, space)
+    return sweep
+
+
+def _check_variable(path: Path, method: str, name: str, space) -> None:
+    if isinstance(space, list) and space:
+        pass
+    elif method == "optuna" and isinstance(space, dict) and {"low", "high"} <= set(space) <= {"low", "high", "log"}:
+        pass
+    else:
+        ranges = ", or {low: …, high: …, log: true}" if method == "optuna" else ""
+        raise InputError(f"{path}: {name} is {space!r}: expected a list of values{ranges}")
+    if method == "optuna" and name not in RunArguments.__dataclass_fields__:
+        raise InputError(f"{path}: {name} is no argument of the training itself, which optuna varies: use greedy")
+    if method == "optuna" and name == "ema_decay":
+        raise InputError(f"{path}: averaged weights are set up once, before the first trial: use greedy for {name}")
+
+
+def _claim(folder: Path, recipe: Path, sweep: Path, flags: Sequence[str]) -> None:
+    """A folder belongs to one search: what it says, and with which flags."""
+    asked = json.dumps(
+        {
+            "recipe": recipe.read_text(encoding="utf-8"),
+            "sweep": sweep.read_text(encoding="utf-8"),
+            "flags": list(flags),
+        },
+        indent=2,
+    )
+    path = folder / "search.json"
+    if path.exists() and path.read_text(encoding="utf-8") != asked:
+        raise InputError(f"{folder} holds another search: choose another --output_dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(path, asked)
+
+
+def _flags(settings: Mapping) -> list[str]:
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+# Greedy
+
+
+def _greedy(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> list[Trial]:
+    """Each variable in turn, all others at the best found so far; what was tried once is not tried again."""
+    trials = [_run(folder, 1, {}, recipe, sweep, flags)]  # the recipe as it is
+    best = trials[0]
+    for name, values in sweep.variables.items():
+        for value in values:
+            settings = best.settings | {name: value}
+            if any(trial.settings == settings for trial in trials):
+                continue
+            trials.append(_run(folder, len(trials) + 1, settings, recipe, sweep, flags))
+        best = max(trials, key=lambda trial: trial.value)
+        logger.info("after %s: %s, %s", name, best.settings or "the recipe as it is", number(best.value))
+    return trials
+
+
+def _run(folder: Path, at: int, settings: dict, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> Trial:
+    """A training in a process of its own, unless it is done."""
+    run = folder / f"trial_{at}"
+    words = [str(recipe.path), *flags, *_flags(settings), "--output_dir", str(run), "--resume"]
+    if not (run / "run.json").exists():
+        logger.info("trial %d: %s", at, settings or "the recipe as it is")
+        if code := subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode:
+            raise InputError(f"trial {at} ended with exit code {code}: the same command goes on with it")
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    return Trial(settings, report["results"]["validation"]["metrics"][sweep.metric]["value"])
+
+
+# Optuna
+
+
+def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> list[Trial]:
+    """`Trainer.hyperparameter_search`, journalled in `optuna.log`; hopeless trials are pruned at an evaluation."""
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise InputError("method: optuna needs the package optuna: pip install 'ham-hf[sweep]'") from error
+
+    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
+    study = optuna.create_study(storage=storage, study_name="sweep", load_if_exists=True, direction="maximize")
+    done = [trial for trial in study.trials if trial.state.is_finished()]
+    if len(done) < sweep.trials:
+        # What was broken off is tried again; failed ones are told from pruned ones by their state
+        quiet = [*flags, *WITHOUT_CHECKPOINTS, "--output_dir", str(folder / "trials")]
+        trainer = _trainer(parse_recipe([str(recipe.path), *quiet]))
+        trainer.hyperparameter_search(
+            hp_space=lambda trial: {name: _suggest(trial, name, space) for name, space in sweep.variables.items()},
+            compute_objective=lambda metrics: metrics[f"eval_{sweep.metric}"],
+            n_trials=sweep.trials - len(done),
+            direction="maximize",
+            backend="optuna",
+            storage=storage,
+            study_name="sweep",
+            load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(seed=recipe.training.seed + len(done)),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
+        )
+    study = optuna.load_study(study_name="sweep", storage=storage)
+    complete = optuna.trial.TrialState.COMPLETE
+    return [
+        Trial(trial.params, trial.value if trial.state == complete else None)
+        for trial in study.trials
+        if trial.state.is_finished()
+    ]
+
+
+def _trainer(recipe: Recipe):
+    """The recipe's trainer, which makes a new model for every trial."""
+    from ham_hf.train import build_for_search
+
+    return build_for_search(recipe)
+
+
+def _suggest(trial, name: str, space: list | dict):
+    if isinstance(space, list):
+        return trial.suggest_categorical(name, space)
+    suggest = (
+        trial.suggest_int if isinstance(space["low"], int) and isinstance(space["high"], int) else trial.suggest_float
+    )
+    return suggest(name, space["low"], space["high"], log=bool(space.get("log")))
+
+
+# What it ends with
+
+
+def _write(
+    folder: Path, recipe: Recipe, sweep: Sweep, trials: Sequence[Trial], best: Trial, flags: Sequence[str]
+) -> None:
+    values = yaml.safe_load(recipe.path.read_text(encoding="utf-8")) | best.settings
+    header = f"# {recipe.path.name} with the best of {len(trials)} trials by {HEADLINE[sweep.metric]} on validation.\n"
+    if flags:
+        header += f"# Its trials also had: {' '.join(flags)}\n"
+    replace_file(folder / "best.yaml", f"{header}\n{yaml.safe_dump(values, sort_keys=False)}")
+    replace_file(
+        folder / "sweep.json",
+        json.dumps({"metric": sweep.metric, "trials": [trial._asdict() for trial in trials]}, indent=2) + "\n",
+    )
+    replace_file(folder / "sweep.md", render_sweep(sweep, trials, best))
+    _draw(folder / "sweep.png", sweep, trials, best)
+
+
+def render_sweep(sweep: Sweep, trials: Sequence[Trial], best: Trial) -> str:
+    """The trials as a page, the best first."""
+    ranked = sorted(trials, key=lambda trial: -1.0 if trial.value is None else trial.value, reverse=True)
+    rows = [
+        [str(trial.settings.get(name, "–")) for name in sweep.variables]
+        + ["pruned" if trial.value is None else number(trial.value)]
+        for trial in ranked
+    ]
+    lines = [f"# Sweep: {len(trials)} trials, {sweep.method}", "", f"*{DISCLAIMER}*", ""]
+    lines += table([*sweep.variables, HEADLINE[sweep.metric]], rows)
+    lines += [
+        "",
+        f"By {HEADLINE[sweep.metric]} of the validation images. The best of {len(trials)} is the best partly by luck, "
+        f"and {number(best.value)} too high a figure for it: judge it with `ham-hf cross-validate`, or once on the "
+        "test images.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _draw(path: Path, sweep: Sweep, trials: Sequence[Trial], best: Trial) -> None:
+    """A panel a variable: the metric of every trial that had set it, the best of each value joined."""
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(3.4 * len(sweep.variables), 3.4))
+        panels = figure.subplots(1, len(sweep.variables), sharey=True, squeeze=False)[0]
+        for axes, (name, space) in zip(panels, sweep.variables.items(), strict=True):
+            tried = [trial for trial in trials if trial.value is not None and name in trial.settings]
+            numeric = all(isinstance(trial.settings[name], int | float) for trial in tried)
+            places = [trial.settings[name] if numeric else str(trial.settings[name]) for trial in tried]
+            axes.plot(places, [trial.value for trial in tried], "o", color=GREY, alpha=0.7)
+            if name in best.settings:
+                chosen = best.settings[name] if numeric else str(best.settings[name])
+                axes.plot([chosen], [best.value], "o", color=ORANGE, markersize=9, label="best")
+            if isinstance(space, dict) and space.get("log"):
+                axes.set_xscale("log")
+            axes.axhline(best.value, color=BLUE, linewidth=0.8, linestyle=":")
+            axes.set(xlabel=name)
+            axes.grid(alpha=0.3)
+        panels[0].set_ylabel(f"{HEADLINE[sweep.metric]}, validation")
+        FigureCanvasAgg(figure)
+        figure.savefig(path, metadata={"Software": None})
