@@ -22,6 +22,7 @@ from ham_hf.errors import InputError
 from ham_hf.models import classifier_of
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.predict import all_view_logits, labels_of
+from ham_hf.predictions import Predictions
 from ham_hf.prepare import image_reader
 from ham_hf.scoring import compute_scores
 from ham_hf.transforms import PATIENT
@@ -86,6 +87,15 @@ def calibrate(
     temperature = fit_temperature(logits - strength * shift, labels)
     fold(model, temperature, strength * shift)
     calibration = Calibration(temperature, strength, len(split))
+    model.config.calibration = calibration._asdict()
+    return calibration
+
+
+def calibrate_on(model: PreTrainedModel, predictions: Predictions) -> Calibration:
+    """Fit the temperature alone, on what models like this one answered, and fold it into `model`."""
+    logits = np.log(predictions.probabilities.clip(min=1e-12))
+    calibration = Calibration(fit_temperature(logits[:, None], predictions.labels), 0.0, len(predictions.labels))
+    fold(model, calibration.temperature, np.zeros(logits.shape[1]))
     model.config.calibration = calibration._asdict()
     return calibration
 

@@ -36,6 +36,8 @@ from ham_hf.scoring import HEADLINE, compute_scores
 
 logger = logging.getLogger("ham_hf.cross_validate")
 
+SPLIT = "split.csv"
+
 
 def main(argv: list[str]) -> int:
     """Run what `RECIPE.yaml --folds N [--flag value …]` asks for; returns an exit code.
@@ -58,8 +60,8 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--folds is {args.folds!r}: expected a number from 2 on")
     recipe = parse_recipe(flags)
     folder = args.output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
-    folds = assign_folds(recipe, int(args.folds))
-    _write_folds(folder, folds)
+    folds, test_ids = assign_folds(recipe, int(args.folds))
+    _write_folds(folder, folds, test_ids)
     for fold in range(1, int(args.folds) + 1):
         code = _train_fold(folder, recipe, flags, folds, fold)
         if code:
@@ -69,10 +71,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def assign_folds(recipe: Recipe, folds: int) -> pd.DataFrame:
+def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
     """Columns image_id and fold: 1 to `folds` for training and validation images, 0 for images left out.
 
-    Whole lesions, stratified by diagnosis; depends on the ids and the seed only.
+    And the ids of the test images, which take no part. Whole lesions, stratified by diagnosis; depends on the ids and
+    the seed only.
 
     Raises:
         InputError: a diagnosis has fewer lesions than there are folds.
@@ -93,15 +96,20 @@ def assign_folds(recipe: Recipe, folds: int) -> pd.DataFrame:
         rows.iloc[held_out, rows.columns.get_loc("fold")] = fold
     fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
     image_ids = read_source(recipe.data).table["image_id"]
-    return pd.DataFrame({"image_id": image_ids, "fold": [fold_of.get(image_id, 0) for image_id in image_ids]})
+    table = pd.DataFrame({"image_id": image_ids, "fold": [fold_of.get(image_id, 0) for image_id in image_ids]})
+    return table, set(splits["test"]["image_id"][:])
 
 
-def _write_folds(folder: Path, folds: pd.DataFrame) -> None:
+def _write_folds(folder: Path, folds: pd.DataFrame, test_ids: set[str]) -> None:
     path, text = folder / "folds.csv", folds.to_csv(index=False, lineterminator="\n")
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise InputError(f"{path} has other folds, of another recipe, seed or data: choose another --output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(path, text)
+    # Of all folds' models together, as in `ham-hf ensemble`: they have seen every image but the test images
+    seen = folds["fold"].map(lambda of_image: UNUSED if of_image == 0 else "train")
+    split = seen.mask(folds["image_id"].isin(test_ids), "test")
+    replace_file(folder / SPLIT, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
 
 
 def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, fold: int) -> int:

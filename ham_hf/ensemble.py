@@ -1,7 +1,8 @@
 """Several models as one: the mean of their probabilities, calibrated last.
 
 ham-hf ensemble runs/a runs/b runs/c --data_dir path/to/HAM10000 --output_dir runs/ensemble
-ham-hf ensemble recipes/offline/ensemble/*.yaml --data_dir path/to/HAM10000 --output_dir runs/ensemble
+ham-hf ensemble recipes/a.yaml recipes/b.yaml --data_dir path/to/HAM10000 --output_dir runs/ensemble
+ham-hf ensemble runs/a-cross-validation --data_dir path/to/HAM10000 --output_dir runs/folds
 """
 
 import json
@@ -15,10 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from datasets import DatasetDict
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
-from ham_hf.calibration import calibrate
+from ham_hf.calibration import calibrate, calibrate_on
+from ham_hf.cross_validate import SPLIT as CROSS_VALIDATION_SPLIT
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.evaluate import evaluation_facts, write_answers
@@ -56,8 +59,10 @@ def build_ensemble(
     """Join the models of `runs` into one in the new `folder`, judge it on `data` and write its report and card.
 
     Args:
-        runs: run folders of `ham-hf train`, of models of the image alone with one and the same processor.
-        data: whose validation images calibrate it, and whose validation and test images judge it.
+        runs: run folders of `ham-hf train`, of models of the image alone with one and the same processor; or one
+            folder of `ham-hf cross-validate`, for its folds.
+        data: whose validation images calibrate it, and whose validation and test images judge it. Folds have seen all
+            but the test images: what each of them answered to those that it had not seen calibrates their ensemble.
         folder: loads as any model folder does.
         greedy: a metric of `compute_scores` that chooses the members and their weights on validation (Caruana et al.,
             2004, https://doi.org/10.1145/1015330.1015432); None: all of them alike.
@@ -72,9 +77,15 @@ def build_ensemble(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and not empty: name a new --output_dir")
-    members = _read(runs)
+    cross_validation = runs[0] if len(runs) == 1 and (runs[0] / CROSS_VALIDATION_SPLIT).is_file() else None
+    if cross_validation is not None:
+        data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
+        runs = sorted(cross_validation.glob("fold_*"))
+    members = _read(runs, same_images=cross_validation is None)
     splits, facts = load_ham10000(data)
-    if set(members[0].validation.image_ids) != set(splits["validation"]["image_id"][:]):
+    if cross_validation is not None:
+        _check_folds(cross_validation, splits, greedy)
+    elif set(members[0].validation.image_ids) != set(splits["validation"]["image_id"][:]):
         raise InputError(
             f"{members[0].folder} was judged on other validation images than these: give the --data_dir and --split "
             "of its training"
@@ -87,7 +98,11 @@ def build_ensemble(
         join([member.model for member, _ in chosen], [weight for _, weight in chosen]),
         chosen[0][0].processor,
     )
-    fitted = calibrate(model, processor, splits["validation"], None, "accuracy")._asdict() if calibration else None
+    fitted = None
+    if calibration and cross_validation is None:
+        fitted = calibrate(model, processor, splits["validation"], None, "accuracy")
+    elif calibration:
+        fitted = calibrate_on(model, read_predictions(cross_validation / "predictions_validation.csv"))
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -95,7 +110,7 @@ def build_ensemble(
     bf16_difference = write_answers(folder, model, processor, splits)
     run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
     run["model"] |= {
-        "calibration": fitted,
+        "calibration": fitted and fitted._asdict(),
         "members": [{"run": member.folder.name, "weight": weight} for member, weight in chosen],
         "selected_by": greedy,
     }
@@ -177,7 +192,19 @@ def _weights(members: Sequence[Member], greedy: str | None) -> list[float]:
     return select_greedily([member.validation.probabilities for member in members], first.labels, first.names, greedy)
 
 
-def _read(runs: Sequence[Path]) -> list[Member]:
+def _check_folds(folder: Path, splits: DatasetDict, greedy: str | None) -> None:
+    if greedy is not None:
+        raise InputError("--greedy chooses on validation images, and the folds together have seen all of them")
+    if not (folder / "cross_validation.json").is_file():
+        raise InputError(f"{folder} is not finished: the same `ham-hf cross-validate` goes on with it")
+    if not len(splits["test"]):
+        raise InputError(
+            f"there is no test image, and the folds of {folder} have seen all others: nothing could be said of how "
+            f"good their ensemble is; {folder / 'cross_validation.md'} says it of the folds"
+        )
+
+
+def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
     if len(runs) < 2:
         raise InputError(f"an ensemble of {len(runs)} run: name two or more")
     for run in runs:  # before the weights are loaded
@@ -190,6 +217,8 @@ def _read(runs: Sequence[Path]) -> list[Member]:
         predictions = read_predictions(run / "predictions_validation.csv", labels_of(model))
         members.append(Member(run, model, processor, predictions))
         _check_alike(members[0], members[-1])
+    if not same_images:
+        return members
     first = members[0]
     return [member._replace(validation=_in_order(first, member)) for member in members]
 

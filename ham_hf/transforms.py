@@ -97,7 +97,8 @@ class TrainTransform:
             crop = pixels[top:bottom, left:right].copy()  # the cache is read-only
         size = args.train_size or args.image_size
         pixels = F.interpolate(
-            torch.from_numpy(crop).permute(2, 0, 1)[None],  # (1, 3, H, W), in memory (H, W, 3): for the fast kernel
+            # (1, 3, H, W), in memory (1, H, W, 3): the fast kernel, whose result the collator then copies as it is
+            torch.from_numpy(crop)[None].permute(0, 3, 1, 2),
             (size, size),
             mode="bilinear",
             antialias=True,

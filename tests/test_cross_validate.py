@@ -65,6 +65,22 @@ def test_the_page_has_the_figures_of_the_folds_and_of_all_together(done):
     assert "always answers nv" in page and "no diagnosis" in page
 
 
+def test_the_folds_are_one_model_judged_on_the_test_images_alone(done, synthetic_dir, tmp_path, capsys):
+    folder = tmp_path / "folds"
+    words = ["ensemble", str(done), "--data_dir", str(synthetic_dir), "--output_dir", str(folder)]
+    assert main(words) == 0
+    report = json.loads((folder / "report.json").read_text())
+    assert report["results"]["validation"] is None and report["results"]["test"]["images"] > 0
+    assert [member["run"] for member in report["run"]["model"]["members"]] == ["fold_1", "fold_2"]
+    pooled = read_predictions(done / "predictions_validation.csv")
+    assert report["run"]["model"]["calibration"]["images"] == len(pooled.image_ids)
+    test_ids = {row["image_id"] for row in rows(folder / "predictions_test.csv")}
+    assert not test_ids & set(pooled.image_ids)
+    capsys.readouterr()
+    assert main([*words[:-1], str(tmp_path / "again"), "--greedy", "accuracy"]) == 2
+    assert "the folds together have seen all of them" in capsys.readouterr().err
+
+
 def test_the_page_says_that_the_images_were_made_up(done, tmp_path):
     shutil.copytree(done, tmp_path / "cv")
     for run in ("fold_1", "fold_2"):

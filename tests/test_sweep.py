@@ -14,7 +14,7 @@ from ham_hf.recipe import parse_recipe
 from ham_hf.sweep import Sweep, Trial, read_sweep, render_sweep
 from tests.test_predict import make_run_folder
 
-GREEDY = "method: greedy\nvariables:\n  learning_rate: [1.0e-8, 1.0e-3]\n  horizontal_flip: [true, false]\n"
+GREEDY = "method: greedy\nvariables:\n  learning_rate: [1.0e-3]\n  horizontal_flip: [false]\n"
 OPTUNA = """\
 method: optuna
 metric: accuracy
@@ -46,16 +46,16 @@ def test_greedy_tries_each_variable_in_turn_and_goes_on_where_it_was(recipe, tmp
     folder = tmp_path / "sweep"
     assert run(recipe, GREEDY, folder) == 0
     trials = json.loads((folder / "sweep.json").read_text())["trials"]
-    assert [trial["settings"] for trial in trials[:3]] == [{}, {"learning_rate": 1e-8}, {"learning_rate": 1e-3}]
-    of_first = max(trials[:3], key=lambda trial: trial["value"])["settings"]
-    assert [trial["settings"] for trial in trials[3:]] == [of_first | {"horizontal_flip": of} for of in (True, False)]
+    assert [trial["settings"] for trial in trials[:2]] == [{}, {"learning_rate": 1e-3}]
+    of_first = max(trials[:2], key=lambda trial: trial["value"])["settings"]
+    assert [trial["settings"] for trial in trials[2:]] == [of_first | {"horizontal_flip": False}]
     best = max(trials, key=lambda trial: trial["value"])
     assert best["settings"].items() <= yaml.safe_load((folder / "best.yaml").read_text()).items()
     parse_recipe([str(folder / "best.yaml")])
     assert (folder / "sweep.png").stat().st_size > 5000
 
     before = (folder / "sweep.json").read_text()
-    shutil.rmtree(folder / "trial_5")
+    shutil.rmtree(folder / "trial_3")
     started = []
     really = sweeping.subprocess.run
     monkeypatch.setattr(sweeping.subprocess, "run", lambda words: started.append(words) or really(words))
