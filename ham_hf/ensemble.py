@@ -25,6 +25,7 @@ from ham_hf.cross_validate import SPLIT as CROSS_VALIDATION_SPLIT
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.evaluate import evaluation_facts, write_answers
+from ham_hf.labels import LABELS
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.predict import find_classifier, labels_of, load_classifier
@@ -82,6 +83,7 @@ def build_ensemble(
         data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
         runs = sorted(cross_validation.glob("fold_*"))
     members = _read(runs, same_images=cross_validation is None)
+    data.classes = "diagnoses" if labels_of(members[0].model) == LABELS else "nevus_or_other"
     splits, facts = load_ham10000(data)
     if cross_validation is not None:
         _check_folds(cross_validation, splits, greedy)
