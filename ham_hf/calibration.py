@@ -27,6 +27,7 @@ from ham_hf.prepare import image_reader
 from ham_hf.scoring import compute_scores
 from ham_hf.transforms import PATIENT
 
+KEY = "calibration"  # in config.json and run.json
 TEMPERATURES = (0.05, 20.0)
 STRENGTHS = np.linspace(-1, 1, 41)  # of the adjustment; what comes first in order of size wins a tie
 

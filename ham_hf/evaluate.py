@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import BaseImageProcessor
 
+from ham_hf import calibration, thresholds
 from ham_hf.ablation import write_ablations
 from ham_hf.arguments import DataArguments
 from ham_hf.data import load_ham10000
@@ -31,7 +32,6 @@ from ham_hf.predictions import Predictions, read_predictions, replace_file, writ
 from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.report import SPLITS, write_report
-from ham_hf.thresholds import KEY
 from ham_hf.transforms import PATIENT
 from ham_hf.views import which_views
 
@@ -114,8 +114,8 @@ def evaluation_facts(
             "image_size": _input_size(processor),
             "bf16_difference": bf16_difference,
             "test_time_augmentation": which_views(model),
-            "calibration": model.config.to_dict().get("calibration"),
-            KEY: model.config.to_dict().get(KEY),
+            calibration.KEY: model.config.to_dict().get(calibration.KEY),
+            thresholds.KEY: model.config.to_dict().get(thresholds.KEY),
         },
         "training": None,
     }

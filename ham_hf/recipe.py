@@ -235,6 +235,12 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
     _check_augmentation(image, model)
+    fittable = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
+    if model.calibration == "temperature_and_prior" and training.metric_for_best_model not in fittable:
+        raise InputError(
+            f"calibration: temperature_and_prior makes metric_for_best_model best, which is "
+            f"{training.metric_for_best_model!r}: expected one of {', '.join(fittable)}"
+        )
     if model.melanoma_sensitivity is not None and not 0 < model.melanoma_sensitivity <= 1:
         raise InputError(f"melanoma_sensitivity is {model.melanoma_sensitivity}: expected a share, such as 0.9")
     if model.melanoma_sensitivity is not None and data.classes != "diagnoses":

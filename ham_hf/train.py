@@ -31,9 +31,8 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
-from ham_hf import thresholds
+from ham_hf import calibration, thresholds
 from ham_hf.arguments import ModelArguments
-from ham_hf.calibration import calibrate, last_linear
 from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
 from ham_hf.data import load_checked
 from ham_hf.errors import InputError
@@ -109,7 +108,7 @@ def train(recipe: Recipe) -> None:
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
         trainer.save_state()
-        calibration = None if recipe.model.calibration == "none" else _calibrate(folder, recipe, splits)
+        calibrated = None if recipe.model.calibration == "none" else _calibrate(folder, recipe, splits)
         if isinstance(model, PatientModel):
             copy_pipeline(folder)
         bf16_difference = write_answers(folder, *_as_saved(folder, args), splits)
@@ -126,7 +125,7 @@ def train(recipe: Recipe) -> None:
         )
         facts["model"] |= {
             "bf16_difference": bf16_difference,
-            "calibration": calibration,
+            calibration.KEY: calibrated,
             thresholds.KEY: threshold,
         }
         _write_facts(folder, recipe, facts)
@@ -197,8 +196,11 @@ def _build(
         processor = build_patient_processor(args, processor, text_revision=text_revision, sites=sites)
     if args.test_time_augmentation != which_views(model):  # the checkpoint may ask for some of its own
         set_test_time_augmentation(model, args.test_time_augmentation)
+    for fitted in (calibration.KEY, thresholds.KEY):  # to the checkpoint's old weights
+        if fitted in model.config.to_dict():
+            setattr(model.config, fitted, None)
     if args.calibration != "none":
-        last_linear(model)  # raises now where there is none, and not after the training
+        calibration.last_linear(model)  # raises now where there is none, and not after the training
     if args.freeze != "none":
         freeze_parts(model, args.freeze)
     return model, processor
@@ -392,12 +394,11 @@ def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> dict:
     model, processor = _as_saved(folder, recipe.training)
     counts = np.array(_class_counts(splits["train"]))
     prior = counts / counts.sum() if recipe.model.calibration == "temperature_and_prior" else None
-    calibration = calibrate(model, processor, splits["validation"], prior, recipe.training.metric_for_best_model)
-    logger.info(
-        "calibrated: temperature %.3f, prior strength %.2f", calibration.temperature, calibration.prior_strength
-    )
+    metric = recipe.training.metric_for_best_model
+    fitted = calibration.calibrate(model, processor, splits["validation"], prior, metric)
+    logger.info("calibrated: temperature %.3f, prior strength %.2f", fitted.temperature, fitted.prior_strength)
     model.save_pretrained(folder)
-    return calibration._asdict()
+    return fitted._asdict()
 
 
 def _fit_threshold(folder: Path, sensitivity: float | None) -> float | None:

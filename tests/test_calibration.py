@@ -16,6 +16,7 @@ from ham_hf.markdown import model_section
 from ham_hf.models import build_model
 from ham_hf.predict import load_classifier, probabilities
 from ham_hf.predictions import read_predictions
+from ham_hf.recipe import parse_recipe
 from ham_hf.scoring import compute_scores
 from ham_hf.train import main
 from ham_hf.views import set_test_time_augmentation
@@ -85,6 +86,12 @@ def test_a_model_that_does_not_end_in_a_linear_layer_is_refused(tmp_path):
         last_linear(model)
 
 
+def test_the_adjustment_needs_a_metric_that_can_be_made_best():
+    flags = "--data_dir synthetic --model_name_or_path x --calibration temperature_and_prior"
+    with pytest.raises(InputError, match="which is 'loss': expected one of balanced_accuracy"):
+        parse_recipe([*flags.split(), "--metric_for_best_model", "loss"])
+
+
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory, synthetic_dir):
     """The same run twice, plain and calibrated with views."""
@@ -125,6 +132,14 @@ def test_the_plain_pipeline_is_calibrated_too(calibrated):
     plain, _ = load_classifier(str(calibrated / "none"))
     set_test_time_augmentation(plain, "none")
     assert abs(probabilities(plain, processor, [photo])[0] - ours).max() > 1e-3
+
+
+def test_a_training_that_goes_out_from_it_forgets_what_was_fitted(calibrated, synthetic_dir, tmp_path):
+    flags = f"--data_dir {synthetic_dir} --split grouped --image_size 32 --bf16 false --max_steps 1"
+    start = calibrated / "temperature_and_prior"
+    main([*flags.split(), "--model_name_or_path", str(start), "--output_dir", str(tmp_path / "run")])
+    assert json.loads((tmp_path / "run" / "config.json").read_text()).get("calibration") is None
+    assert "temperature" not in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_the_card_says_that_the_calibration_error_is_optimistic(calibrated):
