@@ -39,6 +39,7 @@ PUBLISHED = (
     "vocab.txt",
     "*_mmbt.py",
     "*_ensemble.py",
+    "*_color_constancy.py",
     "report.json",
     "report.md",
     "plots/*.png",
@@ -273,7 +274,8 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
 
 def _answers_to_a_user(staged: Path, photo: Path) -> dict[str, float]:
     """Label → probability, from a new process that has the staged folder, transformers and no network."""
-    has_code = "auto_map" in json.loads((staged / "config.json").read_text(encoding="utf-8"))
+    configs = [staged / name for name in ("config.json", "preprocessor_config.json") if (staged / name).is_file()]
+    has_code = any("auto_map" in json.loads(path.read_text(encoding="utf-8")) for path in configs)
     done = subprocess.run(
         [sys.executable, "-c", AS_A_USER, str(staged), str(photo), "yes" if has_code else "no"],
         cwd=staged.parent,

@@ -153,6 +153,13 @@ class ImageArguments:
             "of every size. With mixup, each image has one of the two."
         },
     )
+    color_constancy: bool = field(
+        default=False,
+        metadata={
+            "help": "Take out the colour of the light (shades of grey, Finlayson and Trezzi, 2004) before everything "
+            "else, in training and for good: the saved processor does it too, and brings its code."
+        },
+    )
     normalization: Literal["checkpoint", "imagenet", "none", "twice"] = field(
         default="checkpoint",
         metadata={

@@ -52,7 +52,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         base=markdown.escape(model["name"]),
         repo_id=REPO_ID,
         reads_patient=_reads_patient(run),
-        has_code=_reads_patient(run) or "members" in model,
+        has_code=_reads_patient(run) or "members" in model or model.get("color_constancy", False),
         has_views=markdown.has_views(run),
         labels=model["labels"],
         results=markdown.result_sections(report, pictures),

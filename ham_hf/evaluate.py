@@ -24,6 +24,7 @@ from ham_hf.errors import InputError
 from ham_hf.hardware import supports_bf16
 from ham_hf.labels import LABELS
 from ham_hf.models import count_parameters
+from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.patients import write_patients
@@ -32,7 +33,7 @@ from ham_hf.predictions import Predictions, read_predictions, replace_file, writ
 from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.report import SPLITS, write_report
-from ham_hf.transforms import PATIENT
+from ham_hf.transforms import PATIENT, image_processor
 from ham_hf.views import which_views
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def evaluation_facts(
             **count_parameters(model),
             "labels": list(labels_of(model)),
             "image_size": _input_size(processor),
+            "color_constancy": isinstance(image_processor(processor), ColorConstancyImageProcessor),
             "bf16_difference": bf16_difference,
             "test_time_augmentation": which_views(model),
             calibration.KEY: model.config.to_dict().get(calibration.KEY),
@@ -211,5 +213,4 @@ def write_submission(path: Path, predictions: Predictions) -> None:
 
 
 def _input_size(processor: BaseImageProcessor | PatientProcessor) -> int:
-    images = processor.image_processor if isinstance(processor, PatientProcessor) else processor
-    return images(Image.new("RGB", (600, 450)), return_tensors="pt")["pixel_values"].shape[-1]
+    return image_processor(processor)(Image.new("RGB", (600, 450)), return_tensors="pt")["pixel_values"].shape[-1]

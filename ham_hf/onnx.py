@@ -93,6 +93,8 @@ def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier,
     """A classifier for `ham_hf.predict`, and the processor that prepares its images as those of the training's end."""
     from transformers import AutoImageProcessor
 
+    import ham_hf.models.color_constancy  # noqa: F401  which AutoImageProcessor knows from then on
+
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "preprocessor_config.json").write_text(json.dumps(facts["processor"]), encoding="utf-8")
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)

@@ -88,7 +88,9 @@ def load_classifier(
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
-    import ham_hf.models.ensemble  # noqa: F401  which AutoConfig knows from then on
+    # Which AutoImageProcessor and AutoConfig know from then on
+    import ham_hf.models.color_constancy
+    import ham_hf.models.ensemble  # noqa: F401
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.models.multimodal import load_patient_processor
     from ham_hf.views import which_views

@@ -57,6 +57,7 @@ def draw_preview(recipe: Recipe) -> Figure:
         image_size=image.image_size,
         eval_resize=image.eval_resize,
         normalization=image.normalization,
+        color_constancy=image.color_constancy,
     )
     splits, _, _ = load_checked(recipe.data)
     examples = one_of_each(splits["train"])

@@ -178,6 +178,7 @@ def _build(
         image_size=recipe.image.image_size,
         eval_resize=recipe.image.eval_resize,
         normalization=recipe.image.normalization,
+        color_constancy=recipe.image.color_constancy,
     )
     if args.fusion == "none":
         model = build_model(
@@ -355,6 +356,7 @@ def _facts(
             **parameters,
             "labels": list(trainer.model.config.id2label.values()),
             "image_size": recipe.image.image_size,
+            "color_constancy": recipe.image.color_constancy,
             "test_time_augmentation": which_views(trainer.accelerator.unwrap_model(trainer.model)),
         },
         "training": {

@@ -27,6 +27,10 @@ from ham_hf.auto_augment import auto_augment
 from ham_hf.data.cache import PixelCache, decode_rgb
 from ham_hf.data.crops import normalize
 from ham_hf.mixing import Mixing, mix
+from ham_hf.models.color_constancy.image_processing_color_constancy import (
+    ColorConstancyImageProcessor,
+    shades_of_grey,
+)
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
 PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
@@ -61,6 +65,7 @@ class TrainTransform:
         self._args = args
         self._processor = processor
         self._cached = cached
+        self._color_constancy = isinstance(image_processor(processor), ColorConstancyImageProcessor)
         self._seed = seed
         # In shared memory, since worker processes that outlive an epoch must see the next one too
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -87,8 +92,10 @@ class TrainTransform:
         args = self._args
         seed = zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode())
         generator = torch.Generator().manual_seed(seed)
-        if self._cached is None:
-            image = decode(cell)
+        if self._cached is None or self._color_constancy:
+            image = decode(cell) if self._cached is None else PIL.Image.fromarray(self._cached[image_id])
+            if self._color_constancy:
+                image = shades_of_grey(image)
             left, top, right, bottom = random_crop(*image.size, args.crop_scale, generator)
             crop = np.array(image.crop((left, top, right, bottom)))
         else:

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 from ham_hf.errors import InputError
 from ham_hf.hub import locate_model
 from ham_hf.labels import LABELS
+from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.pypi import pypi_checkpoint
@@ -215,7 +216,13 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def build_processor(
-    name: str, *, revision: str | None, image_size: int, eval_resize: int | None, normalization: str
+    name: str,
+    *,
+    revision: str | None,
+    image_size: int,
+    eval_resize: int | None,
+    normalization: str,
+    color_constancy: bool = False,
 ) -> BitImageProcessor:
     """The preparation for evaluation and use, saved with the model: shorter side, centre crop, rescale, normalise.
 
@@ -223,6 +230,7 @@ def build_processor(
         image_size: side of the centre crop, in pixels.
         eval_resize: shorter side before it, in pixels; `image_size * 256 / 224` when None.
         normalization: "checkpoint", "imagenet", "none", or the study's "twice".
+        color_constancy: take out the colour of the light first.
     """
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if normalization == "checkpoint":
@@ -236,7 +244,8 @@ def build_processor(
         # ((x - m) / s / 255 - m) / s, where x is the pixel from 0 to 1, is (x - m (1 + 255 s)) / (255 s s)
         mean = [m * (1 + 255 * s) for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
         std = [255 * s * s for s in IMAGENET_STD]
-    return BitImageProcessor(
+    kind = ColorConstancyImageProcessor if color_constancy else BitImageProcessor
+    return kind(
         size={"shortest_edge": eval_resize or round(image_size * 256 / 224)},
         crop_size={"height": image_size, "width": image_size},
         resample=2,  # bilinear, as the study's and torchvision's
