@@ -42,6 +42,9 @@ class HamTrainer(Trainer):
         self._processor = processor
         self._finish_batch = finish_batch
         self._average: AveragedModel | None = None
+        self._image_ids: list[str] = []
+        self._unchecked: list[tuple[int, torch.Tensor, list[str]]] = []
+        self.add_callback(_CheckLosses(self))
         if self.args.ema_decay:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise InputError("ema_decay needs whole weights on every process: leave it out with FSDP or DeepSpeed")
@@ -50,7 +53,30 @@ class HamTrainer(Trainer):
             self.add_callback(_UpdateAverage(self._average))
 
     def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self._image_ids = inputs.pop("image_ids", [])
         return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._unchecked.append((self.state.global_step, loss, self._image_ids))
+        if loss.device.type == "cpu":
+            self.check_losses()
+        return loss
+
+    def check_losses(self) -> None:
+        """Raises InputError where a loss since the last call is not finite. It waits for the device."""
+        if not self._unchecked:
+            return
+        unchecked, self._unchecked = self._unchecked, []
+        finite = torch.stack([loss for _, loss, _ in unchecked]).isfinite().tolist()
+        if all(finite):
+            return
+        step, loss, image_ids = unchecked[finite.index(False)]
+        raise InputError(
+            f"the loss of step {step + 1} is {loss.item()}; its images: {', '.join(image_ids) or 'not known'}. The "
+            "training diverged, or a weight of the checkpoint is damaged: try a lower learning_rate, or "
+            "warmup_steps; --resume goes on from the last checkpoint"
+        )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         return self._train_sampler or super()._get_train_sampler(train_dataset)
@@ -177,6 +203,17 @@ def exponential_average(decay: float) -> Callable:
         torch._foreach_lerp_(averaged, trained, 1 - min(decay, (1 + updates) / (10 + updates)))
 
     return update
+
+
+class _CheckLosses(TrainerCallback):
+    """Where the loss is read anyway for the log."""
+
+    def __init__(self, trainer: HamTrainer):
+        self._trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_log or control.should_evaluate or control.should_save:
+            self._trainer.check_losses()
 
 
 class _UpdateAverage(TrainerCallback):

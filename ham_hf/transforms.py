@@ -86,6 +86,7 @@ class TrainTransform:
             "augmentation": torch.stack(augmentation),
             **encoded_patients(self._processor, batch),
             "labels": batch["label"],
+            "image_ids": batch["image_id"],
         }
 
     def _one(self, cell: dict, image_id: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -253,7 +254,9 @@ class Collator:
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         stack = _stack_channels_last if self._channels_last else torch.stack
         images, labels = stack(columns.pop("pixel_values")), torch.tensor(columns.pop("labels"))  # (N, 3, H, W), (N,)
-        batch = {"pixel_values": images, **{key: torch.stack(of) for key, of in columns.items()}, "labels": labels}
+        names = {"image_ids": columns.pop("image_ids")} if "image_ids" in columns else {}  # for HamTrainer's messages
+        tensors = {key: torch.stack(of) for key, of in columns.items()}
+        batch = {"pixel_values": images, **tensors, "labels": labels, **names}
         if self._mixing is not None and "augmentation" in batch:
             batch["mixing"] = self._mixing(batch["augmentation"])
         return batch

@@ -3,13 +3,14 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from ham_hf.arguments import DataArguments
@@ -19,6 +20,7 @@ from ham_hf.labels import LABELS
 from ham_hf.patients import read_patients
 from ham_hf.train import main
 from ham_hf.trainer import TRAINED_WEIGHTS
+from tests.small_data import load
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +57,22 @@ train.main(sys.argv[1:])
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     return make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_images(synthetic_dir, tmp_path):
+    checkpoint = make_tiny_checkpoint("google/vit-base-patch16-224", tmp_path / "damaged")
+    weights = load_file(checkpoint / "model.safetensors")
+    next(value for name, value in weights.items() if "layernorm" in name).fill_(torch.nan)
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    flags = (
+        f"--model_name_or_path {checkpoint} --data_dir {synthetic_dir} --split grouped --image_size 32 --max_steps 3"
+    )
+    with pytest.raises(InputError) as raised:
+        main([*flags.split(), "--per_device_train_batch_size", "4", "--output_dir", str(tmp_path / "run")])
+    assert "the loss of step 1 is nan" in str(raised.value)
+    named = re.search(r"its images: (.+?)\. The", str(raised.value))[1].split(", ")
+    train = {image_id for image_id in load(synthetic_dir)[0]["train"]["image_id"][:]}
+    assert len(named) == 4 and set(named) <= train
 
 
 @pytest.fixture(scope="module")
