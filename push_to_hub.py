@@ -46,6 +46,7 @@ PUBLISHED = (
     "predictions_validation.csv",
     "predictions_test.csv",
     "ablation/*.csv",
+    "split.csv",
     "recipe.yaml",
     "arguments.json",
     "run.json",
@@ -136,9 +137,9 @@ def _check_run(run: Path) -> None:
     if not run.is_dir():
         raise InputError(f"{run} is no folder: expected a run folder of `ham-hf train`")
     find_classifier(str(run))
-    for name in ("run.json", "predictions_validation.csv"):
-        if not (run / name).is_file():
-            raise InputError(f"{run} has no {name}: expected the run folder of a finished `ham-hf train`")
+    if not (run / "run.json").is_file() or not list(run.glob("predictions_*.csv")):
+        missing = "predictions_validation.csv" if (run / "run.json").is_file() else "run.json"
+        raise InputError(f"{run} has no {missing}: expected the run folder of a finished `ham-hf train`")
     for name, what in (("report.json", "report.json"), ("README.md", "card (README.md)")):
         if not (run / name).is_file():
             raise InputError(f"{run} has no {what}: `ham-hf report {run}` writes it")
@@ -153,8 +154,11 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
     from ham_hf.card import REPO_ID
     from ham_hf.predict import is_trained_on_synthetic_images
 
+    report = (run / "report.md").read_text(encoding="utf-8") if (run / "report.md").is_file() else ""
     for pattern in PUBLISHED + (PATIENT_DATA if with_patient_data else ()):
         for path in sorted(run.glob(pattern)):
+            if path.suffix == ".png" and f"plots/{path.name})" not in report:
+                continue  # not drawn by the report: it may be a photograph
             copy = folder / path.relative_to(run)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)

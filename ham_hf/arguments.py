@@ -137,7 +137,9 @@ class ImageArguments:
     )
     random_erasing: float = field(
         default=0.0,
-        metadata={"help": "Probability with which a box of a training image, 2 to 20 % of it, is made grey."},
+        metadata={
+            "help": "Probability with which a box of a training image, 2 to 20 % of it, is set to 0 once normalised."
+        },
     )
     mixup: float = field(
         default=0.0,
@@ -265,8 +267,9 @@ class ModelArguments:
         default="none",
         metadata={
             "help": "What is fitted on the validation images after training, and folded into the saved weights: a "
-            "temperature (Guo et al., 2017), which changes how sure the model is but no answer; or before it a logit "
-            "adjustment too (Menon et al., 2021), as strong as is best for metric_for_best_model."
+            "temperature (Guo et al., 2017), which changes how sure the model is and with several views now and then "
+            "its answer; or before it a logit adjustment too (Menon et al., 2021), as strong as is best for "
+            "metric_for_best_model."
         },
     )
     melanoma_sensitivity: float | None = field(

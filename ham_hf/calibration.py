@@ -22,7 +22,6 @@ from ham_hf.errors import InputError
 from ham_hf.models import classifier_of
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.predict import all_view_logits, labels_of
-from ham_hf.predictions import Predictions
 from ham_hf.prepare import image_reader
 from ham_hf.scoring import compute_scores
 from ham_hf.transforms import PATIENT
@@ -48,12 +47,15 @@ def last_linear(model: PreTrainedModel) -> nn.Linear:
     """
     layers = [layer for part in classifier_of(model) for layer in part.modules() if not list(layer.children())]
     layers = [layer for layer in layers if not isinstance(layer, nn.Dropout)]
-    if not isinstance(layers[-1], nn.Linear) or layers[-1].out_features != model.config.num_labels:
+    answering = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    answering = [layer for layer in answering if layer.out_features == model.config.num_labels]
+    if len(answering) != 1 or answering[0] is not layers[-1] or answering[0].bias is None:
         raise InputError(
-            f"calibration is folded into a linear classifier, but {type(model).__name__} ends in "
-            f"{type(layers[-1]).__name__}: leave calibration out"
+            f"calibration is folded into one linear layer with a bias, at the end of the model, but "
+            f"{type(model).__name__} ends in {', '.join(type(layer).__name__ for layer in layers) or 'another way'}: "
+            "leave calibration out"
         )
-    return layers[-1]
+    return answering[0]
 
 
 def calibrate(
@@ -92,15 +94,6 @@ def calibrate(
     return calibration
 
 
-def calibrate_on(model: PreTrainedModel, predictions: Predictions) -> Calibration:
-    """Fit the temperature alone, on what models like this one answered, and fold it into `model`."""
-    logits = np.log(predictions.probabilities.clip(min=1e-12))
-    calibration = Calibration(fit_temperature(logits[:, None], predictions.labels), 0.0, len(predictions.labels))
-    fold(model, calibration.temperature, np.zeros(logits.shape[1]))
-    model.config.calibration = calibration._asdict()
-    return calibration
-
-
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature with the least log loss, from logits (N, views, C) and labels (N,)."""
 
@@ -128,8 +121,6 @@ def fit_strength(
 def fold(model: PreTrainedModel, temperature: float, shift: np.ndarray) -> None:
     """Let the model's logits be (logits - shift) / temperature from now on."""
     layer = last_linear(model)
-    if layer.bias is None:
-        layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_features))
     layer.bias -= torch.from_numpy(shift).to(layer.bias)
     layer.bias /= temperature
     layer.weight /= temperature

@@ -50,6 +50,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         synthetic=markdown.SYNTHETIC if data["synthetic"] else "",
         what=_what(model["labels"], _reads_patient(run)),
         base=markdown.escape(model["name"]),
+        members=len(model.get("members", [])),
         repo_id=REPO_ID,
         reads_patient=_reads_patient(run),
         has_code=_reads_patient(run) or "members" in model or model.get("color_constancy", False),
@@ -72,7 +73,10 @@ def card_data(report: Mapping) -> ModelCardData:
     data, synthetic = run["data"], run["data"]["synthetic"]
     model = run["model"]
     parts = [(model["name"], model["revision"]), (model.get("text_name"), model.get("text_revision"))]
-    bases = [name for name, commit in parts if commit is not None]  # what is not from the Hub has no commit
+    parts += [(member["base"], member["base_revision"]) for member in model.get("members", [])]
+    bases = list(
+        dict.fromkeys(name for name, commit in parts if commit is not None)
+    )  # of the Hub, for it has a commit
     return ModelCardData(
         license="apache-2.0" if synthetic else "cc-by-nc-4.0",
         library_name="transformers",

@@ -69,6 +69,7 @@ def _run(argv: list[str]) -> int | None:
         from ham_hf.preview import main as preview
 
         print(f"{preview(argv[2:])}: training images as the model sees them, from epoch to epoch")
+        print("It shows photographs of patients: keep it on this machine.")
         return 0
     args = _parser().parse_args(argv)
     args.argv = argv
@@ -176,7 +177,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN_OR_RECIPE",
         nargs="+",
         type=Path,
-        help="run folders of `ham-hf train`; a recipe (.yaml) is trained first, into runs/ and its name",
+        help="run folders of `ham-hf train`; a recipe (.yaml) is trained first, beside --output_dir; or the folder of "
+        "one cross-validation, for its folds",
     )
     _add_data_flags(ensemble, split="study", when_left_out="study", revision=False)
     ensemble.add_argument(
@@ -324,7 +326,7 @@ def _ensemble(args: argparse.Namespace) -> None:
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ham_hf").setLevel(logging.INFO)
-    runs = train_members(args.members, _training_flags(args))
+    runs = train_members(args.members, args.output_dir, _training_flags(args))
     report = build_ensemble(
         runs,
         data_arguments(args),
@@ -359,7 +361,6 @@ def _predict(args: argparse.Namespace) -> None:
     from ham_hf import onnx, predict
     from ham_hf.labels import DISCLAIMER
     from ham_hf.photos import check_photos, find_photos
-    from ham_hf.thresholds import KEY
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
@@ -383,6 +384,8 @@ def _predict(args: argparse.Namespace) -> None:
     bf16 = predict.usable_bf16_difference(args.model, len(photos))
     for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients, bf16):
         tqdm.write(predict.table(photo, row, predict.labels_of(model)) + "\n")  # above the progress bar
+    from ham_hf.thresholds import KEY
+
     if not is_onnx and (threshold := model.config.to_dict().get(KEY)) is not None:
         print(f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest.")
     if others:

@@ -80,6 +80,12 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
     Raises:
         InputError: a diagnosis has fewer lesions than there are folds.
     """
+    for name, asks in {
+        "early_stopping_patience": recipe.training.early_stopping_patience is not None,
+        "lr_scheduler_type: reduce_lr_on_plateau": recipe.training.lr_scheduler_type == "reduce_lr_on_plateau",
+    }.items():
+        if asks:
+            raise InputError(f"{name} watches the validation images, which a fold is to be judged on: leave it out")
     if recipe.data.group_near_duplicates:
         raise InputError("group_near_duplicates is not for cross-validation: its folds keep lesions together only")
     splits, _, _ = load_checked(recipe.data)
@@ -120,8 +126,9 @@ def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.Da
     csv = folder / f"split_{fold}.csv"
     replace_file(csv, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
     run = folder / f"fold_{fold}"
-    # The last checkpoint: one chosen by its fold would look better on it than it is
-    ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--output_dir", str(run), "--resume"]
+    # The last checkpoint, as it is: one chosen by its fold, or calibrated on it, would look better there than it is
+    ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--calibration", "none"]
+    ours += ["--output_dir", str(run), "--resume"]
     words = [*flags, *ours]
     if (run / "run.json").exists():
         _check_fold(run, recipe, words)
@@ -209,7 +216,8 @@ def render_summary(summary: dict, names: Sequence[str]) -> str:
         )
     print(
         f"\n{pooled['images']:,} images of {pooled['lesions']:,} lesions, each judged by the model whose training "
-        "left its fold out; of every fold the last checkpoint, so that nothing was chosen on what is reported. In "
+        "left its fold out; of every fold the last checkpoint, not calibrated, so that nothing was chosen on what is "
+        "reported. In "
         "brackets: 95 % intervals of a bootstrap over lesions.\n",
         file=text,
     )

@@ -7,6 +7,7 @@ ham-hf ensemble runs/a-cross-validation --data_dir path/to/HAM10000 --output_dir
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -20,12 +21,13 @@ from datasets import DatasetDict
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
-from ham_hf.calibration import calibrate, calibrate_on
+from ham_hf.calibration import calibrate
 from ham_hf.cross_validate import SPLIT as CROSS_VALIDATION_SPLIT
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.evaluate import evaluation_facts, write_answers
 from ham_hf.labels import LABELS
+from ham_hf.models import name_processor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.predict import find_classifier, labels_of, load_classifier
@@ -40,12 +42,13 @@ MOST_PICKS = 20  # of the greedy selection, which may pick a member more than on
 
 
 class Member(NamedTuple):
-    """A trained model and what it answered on validation."""
+    """A trained model, what it answered on validation, and its run.json."""
 
     folder: Path
     model: PreTrainedModel
     processor: BaseImageProcessor
     validation: Predictions
+    facts: dict
 
 
 def build_ensemble(
@@ -63,7 +66,7 @@ def build_ensemble(
         runs: run folders of `ham-hf train`, of models of the image alone with one and the same processor; or one
             folder of `ham-hf cross-validate`, for its folds.
         data: whose validation images calibrate it, and whose validation and test images judge it. Folds have seen all
-            but the test images: what each of them answered to those that it had not seen calibrates their ensemble.
+            but the test images, which alone judge their ensemble; it is not calibrated.
         folder: loads as any model folder does.
         greedy: a metric of `compute_scores` that chooses the members and their weights on validation (Caruana et al.,
             2004, https://doi.org/10.1145/1015330.1015432); None: all of them alike.
@@ -76,8 +79,7 @@ def build_ensemble(
     Raises:
         InputError: the folder holds something, or the runs or the data do not fit together.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+    _check_output(folder)
     cross_validation = runs[0] if len(runs) == 1 and (runs[0] / CROSS_VALIDATION_SPLIT).is_file() else None
     if cross_validation is not None:
         data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
@@ -85,64 +87,69 @@ def build_ensemble(
     members = _read(runs, same_images=cross_validation is None)
     data.classes = "diagnoses" if labels_of(members[0].model) == LABELS else "nevus_or_other"
     splits, facts = load_ham10000(data)
-    if cross_validation is not None:
+    if cross_validation is None:
+        _check_data(members, facts)
+    else:
         _check_folds(cross_validation, splits, greedy)
-    elif set(members[0].validation.image_ids) != set(splits["validation"]["image_id"][:]):
-        raise InputError(
-            f"{members[0].folder} was judged on other validation images than these: give the --data_dir and --split "
-            "of its training"
-        )
     weights = _weights(members, greedy)
     chosen = [(member, weight) for member, weight in zip(members, weights, strict=True) if weight]
     for member, weight in chosen:
         logger.info("%s: weight %.2f", member.folder, weight)
-    model, processor = (
-        join([member.model for member, _ in chosen], [weight for _, weight in chosen]),
-        chosen[0][0].processor,
-    )
-    fitted = None
-    if calibration and cross_validation is None:
-        fitted = calibrate(model, processor, splits["validation"], None, "accuracy")
-    elif calibration:
-        fitted = calibrate_on(model, read_predictions(cross_validation / "predictions_validation.csv"))
+    model = join([member.model for member, _ in chosen], [weight for _, weight in chosen])
+    processor = chosen[0][0].processor
+    name_processor(model.config, processor)
+    if calibration and cross_validation is None:  # of folds, no image is left that none of them has seen
+        calibrate(model, processor, splits["validation"], None, "accuracy")
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if cross_validation is not None:  # which whoever verifies it needs
+        shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, folder / CROSS_VALIDATION_SPLIT)
     model, processor = load_classifier(str(folder))
     bf16_difference = write_answers(folder, model, processor, splits)
     run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
-    run["model"] |= {
-        "calibration": fitted and fitted._asdict(),
-        "members": [{"run": member.folder.name, "weight": weight} for member, weight in chosen],
-        "selected_by": greedy,
-    }
+    run["model"] |= {"members": [_member_facts(*of) for of in chosen], "selected_by": greedy}
     replace_file(folder / "run.json", json.dumps(run, indent=2) + "\n")
     return write_report(folder)
 
 
-def train_members(members: Sequence[Path], flags: Sequence[str]) -> list[Path]:
+def _member_facts(member: Member, weight: float) -> dict:
+    model = member.facts["model"]
+    return {"run": member.folder.name, "weight": weight, "base": model["name"], "base_revision": model["revision"]}
+
+
+def _check_output(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+
+
+def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -> list[Path]:
     """Train the recipes among `members`, each in a process of its own, unless that is done; returns run folders.
 
+    Into a folder beside the ensemble's `folder`, with -members to its name.
+
     Raises:
-        InputError: a training fails, or its run folder is of another recipe.
+        InputError: a training fails, or a run folder is of another recipe; or the ensemble could not be made later.
     """
-    runs = []
-    for recipe in members:
-        if recipe.suffix != ".yaml":
-            runs.append(recipe)
-            continue
-        run = Path("runs") / recipe.stem
-        runs.append(run)
+    _check_output(folder)
+    recipes = [member for member in members if member.suffix == ".yaml"]
+    if len({recipe.stem for recipe in recipes}) < len(recipes):
+        raise InputError("two recipes have the same name, and would be one run: rename one")
+    if recipes and len(members) == 1:
+        raise InputError("an ensemble of 1 recipe: name two or more")
+    runs = {recipe: folder.with_name(f"{folder.name}-members") / recipe.stem for recipe in recipes}
+    for recipe, run in runs.items():
+        words = [str(recipe), "--output_dir", str(run), "--resume", *flags]
         if (run / "run.json").exists():
-            if (run / "recipe.yaml").read_bytes() != recipe.read_bytes():
-                raise InputError(f"{run} is a run of another recipe than {recipe}: remove it, or rename the recipe")
+            argv = json.loads((run / "run.json").read_text(encoding="utf-8"))["argv"]
+            if argv != words or (run / "recipe.yaml").read_bytes() != recipe.read_bytes():
+                raise InputError(f"{run} was trained with another recipe or other flags: choose another --output_dir")
             logger.info("%s is trained", run)
             continue
         logger.info("training %s", recipe)
-        words = [sys.executable, "-m", "ham_hf.train", str(recipe), "--output_dir", str(run), "--resume", *flags]
-        if code := subprocess.run(words).returncode:
+        if code := subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode:
             raise InputError(f"the training of {recipe} ended with exit code {code}: the same command goes on with it")
-    return runs
+    return [runs.get(member, member) for member in members]
 
 
 def join(models: Sequence[PreTrainedModel], weights: Sequence[float]) -> EnsembleForImageClassification:
@@ -194,6 +201,17 @@ def _weights(members: Sequence[Member], greedy: str | None) -> list[float]:
     return select_greedily([member.validation.probabilities for member in members], first.labels, first.names, greedy)
 
 
+def _check_data(members: Sequence[Member], facts: dict) -> None:
+    """All were trained and chosen on these images, and on no others: test images would be no test otherwise."""
+    for member in members:
+        for part in ("train", "validation"):
+            if member.facts["data"]["splits"][part]["sha256"] != facts["splits"][part]["sha256"]:
+                raise InputError(
+                    f"{member.folder} has other {part} images than these: give the --data_dir and --split of its "
+                    "training, which is to be that of all members"
+                )
+
+
 def _check_folds(folder: Path, splits: DatasetDict, greedy: str | None) -> None:
     if greedy is not None:
         raise InputError("--greedy chooses on validation images, and the folds together have seen all of them")
@@ -211,13 +229,16 @@ def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
         raise InputError(f"an ensemble of {len(runs)} run: name two or more")
     for run in runs:  # before the weights are loaded
         find_classifier(str(run))
+        if missing := [name for name in ("run.json", "predictions_validation.csv") if not (run / name).is_file()]:
+            raise InputError(f"{run} has no {missing[0]}: expected the run folder of a finished `ham-hf train`")
     members = []
     for run in runs:
         model, processor = load_classifier(str(run))
         if isinstance(model, PatientModel):
             raise InputError(f"{run} reads the patient beside the image: members read the image alone")
         predictions = read_predictions(run / "predictions_validation.csv", labels_of(model))
-        members.append(Member(run, model, processor, predictions))
+        facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        members.append(Member(run, model, processor, predictions, facts))
         _check_alike(members[0], members[-1])
     if not same_images:
         return members

@@ -93,6 +93,12 @@ def result_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
     training, labels = report["run"]["training"], report["run"]["model"]["labels"]
     evaluated = [split for split, results in report["results"].items() if results is not None]
     sections = [headlines_section(report, evaluated), chosen_section(training) if training is not None else ""]
+    if "members" in report["run"]["model"] and "validation" in evaluated:
+        sections.append(
+            "The checkpoints of its members were chosen on the validation images"
+            + (", and so were the members and their weights" if report["run"]["model"]["selected_by"] else "")
+            + ". **The validation figures are optimistic for that reason**; the test images had no say in it."
+        )
     for split in evaluated:
         results, forest = report["results"][split], f"subgroups_{split}.png"
         others = [name for name in pictures if name.endswith(f"_{split}.png") and name != forest]
@@ -316,8 +322,9 @@ def _calibration(of: Mapping) -> str:
     adjusted = f"logits less {number(of['prior_strength'])} times the log of the training images' shares, then "
     return (
         (adjusted if of["prior_strength"] else "")
-        + f"temperature {number(of['temperature'])}, fitted on {of['images']:,} validation images, whose calibration "
-        "error is for that reason optimistic"
+        + f"temperature {number(of['temperature'])}, fitted on {of['images']:,} validation images, whose "
+        + ("figures are" if of["prior_strength"] else "log loss and calibration error are")
+        + " for that reason optimistic"
     )
 
 

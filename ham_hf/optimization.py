@@ -35,7 +35,7 @@ def give_own_rate(optimizer: torch.optim.Optimizer, weights: set[torch.Tensor], 
 
 
 def blocks_from_the_top(model: PreTrainedModel) -> list[list[torch.Tensor]]:
-    """The trained weights of the classifier, then of each block of the backbone, the last one first.
+    """The weights of the classifier, then of each block of the backbone, the last one first.
 
     A block is what shares the first number in its weights' names, such as layer 11 of a ViT or stage 3 of a ResNet;
     what stands before, between and after blocks makes one of its own.
@@ -66,7 +66,7 @@ def set_rates_by_block(optimizer: torch.optim.Optimizer, model: PreTrainedModel,
 def unfreeze_gradually(schedule: LambdaLR, steps: int) -> None:
     """Let groups of `set_rates_by_block` rest, at a rate of 0, until their turn: the deepest begins at `steps`."""
     depths = [group["depth"] for group in schedule.optimizer.param_groups]
-    deepest = max(depths)
+    deepest = max(max(depths), 1)  # all but the classifier may be frozen
 
     def waiting(factor: Callable[[int], float], begin: float) -> Callable[[int], float]:
         return lambda step: factor(step) if step >= begin else 0.0

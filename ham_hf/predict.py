@@ -230,10 +230,15 @@ def _batches(
 def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.ndarray:
     import torch
 
+    from ham_hf.thresholds import KEY as THRESHOLD
+
     with torch.autocast(model.device.type, torch.bfloat16):
         rows = _rows(model, inputs)
     second, first = np.sort(rows, axis=1)[:, -2:].T
-    close = np.flatnonzero(first - second <= 2 * difference)
+    undecided = first - second <= 2 * difference
+    if (threshold := model.config.to_dict().get(THRESHOLD)) is not None:
+        undecided |= abs(rows[:, labels_of(model).index("mel")] - threshold) <= difference
+    close = np.flatnonzero(undecided)
     if len(close):
         rows[close] = _rows(model, {name: tensor[torch.from_numpy(close)] for name, tensor in inputs.items()})
     return rows

@@ -312,8 +312,12 @@ def _check_rates(model: ModelArguments, training: RunArguments) -> None:
             raise InputError(f"{name} is for models of the image alone: use image_learning_rate, or leave it out")
     if training.layer_decay is not None and not 0 < training.layer_decay <= 1:
         raise InputError(f"layer_decay is {training.layer_decay}: expected a number from above 0 to 1, such as 0.75")
-    if training.gradual_unfreezing and training.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
-        raise InputError("gradual_unfreezing sets rates by step, reduce_lr_on_plateau by result: choose one")
+    by_result = (SchedulerType.REDUCE_ON_PLATEAU, "greedy")
+    if training.gradual_unfreezing and training.lr_scheduler_type in by_result:
+        schedule = SchedulerType(training.lr_scheduler_type).value
+        raise InputError(f"gradual_unfreezing sets rates by step, lr_scheduler_type: {schedule} by result: choose one")
+    if training.gradual_unfreezing and model.freeze == "backbone":
+        raise InputError("gradual_unfreezing is of the backbone, which freeze: backbone keeps as it was: choose one")
     if training.sgd_nesterov and (training.optimizer != "sgd" or not training.sgd_momentum):
         raise InputError("sgd_nesterov needs optimizer: sgd, with a sgd_momentum above 0")
 

@@ -26,13 +26,28 @@ from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import number, table
 from ham_hf.plots import BLUE, GREY, ORANGE, STYLE
 from ham_hf.predictions import replace_file
-from ham_hf.recipe import Recipe, RunArguments, parse_recipe
+from ham_hf.recipe import Recipe, parse_recipe
 from ham_hf.scoring import HEADLINE
 
 logger = logging.getLogger("ham_hf.sweep")
 
 METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
+# What the Trainer reads anew for every trial of Optuna; all else is settled before the first one
+OPTUNA_VARIES = (
+    "learning_rate",
+    "head_learning_rate",
+    "layer_decay",
+    "weight_decay",
+    "warmup_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+)
 # A trial of Optuna keeps no checkpoint: the best settings are trained afterwards, from best.yaml
+FAILED = "failed"  # in the folder of a greedy trial
 WITHOUT_CHECKPOINTS = ("--save_strategy", "no", "--load_best_model_at_end", "false")
 
 
@@ -46,10 +61,11 @@ class Sweep(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """`value` is the metric on validation, None where the trial was pruned."""
+    """`value` is the metric on validation, None where the trial was pruned or failed, as `outcome` says."""
 
     settings: dict
     value: float | None
+    outcome: Literal["complete", "pruned", "failed"] = "complete"
 
 
 def main(argv: list[str]) -> None:
@@ -72,13 +88,17 @@ def main(argv: list[str]) -> None:
     args, flags = own.parse_known_args(argv)
     recipe, sweep = parse_recipe([str(args.recipe), *flags]), read_sweep(args.sweep)
     folder = args.output_dir or Path("runs") / f"{args.recipe.stem}-{args.sweep.stem}"
+    _check_against(recipe, sweep)
     for name, values in sweep.variables.items():  # before the first hour is spent
         for value in values if isinstance(values, list) else (values["low"], values["high"]):
             parse_recipe([str(args.recipe), *flags, *_flags({name: value})])
     _claim(folder, args.recipe, args.sweep, flags)
     search = _greedy if sweep.method == "greedy" else _with_optuna
     trials = search(folder, recipe, sweep, flags)
-    best = max((trial for trial in trials if trial.value is not None), key=lambda trial: trial.value)
+    complete = [trial for trial in trials if trial.value is not None]
+    if not complete:
+        raise InputError(f"no trial of {len(trials)} came to its end: is the recipe itself sound?")
+    best = max(complete, key=lambda trial: trial.value)
     _write(folder, recipe, sweep, trials, best, flags)
     logger.info("best: %s, %s %s", best.settings, HEADLINE[sweep.metric], number(best.value))
     logger.info("recipe: %s", folder / "best.yaml")
@@ -113,17 +133,25 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def _check_variable(path: Path, method: str, name: str, space) -> None:
-    if isinstance(space, list) and space:
-        pass
-    elif method == "optuna" and isinstance(space, dict) and {"low", "high"} <= set(space) <= {"low", "high", "log"}:
-        pass
-    else:
+    is_range = isinstance(space, dict) and {"low", "high"} <= set(space) <= {"low", "high", "log"}
+    if method == "optuna" and is_range:
+        for end in ("low", "high"):  # YAML takes 1e-4 for a word
+            space[end] = float(space[end]) if isinstance(space[end], str) else space[end]
+    elif not (isinstance(space, list) and space):
         ranges = ", or {low: …, high: …, log: true}" if method == "optuna" else ""
         raise InputError(f"{path}: {name} is {space!r}: expected a list of values{ranges}")
-    if method == "optuna" and name not in RunArguments.__dataclass_fields__:
-        raise InputError(f"{path}: {name} is no argument of the training itself, which optuna varies: use greedy")
-    if method == "optuna" and name == "ema_decay":
-        raise InputError(f"{path}: averaged weights are set up once, before the first trial: use greedy for {name}")
+    if method == "optuna" and name not in OPTUNA_VARIES:
+        raise InputError(f"{path}: optuna varies {', '.join(OPTUNA_VARIES)}; for {name} use method: greedy")
+
+
+def _check_against(recipe: Recipe, sweep: Sweep) -> None:
+    """What the recipe would not let have any effect."""
+    if "learning_rate" in sweep.variables and recipe.training.base_learning_rate is not None:
+        raise InputError("learning_rate follows from the recipe's base_learning_rate: vary that one, with greedy")
+    if sweep.method == "optuna" and "learning_rate" in sweep.variables and recipe.training.optimizer != "adamw":
+        raise InputError(
+            f"optuna varies the learning_rate of optimizer: adamw alone, not of {recipe.training.optimizer}: use greedy"
+        )
 
 
 def _claim(folder: Path, recipe: Path, sweep: Path, flags: Sequence[str]) -> None:
@@ -144,7 +172,17 @@ def _claim(folder: Path, recipe: Path, sweep: Path, flags: Sequence[str]) -> Non
 
 
 def _flags(settings: Mapping) -> list[str]:
-    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    words = []
+    for name, value in settings.items():
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        words += [f"--{name}", *map(str, values)]
+    return words
+
+
+def _own_value(recipe: Recipe, name: str):
+    """What the recipe itself says, or leaves as it is."""
+    [part] = [part for part in recipe[:5] if name in type(part).__dataclass_fields__]
+    return getattr(part, name)
 
 
 # Greedy
@@ -153,25 +191,34 @@ def _flags(settings: Mapping) -> list[str]:
 def _greedy(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> list[Trial]:
     """Each variable in turn, all others at the best found so far; what was tried once is not tried again."""
     trials = [_run(folder, 1, {}, recipe, sweep, flags)]  # the recipe as it is
+    if trials[0].value is None:
+        raise InputError(f"the recipe as it is does not train: see above, and {folder / 'trial_1'}")
     best = trials[0]
     for name, values in sweep.variables.items():
         for value in values:
             settings = best.settings | {name: value}
-            if any(trial.settings == settings for trial in trials):
+            if value == _own_value(recipe, name) or any(trial.settings == settings for trial in trials):
                 continue
             trials.append(_run(folder, len(trials) + 1, settings, recipe, sweep, flags))
-        best = max(trials, key=lambda trial: trial.value)
+        best = max((trial for trial in trials if trial.value is not None), key=lambda trial: trial.value)
         logger.info("after %s: %s, %s", name, best.settings or "the recipe as it is", number(best.value))
     return trials
 
 
 def _run(folder: Path, at: int, settings: dict, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> Trial:
-    """A training in a process of its own, unless it is done."""
+    """A training in a process of its own, unless it is done; one that diverges has failed, and is not tried again."""
     run = folder / f"trial_{at}"
+    if (run / FAILED).exists():
+        return Trial(settings, None, "failed")
     words = [str(recipe.path), *flags, *_flags(settings), "--output_dir", str(run), "--resume"]
     if not (run / "run.json").exists():
         logger.info("trial %d: %s", at, settings or "the recipe as it is")
-        if code := subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode:
+        code = subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode
+        if code == 2:  # its own error message; any other is of a process that was ended
+            run.mkdir(parents=True, exist_ok=True)
+            replace_file(run / FAILED, "exit code 2\n")
+            return Trial(settings, None, "failed")
+        if code:
             raise InputError(f"trial {at} ended with exit code {code}: the same command goes on with it")
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     return Trial(settings, report["results"]["validation"]["metrics"][sweep.metric]["value"])
@@ -193,9 +240,9 @@ def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str
     study = optuna.create_study(storage=storage, study_name="sweep", load_if_exists=True, direction="maximize")
     done = [trial for trial in study.trials if trial.state.is_finished()]
     if len(done) < sweep.trials:
-        # What was broken off is tried again; failed ones are told from pruned ones by their state
         quiet = [*flags, *WITHOUT_CHECKPOINTS, "--output_dir", str(folder / "trials")]
         trainer = _trainer(parse_recipe([str(recipe.path), *quiet]))
+        trainer.args.warmup_steps = float(trainer.args.warmup_steps)  # the search casts to the type it finds
         trainer.hyperparameter_search(
             hp_space=lambda trial: {name: _suggest(trial, name, space) for name, space in sweep.variables.items()},
             compute_objective=lambda metrics: metrics[f"eval_{sweep.metric}"],
@@ -207,12 +254,13 @@ def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str
             load_if_exists=True,
             sampler=optuna.samplers.TPESampler(seed=recipe.training.seed + len(done)),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
+            catch=(InputError,),  # of a trial that diverged
         )
-    study = optuna.load_study(study_name="sweep", storage=storage)
-    complete = optuna.trial.TrialState.COMPLETE
+    states = optuna.trial.TrialState
+    outcomes = {states.COMPLETE: "complete", states.PRUNED: "pruned", states.FAIL: "failed"}
     return [
-        Trial(trial.params, trial.value if trial.state == complete else None)
-        for trial in study.trials
+        Trial(trial.params, trial.value if trial.state == states.COMPLETE else None, outcomes[trial.state])
+        for trial in optuna.load_study(study_name="sweep", storage=storage).trials
         if trial.state.is_finished()
     ]
 
@@ -257,7 +305,7 @@ def render_sweep(sweep: Sweep, trials: Sequence[Trial], best: Trial) -> str:
     ranked = sorted(trials, key=lambda trial: -1.0 if trial.value is None else trial.value, reverse=True)
     rows = [
         [str(trial.settings.get(name, "–")) for name in sweep.variables]
-        + ["pruned" if trial.value is None else number(trial.value)]
+        + [trial.outcome if trial.value is None else number(trial.value)]
         for trial in ranked
     ]
     lines = [f"# Sweep: {len(trials)} trials, {sweep.method}", "", f"*{DISCLAIMER}*", ""]

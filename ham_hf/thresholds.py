@@ -25,6 +25,8 @@ def fit_threshold(predictions: Predictions, sensitivity: float) -> float:
         InputError: there is no melanoma, or the model does not tell it apart.
     """
     positive, score = _melanoma(predictions)
+    if not positive.any():
+        raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
     _, found, thresholds = roc_curve(positive, score, drop_intermediate=False)
     at = int(np.argmax(found >= sensitivity - 1e-12))
     below = thresholds[at + 1] if at + 1 < len(thresholds) else 0.0
@@ -32,7 +34,10 @@ def fit_threshold(predictions: Predictions, sensitivity: float) -> float:
 
 
 def threshold_results(predictions: Predictions, threshold: float) -> dict:
-    """`sensitivity` and `specificity` at the threshold, each a `value` and a 95 % `interval` over lesions, or None."""
+    """`sensitivity` and `specificity` at the threshold, each a `value` and a 95 % `interval` over lesions.
+
+    None of those that there is no image for.
+    """
     positive, score = _melanoma(predictions)
     weights = lesion_weights(predictions.lesion_ids, DRAWS, seed=0)  # (N, draws)
     called = score >= threshold
@@ -54,10 +59,7 @@ def _melanoma(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     if "mel" not in predictions.names:
         raise InputError("melanoma_sensitivity is for models of the seven diagnoses: leave it out")
     number = list(predictions.names).index("mel")
-    positive = predictions.labels == number
-    if not positive.any():
-        raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
-    return positive, predictions.probabilities[:, number]
+    return predictions.labels == number, predictions.probabilities[:, number]
 
 
 def _rate(right: np.ndarray, of: np.ndarray, weights: np.ndarray) -> dict:

@@ -39,9 +39,10 @@ from ham_hf.errors import InputError
 from ham_hf.evaluate import write_answers
 from ham_hf.hardware import keep_freed_memory, use_all_cores
 from ham_hf.inputs import Inputs, build_inputs
+from ham_hf.labels import LABELS
 from ham_hf.losses import POWER, ClassificationLoss, class_weights
 from ham_hf.metrics import HamMetrics
-from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts
+from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts, name_processor
 from ham_hf.models.depthwise import use_fast_gradients
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
@@ -89,6 +90,8 @@ def train(recipe: Recipe) -> None:
         splits, data_facts, checks = load_checked(recipe.data)
     splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, args.seed)
     _log_data(splits, data_facts)
+    if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
+        raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
 
     set_seed(args.seed)  # before the new head is drawn
     model, processor = _build(recipe, splits, revision, text_revision)
@@ -180,6 +183,7 @@ def _build(
         normalization=recipe.image.normalization,
         color_constancy=recipe.image.color_constancy,
     )
+    images = processor
     if args.fusion == "none":
         model = build_model(
             args.model_name_or_path, revision=revision, labels=_labels(splits), config_overrides=args.config_overrides
@@ -195,6 +199,7 @@ def _build(
             image_size=recipe.image.image_size,
         )
         processor = build_patient_processor(args, processor, text_revision=text_revision, sites=sites)
+    name_processor(model.config, images)
     if args.test_time_augmentation != which_views(model):  # the checkpoint may ask for some of its own
         set_test_time_augmentation(model, args.test_time_augmentation)
     for fitted in (calibration.KEY, thresholds.KEY):  # to the checkpoint's old weights

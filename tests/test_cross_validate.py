@@ -10,6 +10,7 @@ import pytest
 from ham_hf.cli import main
 from ham_hf.cross_validate import write_summary
 from ham_hf.predictions import read_predictions
+from push_to_hub import check_that_it_loads, stage
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 
@@ -73,7 +74,10 @@ def test_the_folds_are_one_model_judged_on_the_test_images_alone(done, synthetic
     assert report["results"]["validation"] is None and report["results"]["test"]["images"] > 0
     assert [member["run"] for member in report["run"]["model"]["members"]] == ["fold_1", "fold_2"]
     pooled = read_predictions(done / "predictions_validation.csv")
-    assert report["run"]["model"]["calibration"]["images"] == len(pooled.image_ids)
+    assert report["run"]["model"]["calibration"] is None
+    stage(folder, tmp_path / "staged", repo_id="you/folds")
+    assert (tmp_path / "staged" / "split.csv").is_file()
+    check_that_it_loads(folder, tmp_path / "staged")
     test_ids = {row["image_id"] for row in rows(folder / "predictions_test.csv")}
     assert not test_ids & set(pooled.image_ids)
     capsys.readouterr()
@@ -112,6 +116,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, syn
     for more, message in (
         (["--folds", "1"], "--folds is '1': expected a number from 2 on"),
         (["--folds", "400"], "lesions: choose as many or fewer"),
+        (["--early_stopping_patience", "1"], "watches the validation images, which a fold is to be judged on"),
         (["--seed", "7"], "has other folds, of another recipe, seed or data"),
         (["--learning_rate", "0.5"], "was trained with another recipe or other flags"),
         (["--split", "grouped", "--group_near_duplicates", "true"], "group_near_duplicates is not for"),

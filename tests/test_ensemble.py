@@ -1,6 +1,7 @@
 """An ensemble is a model like any other: the mean of its members, calibrated, judged, checked and published."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -59,7 +60,9 @@ def test_its_report_is_of_the_saved_and_calibrated_weights(ensemble):
 
 
 def test_its_card_holds(ensemble, synthetic_dir):
-    assert "trust_remote_code=True" in (ensemble / "README.md").read_text()
+    card = (ensemble / "README.md").read_text()
+    assert "trust_remote_code=True" in card and "The mean of 2 models trained with ham_hf" in card
+    assert "The validation figures are optimistic" in card
     assert ham_hf(["verify", str(ensemble), "--data_dir", str(synthetic_dir)]) == 0
 
 
@@ -93,13 +96,15 @@ def test_a_recipe_is_trained_first_and_not_again(runs, synthetic_dir, tmp_path, 
     monkeypatch.chdir(tmp_path)
     words = f"ensemble {recipe} {runs[1]} --data_dir {synthetic_dir} --split grouped --calibration none"
     assert ham_hf([*words.split(), "--output_dir", "first", "--greedy", "accuracy"]) == 0
-    assert (tmp_path / "runs" / "member" / "run.json").exists()
+    assert (tmp_path / "first-members" / "member" / "run.json").exists()
+    shutil.rmtree(tmp_path / "first")
     caplog.clear()
-    assert ham_hf([*words.split(), "--output_dir", "second"]) == 0
-    assert "runs/member is trained" in caplog.messages
+    assert ham_hf([*words.split(), "--output_dir", "first"]) == 0
+    assert "first-members/member is trained" in caplog.messages
+    shutil.rmtree(tmp_path / "first")
     recipe.write_text(recipe.read_text() + "seed: 3\n")
-    assert ham_hf([*words.split(), "--output_dir", "third"]) == 2
-    assert "runs/member is a run of another recipe" in capfd.readouterr().err
+    assert ham_hf([*words.split(), "--output_dir", "first"]) == 2
+    assert "was trained with another recipe or other flags" in capfd.readouterr().err
 
 
 def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, capsys):
@@ -115,5 +120,11 @@ def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, caps
     (other / "preprocessor_config.json").write_text(json.dumps(settings | {"image_mean": [0.1, 0.2, 0.3]}))
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
     assert "prepares images otherwise than" in capsys.readouterr().err
+    facts = json.loads((runs[1] / "run.json").read_text())
+    facts["data"]["splits"]["train"]["sha256"] = "0" * 64
+    (other / "preprocessor_config.json").write_text(json.dumps(settings))
+    (other / "run.json").write_text(json.dumps(facts))
+    assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
+    assert "has other train images than these" in capsys.readouterr().err
     assert ham_hf(["ensemble", str(runs[0]), str(tmp_path / "nothing"), *words]) == 2
     assert "expected a folder" in capsys.readouterr().err

@@ -148,7 +148,8 @@ def test_a_training_that_gets_no_better_stops_and_its_plateau_lowers_the_rate(st
         ("--fusion mlp --layer_decay 0.8", "layer_decay is for models of the image alone"),
         ("--sgd_nesterov true", "sgd_nesterov needs optimizer: sgd"),
         ("--early_stopping_patience 0", "early_stopping_patience is 0: expected at least 1"),
-        ("--gradual_unfreezing 1 --lr_scheduler_type reduce_lr_on_plateau", "choose one"),
+        ("--gradual_unfreezing 1 --lr_scheduler_type reduce_lr_on_plateau", "reduce_lr_on_plateau by result"),
+        ("--gradual_unfreezing 1 --freeze backbone", "which freeze: backbone keeps as it was"),
     ],
 )
 def test_what_cannot_be_is_refused(flags, text):

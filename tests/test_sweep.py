@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -92,9 +93,54 @@ def test_a_value_that_no_recipe_may_have_is_refused_before_the_first_trial(recip
     assert not (tmp_path / "sweep").exists()
 
 
+def test_what_would_have_no_effect_is_refused(recipe, tmp_path, capsys):
+    recipe.write_text(recipe.read_text() + "base_learning_rate: 1.0e-3\n")
+    assert run(recipe, GREEDY, tmp_path / "sweep") == 2
+    assert "learning_rate follows from the recipe's base_learning_rate" in capsys.readouterr().err
+    recipe.write_text(recipe.read_text().replace("base_learning_rate: 1.0e-3", "optimizer: sgd"))
+    assert run(recipe, OPTUNA, tmp_path / "sweep") == 2
+    assert "the learning_rate of optimizer: adamw alone" in capsys.readouterr().err
+
+
+def test_a_greedy_trial_that_diverges_is_not_the_end_nor_tried_again(recipe, tmp_path, monkeypatch):
+    parsed, sweep = parse_recipe([str(recipe)]), Sweep("greedy", "accuracy", None, {"seed": [0, 1, 2]})
+    tried = []
+
+    def train(words):
+        at = int(words[words.index("--output_dir") + 1].rpartition("_")[2])
+        tried.append(at)
+        if at == 2:
+            return subprocess.CompletedProcess(words, 2)
+        folder = tmp_path / f"trial_{at}"
+        folder.mkdir()
+        metrics = {"accuracy": {"value": 0.1 * at}}
+        (folder / "report.json").write_text(json.dumps({"results": {"validation": {"metrics": metrics}}}))
+        (folder / "run.json").write_text("{}")
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(sweeping.subprocess, "run", train)
+    monkeypatch.setattr(sweeping, "_own_value", lambda recipe, name: 0)
+    for _ in range(2):
+        trials = sweeping._greedy(tmp_path, parsed, sweep, [])
+        assert [trial.outcome for trial in trials] == ["complete", "failed", "complete"]
+        assert [trial.settings for trial in trials] == [{}, {"seed": 1}, {"seed": 2}]
+    assert tried == [1, 2, 3]
+
+
+def test_lists_numbers_and_dictionaries_are_spelt_as_flags(tmp_path):
+    settings = {"crop_scale": [0.3, 1.0], "config_overrides": {"model_args": {"drop_rate": 0.1}}, "seed": 3}
+    words = "--data_dir synthetic --model_name_or_path x".split()
+    recipe = parse_recipe([*words, *sweeping._flags(settings)])
+    assert recipe.image.crop_scale == [0.3, 1.0] and recipe.training.seed == 3
+    assert recipe.model.config_overrides == settings["config_overrides"]
+    path = tmp_path / "sweep.yaml"
+    path.write_text("method: optuna\ntrials: 1\nvariables: {learning_rate: {low: 1e-4, high: 1e-2, log: true}}\n")
+    assert read_sweep(path).variables["learning_rate"] == {"low": 1e-4, "high": 1e-2, "log": True}
+
+
 def test_the_page_says_that_the_best_is_so_by_luck_too():
     sweep = Sweep("greedy", "accuracy", None, {"learning_rate": [1, 2]})
-    trials = [Trial({}, 0.5), Trial({"learning_rate": 2}, 0.7), Trial({"learning_rate": 1}, None)]
+    trials = [Trial({}, 0.5), Trial({"learning_rate": 2}, 0.7), Trial({"learning_rate": 1}, None, "pruned")]
     page = render_sweep(sweep, trials, trials[1])
     assert page.index("| 2 | .700") < page.index("| – | .500") < page.index("| 1 | pruned")
     assert "by luck" in page
@@ -107,8 +153,8 @@ def test_the_page_says_that_the_best_is_so_by_luck_too():
         ("method: greedy\nvariables: {seed: 3}", "seed is 3: expected a list of values$"),
         ("method: greedy\ntrials: 3\nvariables: {seed: [1]}", "trials is 3: expected a number above 0 for optuna"),
         ("method: optuna\nvariables: {seed: [1]}", "trials is None: expected a number above 0"),
-        ("method: optuna\ntrials: 2\nvariables: {color_jitter: [0.1]}", "no argument of the training itself"),
-        ("method: optuna\ntrials: 2\nvariables: {ema_decay: [0.9]}", "averaged weights are set up once"),
+        ("method: optuna\ntrials: 2\nvariables: {color_jitter: [0.1]}", "for color_jitter use method: greedy"),
+        ("method: optuna\ntrials: 2\nvariables: {ema_decay: [0.9]}", "for ema_decay use method: greedy"),
         ("method: greedy\nmetric: f1\nvariables: {seed: [1]}", "metric is 'f1': expected one of balanced_accuracy"),
         ("variables: [1]", "expected the keys method, metric, trials, variables"),
         ("a: {b", "is not readable YAML"),

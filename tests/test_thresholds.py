@@ -53,6 +53,12 @@ def test_without_a_melanoma_there_is_nothing_to_fit():
         fit_threshold(predictions([], [0.5, 0.3]), 0.9)
 
 
+def test_where_there_is_no_melanoma_there_is_no_sensitivity_and_no_error():
+    results = threshold_results(predictions([], [0.5, 0.3]), 0.4)
+    assert results["sensitivity"] == {"value": None, "interval": None}
+    assert results["specificity"]["value"] == 0.5
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, synthetic_dir):
     folder = tmp_path_factory.mktemp("threshold")

@@ -21,6 +21,7 @@ from ham_hf.errors import InputError
 from ham_hf.hub import locate_model
 from ham_hf.labels import LABELS
 from ham_hf.models.color_constancy import ColorConstancyImageProcessor
+from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.pypi import pypi_checkpoint
@@ -54,7 +55,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         location, commit = locate_model(name, revision)
     source = {"revision": commit} if commit and location == name else {}
     try:
-        config = AutoConfig.from_pretrained(location, **source)
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: transformers does not know this model: {error}") from error
     if isinstance(config, MMBTConfig | FusionConfig):
@@ -62,6 +63,8 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             f"{name} reads the patient too ({config.model_type}): expected an image model to start from, which "
             "fusion: mmbt or mlp then joins with the patient's data"
         )
+    if isinstance(config, EnsembleConfig):
+        raise InputError(f"{name} is an ensemble: expected one model to start from, such as one of its members")
     if config.model_type != "vit_mae" and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise InputError(
             f"{name} is a {config.model_type} model, no image classifier: "
@@ -133,6 +136,14 @@ def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreT
     return config
 
 
+def name_processor(config: PreTrainedConfig, processor: BitImageProcessor) -> None:
+    """In the config of the model that it is saved with, see `_relabel`."""
+    if isinstance(processor, ColorConstancyImageProcessor):
+        config.image_processor_type = type(processor).__name__
+        module = type(processor).__module__.rpartition(".")[2]
+        config.auto_map = {"AutoImageProcessor": f"{module}.{type(processor).__name__}"}
+
+
 def override_config(config: PreTrainedConfig, values: dict, name: str) -> None:
     """Set other values for keys that the config of checkpoint `name` has; InputError for one that it has not."""
     known = config.to_dict()
@@ -167,6 +178,8 @@ def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
         ]
     if isinstance(model, TimmWrapperForImageClassification):
         return [model.timm_model.get_classifier()]
+    if isinstance(model, EnsembleForImageClassification):
+        return [model.classifier]
     return [module for name, module in model.named_children() if name != model.base_model_prefix]
 
 
