@@ -150,7 +150,8 @@ def _check_against(recipe: Recipe, sweep: Sweep) -> None:
         raise InputError("learning_rate follows from the recipe's base_learning_rate: vary that one, with greedy")
     if sweep.method == "optuna" and "learning_rate" in sweep.variables and recipe.training.optimizer != "adamw":
         raise InputError(
-            f"optuna varies the learning_rate of optimizer: adamw alone, not of {recipe.training.optimizer}: use greedy"
+            f"optuna varies the learning_rate of optimizer: adamw alone, not of {recipe.training.optimizer}: use "
+            "greedy"
         )
 
 
