@@ -218,11 +218,14 @@ def test_a_push_is_one_commit_and_a_second_without_change_none(published, image_
 def test_a_change_is_one_more_commit_of_what_changed(hub, run, tmp_path):
     pushed(hub, tmp_path, run, IMAGE_REPO)
     uploads = list(hub.uploads)
-    (run / "report.md").write_text("other\n")
+    report = (run / "report.md").read_text() + "other\n"
+    (run / "report.md").write_text(report)
     (run / "plots" / "loss.png").unlink()
+    (run / "plots" / "preview.png").write_bytes(b"a photograph, which the report does not show")
     repo(hub).commits[repo(hub).refs["main"]].files["LICENSE"] = File(b"mine", False)
     assert "sending 1 files to ada/skin, removing 1" in pushed(hub, tmp_path, run, IMAGE_REPO)
-    assert repo(hub).files["report.md"] == b"other\n"
+    assert repo(hub).files["report.md"] == report.encode()
+    assert "plots/preview.png" not in repo(hub).files
     assert "plots/loss.png" not in repo(hub).files and repo(hub).files["LICENSE"] == b"mine"
     assert len(repo(hub).titles()) == 3 and hub.uploads == uploads
 
