@@ -73,9 +73,9 @@ def test_what_is_no_image_of_pil_is_refused():
         processor()(torch.zeros(3, 40, 40, dtype=torch.uint8), return_tensors="pt")
 
 
-@pytest.mark.parametrize("kind", ["google/vit-base-patch16-224", "timm/resnet18.tv_in1k"])
-def test_a_published_model_repeats_it_everywhere(kind, tmp_path, synthetic_dir):
-    start = make_tiny_checkpoint(kind, tmp_path / "start")
+def test_a_published_model_repeats_it_everywhere(tmp_path, synthetic_dir):
+    # Of timm: AutoImageProcessor asks such a model's own config
+    start = make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path / "start")
     flags = f"--model_name_or_path {start} --data_dir {synthetic_dir} --split grouped --image_size 32 --max_steps 1"
     run = tmp_path / "run"
     main([*flags.split(), "--color_constancy", "true", "--bf16", "false", "--output_dir", str(run)])
