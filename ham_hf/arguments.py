@@ -138,7 +138,7 @@ class ImageArguments:
     random_erasing: float = field(
         default=0.0,
         metadata={
-            "help": "Probability with which a box of a training image, up to a fifth of it, is set to 0 once normalised."
+            "help": "Probability that a box of a training image, up to a fifth of it, is set to 0 once normalised."
         },
     )
     mixup: float = field(
