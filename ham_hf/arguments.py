@@ -9,6 +9,9 @@ from typing import Literal
 
 from ham_hf.errors import InputError
 
+# Figures of the validation images by which settings, members of an ensemble or an adjustment may be chosen
+SELECTION_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
+
 
 @dataclass
 class DataArguments:

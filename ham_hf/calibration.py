@@ -39,6 +39,15 @@ class Calibration(NamedTuple):
     images: int  # of validation, on which the two were fitted
 
 
+def calibration_of(model: PreTrainedModel) -> dict | None:
+    """What was folded in, as the config says; None of a model that says nothing, or something else by that name."""
+    fitted = model.config.to_dict().get(KEY)
+    if not isinstance(fitted, dict) or fitted.keys() != set(Calibration._fields):
+        return None
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in fitted.values()]
+    return fitted if all(numbers) else None
+
+
 def last_linear(model: PreTrainedModel) -> nn.Linear:
     """The layer whose output are the logits.
 

@@ -74,9 +74,8 @@ def card_data(report: Mapping) -> ModelCardData:
     model = run["model"]
     parts = [(model["name"], model["revision"]), (model.get("text_name"), model.get("text_revision"))]
     parts += [(member["base"], member["base_revision"]) for member in model.get("members", [])]
-    bases = list(
-        dict.fromkeys(name for name, commit in parts if commit is not None)
-    )  # of the Hub, for it has a commit
+    # What is not from the Hub has no commit; members may have the same base
+    bases = list(dict.fromkeys(name for name, commit in parts if commit is not None))
     return ModelCardData(
         license="apache-2.0" if synthetic else "cc-by-nc-4.0",
         library_name="transformers",

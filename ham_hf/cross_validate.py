@@ -217,8 +217,7 @@ def render_summary(summary: dict, names: Sequence[str]) -> str:
     print(
         f"\n{pooled['images']:,} images of {pooled['lesions']:,} lesions, each judged by the model whose training "
         "left its fold out; of every fold the last checkpoint, not calibrated, so that nothing was chosen on what is "
-        "reported. In "
-        "brackets: 95 % intervals of a bootstrap over lesions.\n",
+        "reported. In brackets: 95 % intervals of a bootstrap over lesions.\n",
         file=text,
     )
     print(by_diagnosis_section(pooled, names, "all folds together"), file=text)

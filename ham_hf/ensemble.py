@@ -31,7 +31,7 @@ from ham_hf.models import name_processor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.predict import find_classifier, labels_of, load_classifier
-from ham_hf.predictions import Predictions, in_order_of, read_predictions, replace_file
+from ham_hf.predictions import Predictions, check_new_folder, in_order_of, read_predictions, replace_file
 from ham_hf.report import write_report
 from ham_hf.scoring import compute_scores
 from ham_hf.views import set_test_time_augmentation, which_views
@@ -79,7 +79,7 @@ def build_ensemble(
     Raises:
         InputError: the folder holds something, or the runs or the data do not fit together.
     """
-    _check_output(folder)
+    check_new_folder(folder)
     cross_validation = runs[0] if len(runs) == 1 and (runs[0] / CROSS_VALIDATION_SPLIT).is_file() else None
     if cross_validation is not None:
         data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
@@ -118,11 +118,6 @@ def _member_facts(member: Member, weight: float) -> dict:
     return {"run": member.folder.name, "weight": weight, "base": model["name"], "base_revision": model["revision"]}
 
 
-def _check_output(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
-
-
 def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -> list[Path]:
     """Train the recipes among `members`, each in a process of its own, unless that is done; returns run folders.
 
@@ -131,7 +126,7 @@ def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -
     Raises:
         InputError: a training fails, or a run folder is of another recipe; or the ensemble could not be made later.
     """
-    _check_output(folder)
+    check_new_folder(folder)
     recipes = [member for member in members if member.suffix == ".yaml"]
     if len({recipe.stem for recipe in recipes}) < len(recipes):
         raise InputError("two recipes have the same name, and would be one run: rename one")

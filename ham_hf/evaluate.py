@@ -29,7 +29,13 @@ from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.patients import write_patients
 from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
-from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
+from ham_hf.predictions import (
+    Predictions,
+    check_new_folder,
+    read_predictions,
+    replace_file,
+    write_predictions,
+)
 from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.report import SPLITS, write_report
@@ -68,8 +74,7 @@ def evaluate_model(
     Raises:
         InputError: the folder holds something, or the model or the data cannot be used.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+    check_new_folder(folder)
     location, commit = find_classifier(name, revision)
     model, processor = load_classifier(location, commit, label_map)
     labels = labels_of(model)
@@ -106,20 +111,25 @@ def evaluation_facts(
         "versions": versions(),
         "hardware": hardware(model.device),
         "data": data,
-        "model": {
-            "name": name,
-            "revision": commit,
-            "architecture": type(model).__name__,
-            **count_parameters(model),
-            "labels": list(labels_of(model)),
-            "image_size": _input_size(processor),
-            "color_constancy": isinstance(image_processor(processor), ColorConstancyImageProcessor),
-            "bf16_difference": bf16_difference,
-            "test_time_augmentation": which_views(model),
-            calibration.KEY: model.config.to_dict().get(calibration.KEY),
-            thresholds.KEY: model.config.to_dict().get(thresholds.KEY),
-        },
+        "model": {"name": name, "revision": commit, **model_facts(model, processor, bf16_difference)},
         "training": None,
+    }
+
+
+def model_facts(
+    model: "PreTrainedModel", processor: BaseImageProcessor | PatientProcessor, bf16_difference: float | None
+) -> dict:
+    """What run.json says of a saved model, whoever trained it."""
+    return {
+        "architecture": type(model).__name__,
+        **count_parameters(model),
+        "labels": list(labels_of(model)),
+        "image_size": _input_size(processor),
+        "color_constancy": isinstance(image_processor(processor), ColorConstancyImageProcessor),
+        "test_time_augmentation": which_views(model),
+        calibration.KEY: calibration.calibration_of(model),
+        thresholds.KEY: thresholds.threshold_of(model),
+        "bf16_difference": bf16_difference,
     }
 
 

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
@@ -25,9 +24,9 @@ from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.photos import upright_rgb
-from ham_hf.plots import STYLE
+from ham_hf.plots import STYLE, save_figure
 from ham_hf.predict import labels_of, load_classifier, probabilities
-from ham_hf.predictions import replace_file
+from ham_hf.predictions import check_new_folder, replace_file
 from ham_hf.prepare import image_reader
 
 KINDS = {
@@ -61,8 +60,7 @@ def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision
         InputError: captum is missing, the folder holds something, or the model or the data cannot be used.
     """
     _require_captum()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+    check_new_folder(folder)
     model, processor = load_classifier(name, revision)
     if isinstance(model, PatientModel):
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
@@ -151,8 +149,7 @@ def _draw(
             for axes in (above, below):
                 axes.set(xticks=[], yticks=[])
         figure.suptitle(FULL_NAMES.get(label, label), x=0.01, ha="left")
-        FigureCanvasAgg(figure)
-        figure.savefig(path, metadata={"Software": None})
+        save_figure(figure, path)
 
 
 def _page(name: str, part: str, sheets: Sequence[Path]) -> str:

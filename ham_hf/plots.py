@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from ham_hf.errors import InputError
 from ham_hf.markdown import SYNTHETIC, number
 from ham_hf.predictions import Predictions
 from ham_hf.scoring import CALIBRATION_BINS, HEADLINE, calibration_bins
@@ -61,8 +62,7 @@ def write_plots(
                 continue
             if run["data"]["synthetic"]:
                 figure.supxlabel(SYNTHETIC, fontsize=9, color=ORANGE)
-            FigureCanvasAgg(figure)
-            figure.savefig(folder / name, metadata={"Software": None})
+            save_figure(figure, folder / name)
     return [name for name, figure in figures.items() if figure is not None]
 
 
@@ -84,8 +84,19 @@ def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
         axes.set(
             title=f"B - A, {split}: {comparison['images']:,} images", xlabel="difference, 95 % interval by lesion"
         )
-        FigureCanvasAgg(figure)
-        figure.savefig(path, metadata={"Software": None})
+        save_figure(figure, path)
+
+
+def check_picture_path(flag: str, path: Path) -> None:
+    """Raises InputError where no PNG could be written, before the work is done."""
+    if path.suffix != ".png" or not path.parent.is_dir():
+        raise InputError(f"{flag} is {path}: expected the name of a .png file, in a folder that is there")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """As a PNG that says nothing of the program that drew it."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, metadata={"Software": None})
 
 
 def _points(history: Sequence[Mapping], key: str) -> tuple[list, list]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ham_hf.errors import InputError
 from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
 from ham_hf.photos import read_photo
+from ham_hf.thresholds import threshold_of
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
     import torch
@@ -121,7 +122,8 @@ def load_classifier(
         raise InputError(
             f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
         )
-    which_views(model)  # raises where its config asks for views that there are not
+    which_views(model)  # these raise where its config says what cannot be
+    threshold_of(model)
     model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
@@ -230,13 +232,11 @@ def _batches(
 def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.ndarray:
     import torch
 
-    from ham_hf.thresholds import KEY as THRESHOLD
-
     with torch.autocast(model.device.type, torch.bfloat16):
         rows = _rows(model, inputs)
     second, first = np.sort(rows, axis=1)[:, -2:].T
     undecided = first - second <= 2 * difference
-    if (threshold := model.config.to_dict().get(THRESHOLD)) is not None:
+    if (threshold := threshold_of(model)) is not None:
         undecided |= abs(rows[:, labels_of(model).index("mel")] - threshold) <= difference
     close = np.flatnonzero(undecided)
     if len(close):

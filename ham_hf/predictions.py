@@ -173,6 +173,12 @@ def _quoted(value: str) -> str:
     return '"' + value.replace('"', '""') + '"' if any(sign in value for sign in ',"\r\n') else value
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raises InputError where a command would mix its files with others, before the work is done."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+
+
 def replace_file(path: str | Path, text: str) -> None:
     """Write `text` beside `path`, then move it there, so that no reader ever sees half a file."""
     path = Path(path)

@@ -10,7 +10,6 @@ import datasets
 import numpy as np
 import torch
 from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import BitImageProcessor
 
@@ -19,7 +18,7 @@ from ham_hf.data import load_checked
 from ham_hf.errors import InputError
 from ham_hf.inputs import mixing_of
 from ham_hf.models import build_processor, find_checkpoint
-from ham_hf.plots import STYLE
+from ham_hf.plots import STYLE, check_picture_path, save_figure
 from ham_hf.recipe import Recipe, parse_recipe
 from ham_hf.transforms import Collator, EvalTransform, FinishBatch, TrainTransform
 
@@ -36,14 +35,11 @@ def main(argv: list[str]) -> Path:
     own = argparse.ArgumentParser(prog="ham-hf data preview", description=__doc__.splitlines()[0], allow_abbrev=False)
     own.add_argument("--output", type=Path, default=Path("preview.png"), help="preview.png when left out")
     args, flags = own.parse_known_args(argv)
-    if args.output.suffix != ".png" or not args.output.parent.is_dir():
-        raise InputError(f"--output is {args.output}: expected the name of a .png file, in a folder that is there")
+    check_picture_path("--output", args.output)
     recipe = parse_recipe(flags)
     if not recipe.image.augment:
         raise InputError("augment is false: every training image is its evaluation crop, in every epoch")
-    figure = draw_preview(recipe)
-    FigureCanvasAgg(figure)
-    figure.savefig(args.output, metadata={"Software": None})
+    save_figure(draw_preview(recipe), args.output)
     return args.output
 
 

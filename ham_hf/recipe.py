@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, NoReturn
 import yaml
 from transformers import HfArgumentParser, SchedulerType, TrainingArguments
 
-from ham_hf.arguments import DataArguments, ImageArguments, LossArguments, ModelArguments
+from ham_hf.arguments import SELECTION_METRICS, DataArguments, ImageArguments, LossArguments, ModelArguments
 from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
 
@@ -194,25 +194,33 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     return Recipe(data, image, model, loss, training, path, argv)
 
 
-def _flags_of(path: Path, parser: HfArgumentParser) -> list[str]:
+def read_yaml(path: Path, what: str, example: str):
+    """What a YAML file says; InputError where there is none, or where it is not readable."""
     if not path.is_file():
-        raise InputError(f"no recipe at {path}: expected a YAML file, such as recipes/quickstart.yaml")
+        raise InputError(f"no {what} at {path}: expected a YAML file, such as {example}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not readable YAML: {error}") from error
+
+
+def spell_flag(name: str, value) -> list[str]:
+    """A key of a recipe and its value as words of a command line."""
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def _flags_of(path: Path, parser: HfArgumentParser) -> list[str]:
+    values = read_yaml(path, "recipe", "recipes/quickstart.yaml")
     if not isinstance(values, dict) or not values:
         raise InputError(f"{path}: expected a flat mapping of arguments (key: value), found {type(values).__name__}")
     flags = []
     for key, value in values.items():
         if f"--{key}" not in parser._option_string_actions:
             raise InputError(f"{path}: unknown key {key!r}{_suggestion(str(key), parser)}")
-        if value is None:
-            continue  # an empty value leaves the default
-        if isinstance(value, list):
-            flags += [f"--{key}", *map(str, value)]
-        else:
-            flags += [f"--{key}", json.dumps(value) if isinstance(value, dict) else str(value)]
+        if value is not None:  # an empty value leaves the default
+            flags += spell_flag(key, value)
     return flags
 
 
@@ -235,11 +243,10 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
     _check_augmentation(image, model)
-    fittable = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
-    if model.calibration == "temperature_and_prior" and training.metric_for_best_model not in fittable:
+    if model.calibration == "temperature_and_prior" and training.metric_for_best_model not in SELECTION_METRICS:
         raise InputError(
             f"calibration: temperature_and_prior makes metric_for_best_model best, which is "
-            f"{training.metric_for_best_model!r}: expected one of {', '.join(fittable)}"
+            f"{training.metric_for_best_model!r}: expected one of {', '.join(SELECTION_METRICS)}"
         )
     if model.melanoma_sensitivity is not None and not 0 < model.melanoma_sensitivity <= 1:
         raise InputError(f"melanoma_sensitivity is {model.melanoma_sensitivity}: expected a share, such as 0.9")

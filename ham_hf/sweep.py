@@ -18,20 +18,19 @@ from typing import Literal, NamedTuple
 
 import yaml
 from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ham_hf.arguments import SELECTION_METRICS
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import number, table
-from ham_hf.plots import BLUE, GREY, ORANGE, STYLE
+from ham_hf.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ham_hf.predictions import replace_file
-from ham_hf.recipe import Recipe, parse_recipe
+from ham_hf.recipe import Recipe, parse_recipe, read_yaml, spell_flag
 from ham_hf.scoring import HEADLINE
 
 logger = logging.getLogger("ham_hf.sweep")
 
-METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
 # What the Trainer reads anew for every trial of Optuna; all else is settled before the first one
 OPTUNA_VARIES = (
     "learning_rate",
@@ -110,20 +109,17 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         InputError: it is missing, or not as expected.
     """
-    if not path.is_file():
-        raise InputError(f"no sweep at {path}: expected a YAML file, such as recipes/sweeps/greedy.yaml")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable YAML: {error}") from error
+    values = read_yaml(path, "sweep", "recipes/sweeps/greedy.yaml")
     known = ("method", "metric", "trials", "variables")
     if not isinstance(values, dict) or not set(values) <= set(known) or not isinstance(values.get("variables"), dict):
         raise InputError(f"{path}: expected the keys {', '.join(known)}, and under variables a name: values each")
-    sweep = Sweep(values.get("method"), values.get("metric", METRICS[0]), values.get("trials"), values["variables"])
+    sweep = Sweep(
+        values.get("method"), values.get("metric", SELECTION_METRICS[0]), values.get("trials"), values["variables"]
+    )
     if sweep.method not in ("greedy", "optuna"):
         raise InputError(f"{path}: method is {sweep.method!r}: expected greedy or optuna")
-    if sweep.metric not in METRICS:
-        raise InputError(f"{path}: metric is {sweep.metric!r}: expected one of {', '.join(METRICS)}")
+    if sweep.metric not in SELECTION_METRICS:
+        raise InputError(f"{path}: metric is {sweep.metric!r}: expected one of {', '.join(SELECTION_METRICS)}")
     trials_fit = isinstance(sweep.trials, int) and sweep.trials > 0
     if (sweep.trials is None) != (sweep.method == "greedy") or (sweep.method == "optuna" and not trials_fit):
         raise InputError(f"{path}: trials is {sweep.trials!r}: expected a number above 0 for optuna, none for greedy")
@@ -173,11 +169,7 @@ def _claim(folder: Path, recipe: Path, sweep: Path, flags: Sequence[str]) -> Non
 
 
 def _flags(settings: Mapping) -> list[str]:
-    words = []
-    for name, value in settings.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        words += [f"--{name}", *map(str, values)]
-    return words
+    return [word for name, value in settings.items() for word in spell_flag(name, value)]
 
 
 def _own_value(recipe: Recipe, name: str):
@@ -236,13 +228,14 @@ def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise InputError("method: optuna needs the package optuna: pip install 'ham-hf[sweep]'") from error
+    from ham_hf.train import build_for_search
 
     storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     study = optuna.create_study(storage=storage, study_name="sweep", load_if_exists=True, direction="maximize")
     done = [trial for trial in study.trials if trial.state.is_finished()]
     if len(done) < sweep.trials:
         quiet = [*flags, *WITHOUT_CHECKPOINTS, "--output_dir", str(folder / "trials")]
-        trainer = _trainer(parse_recipe([str(recipe.path), *quiet]))
+        trainer = build_for_search(parse_recipe([str(recipe.path), *quiet]))
         trainer.args.warmup_steps = float(trainer.args.warmup_steps)  # the search casts to the type it finds
         trainer.hyperparameter_search(
             hp_space=lambda trial: {name: _suggest(trial, name, space) for name, space in sweep.variables.items()},
@@ -264,13 +257,6 @@ def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str
         for trial in optuna.load_study(study_name="sweep", storage=storage).trials
         if trial.state.is_finished()
     ]
-
-
-def _trainer(recipe: Recipe):
-    """The recipe's trainer, which makes a new model for every trial."""
-    from ham_hf.train import build_for_search
-
-    return build_for_search(recipe)
 
 
 def _suggest(trial, name: str, space: list | dict):
@@ -339,5 +325,4 @@ def _draw(path: Path, sweep: Sweep, trials: Sequence[Trial], best: Trial) -> Non
             axes.set(xlabel=name)
             axes.grid(alpha=0.3)
         panels[0].set_ylabel(f"{HEADLINE[sweep.metric]}, validation")
-        FigureCanvasAgg(figure)
-        figure.savefig(path, metadata={"Software": None})
+        save_figure(figure, path)

@@ -4,16 +4,33 @@ Fitted on validation, kept in the model's config. The answer stays the likeliest
 """
 
 import json
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
 from ham_hf.errors import InputError
-from ham_hf.intervals import DRAWS, lesion_weights
 from ham_hf.predictions import Predictions, replace_file
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 KEY = "melanoma_threshold"  # in config.json and run.json
+
+
+def threshold_of(model: "PreTrainedModel") -> float | None:
+    """What the model's config says; None where it says nothing.
+
+    Raises:
+        InputError: it says something that is no probability.
+    """
+    threshold = model.config.to_dict().get(KEY)
+    if threshold is None:
+        return None
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise InputError(f"config.json has {KEY} {threshold!r}: expected a probability, from 0 to 1")
+    return float(threshold)
 
 
 def fit_threshold(predictions: Predictions, sensitivity: float) -> float:
@@ -27,10 +44,9 @@ def fit_threshold(predictions: Predictions, sensitivity: float) -> float:
     positive, score = _melanoma(predictions)
     if not positive.any():
         raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
-    _, found, thresholds = roc_curve(positive, score, drop_intermediate=False)
-    at = int(np.argmax(found >= sensitivity - 1e-12))
-    below = thresholds[at + 1] if at + 1 < len(thresholds) else 0.0
-    return float((thresholds[at] + below) / 2)
+    wanted = math.ceil(sensitivity * positive.sum() - 1e-9)  # melanomas; the product may be a hair too large
+    highest = np.sort(score[positive])[-wanted]
+    return float((highest + score[score < highest].max(initial=0)) / 2)
 
 
 def threshold_results(predictions: Predictions, threshold: float) -> dict:
@@ -38,6 +54,8 @@ def threshold_results(predictions: Predictions, threshold: float) -> dict:
 
     None of those that there is no image for.
     """
+    from ham_hf.intervals import DRAWS, lesion_weights  # not above: `ham-hf predict` needs no scikit-learn
+
     positive, score = _melanoma(predictions)
     weights = lesion_weights(predictions.lesion_ids, DRAWS, seed=0)  # (N, draws)
     called = score >= threshold
@@ -48,8 +66,9 @@ def threshold_results(predictions: Predictions, threshold: float) -> dict:
     }
 
 
-def keep_threshold(folder: Path, threshold: float) -> None:
-    """In config.json of a saved model."""
+def keep_threshold(folder: Path, model: "PreTrainedModel", threshold: float) -> None:
+    """In the config of a model that is saved in `folder`, here and there."""
+    setattr(model.config, KEY, threshold)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | {KEY: threshold}
     replace_file(path, json.dumps(config, indent=2, sort_keys=True) + "\n")

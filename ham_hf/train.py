@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -35,8 +36,9 @@ from ham_hf import calibration, thresholds
 from ham_hf.arguments import ModelArguments
 from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
 from ham_hf.data import load_checked
+from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
-from ham_hf.evaluate import write_answers
+from ham_hf.evaluate import model_facts, write_answers
 from ham_hf.hardware import keep_freed_memory, use_all_cores
 from ham_hf.inputs import Inputs, build_inputs
 from ham_hf.labels import LABELS
@@ -86,10 +88,7 @@ def train(recipe: Recipe) -> None:
     checkpoint = _checkpoint_to_resume(folder, args.resume)
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     text_revision = _text_revision(recipe.model)
-    with args.main_process_first(desc="reading the data"):
-        splits, data_facts, checks = load_checked(recipe.data)
-    splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, args.seed)
-    _log_data(splits, data_facts)
+    splits, data_facts, checks = _read_data(recipe)
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
         raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
 
@@ -111,26 +110,24 @@ def train(recipe: Recipe) -> None:
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
         trainer.save_state()
-        calibrated = None if recipe.model.calibration == "none" else _calibrate(folder, recipe, splits)
+        if recipe.model.calibration != "none":
+            _calibrate(folder, recipe, splits)
         if isinstance(model, PatientModel):
             copy_pipeline(folder)
-        bf16_difference = write_answers(folder, *_as_saved(folder, args), splits)
-        threshold = _fit_threshold(folder, recipe.model.melanoma_sensitivity)
+        saved = _as_saved(folder, args)
+        bf16_difference = write_answers(folder, *saved, splits)
+        if recipe.model.melanoma_sensitivity is not None:
+            _fit_threshold(folder, saved[0], recipe.model.melanoma_sensitivity)
         facts = _facts(
             recipe,
             trainer,
             data=data_facts,
             revision=revision,
             text_revision=text_revision,
-            parameters=parameters,
+            saved=model_facts(*saved, bf16_difference) | parameters,
             channels_last=channels_last,
             seconds=seconds,
         )
-        facts["model"] |= {
-            "bf16_difference": bf16_difference,
-            calibration.KEY: calibrated,
-            thresholds.KEY: threshold,
-        }
         _write_facts(folder, recipe, facts)
         _log_headlines(write_report(folder), folder)
     trainer.accelerator.wait_for_everyone()
@@ -144,9 +141,7 @@ def build_for_search(recipe: Recipe) -> HamTrainer:
         raise InputError("ema_decay and freeze: backbone are set up once, before the first trial: sweep with greedy")
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     text_revision = _text_revision(recipe.model)
-    splits, facts, checks = load_checked(recipe.data)
-    splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, recipe.training.seed)
-    _log_data(splits, facts)
+    splits, _, checks = _read_data(recipe)
 
     def new_model() -> PreTrainedModel:
         model, _ = _build(recipe, splits, revision, text_revision)
@@ -279,6 +274,15 @@ def _checkpoint_to_resume(folder: Path, resume: bool) -> str | None:
     return None
 
 
+def _read_data(recipe: Recipe) -> tuple[DatasetDict, dict, Mapping[str, ImageCheck]]:
+    """What `load_checked` gives, with as many training images as the recipe asks for."""
+    with recipe.training.main_process_first(desc="reading the data"):
+        splits, facts, checks = load_checked(recipe.data)
+    splits["train"] = _first_samples(splits["train"], recipe.data.max_train_samples, recipe.training.seed)
+    _log_data(splits, facts)
+    return splits, facts, checks
+
+
 def _first_samples(dataset: Dataset, count: int | None, seed: int) -> Dataset:
     if count is None or count >= len(dataset):
         return dataset
@@ -337,7 +341,7 @@ def _facts(
     data: dict,
     revision: str | None,
     text_revision: str | None,
-    parameters: dict[str, int],
+    saved: dict,
     channels_last: bool,
     seconds: float,
 ) -> dict:
@@ -357,12 +361,7 @@ def _facts(
             "text_revision": text_revision,
             "fusion": recipe.model.fusion,
             "patient_encoding": recipe.model.patient_encoding if recipe.model.fusion != "none" else None,
-            "architecture": type(trainer.accelerator.unwrap_model(trainer.model)).__name__,
-            **parameters,
-            "labels": list(trainer.model.config.id2label.values()),
-            "image_size": recipe.image.image_size,
-            "color_constancy": recipe.image.color_constancy,
-            "test_time_augmentation": which_views(trainer.accelerator.unwrap_model(trainer.model)),
+            **saved,
         },
         "training": {
             "images": len(trainer.train_dataset),
@@ -396,8 +395,8 @@ def _as_saved(folder: Path, args: RunArguments) -> tuple[PreTrainedModel, BaseIm
     return model.to(args.device), processor
 
 
-def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> dict:
-    """Once more from the saved folder, whose weights it replaces. Returns what `calibrate` fitted."""
+def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> None:
+    """Once more from the saved folder, whose weights it replaces."""
     model, processor = _as_saved(folder, recipe.training)
     counts = np.array(_class_counts(splits["train"]))
     prior = counts / counts.sum() if recipe.model.calibration == "temperature_and_prior" else None
@@ -405,15 +404,11 @@ def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> dict:
     fitted = calibration.calibrate(model, processor, splits["validation"], prior, metric)
     logger.info("calibrated: temperature %.3f, prior strength %.2f", fitted.temperature, fitted.prior_strength)
     model.save_pretrained(folder)
-    return fitted._asdict()
 
 
-def _fit_threshold(folder: Path, sensitivity: float | None) -> float | None:
-    if sensitivity is None:
-        return None
-    threshold = thresholds.fit_threshold(read_predictions(folder / "predictions_validation.csv"), sensitivity)
-    thresholds.keep_threshold(folder, threshold)
-    return threshold
+def _fit_threshold(folder: Path, model: PreTrainedModel, sensitivity: float) -> None:
+    validation = read_predictions(folder / "predictions_validation.csv")
+    thresholds.keep_threshold(folder, model, thresholds.fit_threshold(validation, sensitivity))
 
 
 def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:

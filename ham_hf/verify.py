@@ -30,7 +30,7 @@ from ham_hf.predict import find_classifier, labels_of, load_classifier, probabil
 from ham_hf.predictions import Predictions
 from ham_hf.prepare import image_reader
 from ham_hf.report import SPLITS, split_results
-from ham_hf.thresholds import KEY
+from ham_hf.thresholds import threshold_of
 from ham_hf.transforms import PATIENT
 
 _LISTED = 20  # findings
@@ -121,7 +121,7 @@ def _measure(
     return split_results(
         Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, labels_of(model)),
         Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
-        model.config.to_dict().get(KEY),
+        threshold_of(model),
     )
 
 

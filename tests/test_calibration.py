@@ -9,7 +9,7 @@ from scipy.special import softmax
 from torch import nn
 from transformers import pipeline
 
-from ham_hf.calibration import fit_strength, fit_temperature, fold, last_linear
+from ham_hf.calibration import calibration_of, fit_strength, fit_temperature, fold, last_linear
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.markdown import model_section
@@ -141,6 +141,16 @@ def test_a_training_that_goes_out_from_it_forgets_what_was_fitted(calibrated, sy
     assert json.loads((tmp_path / "run" / "config.json").read_text()).get("calibration") is None
     assert "| calibration |" not in (tmp_path / "run" / "report.md").read_text()
     assert "| calibration |" in (start / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "strange", ["yes", {"temperature": 2}, {"temperature": "2", "prior_strength": 0, "images": 1}]
+)
+def test_something_else_by_that_name_in_a_config_is_not_taken_for_it(strange, tmp_path):
+    folder = make_run_folder(tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"calibration": strange}))
+    assert calibration_of(load_classifier(str(folder))[0]) is None
 
 
 def test_the_card_says_that_the_calibration_error_is_optimistic(calibrated):

@@ -9,6 +9,7 @@ from PIL import Image
 from ham_hf.cli import main as ham_hf
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
+from ham_hf.predict import load_classifier
 from ham_hf.predictions import Predictions
 from ham_hf.recipe import parse_recipe
 from ham_hf.thresholds import fit_threshold, threshold_results
@@ -80,8 +81,12 @@ def test_a_training_keeps_it_reports_it_and_verify_checks_it(run, synthetic_dir)
     report = (run / "report.json").read_text()
     config = (run / "config.json").read_text()
     try:
-        (run / "config.json").write_text(json.dumps(json.loads(config) | {"melanoma_threshold": 1.1}))
+        (run / "config.json").write_text(json.dumps(json.loads(config) | {"melanoma_threshold": 0.999}))
         assert ham_hf(verify) == 1  # another threshold finds something else
+        for strange in (1.1, "high", True):
+            (run / "config.json").write_text(json.dumps(json.loads(config) | {"melanoma_threshold": strange}))
+            with pytest.raises(InputError, match="config.json has melanoma_threshold .*: expected a probability"):
+                load_classifier(str(run))
     finally:
         (run / "config.json").write_text(config)
         (run / "report.json").write_text(report)
