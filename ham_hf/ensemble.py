@@ -32,6 +32,7 @@ from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassificatio
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.predict import find_classifier, labels_of, load_classifier
 from ham_hf.predictions import Predictions, check_new_folder, in_order_of, read_predictions, replace_file
+from ham_hf.provenance import weights_sha256
 from ham_hf.report import write_report
 from ham_hf.scoring import compute_scores
 from ham_hf.views import set_test_time_augmentation, which_views
@@ -108,7 +109,11 @@ def build_ensemble(
     model, processor = load_classifier(str(folder))
     bf16_difference = write_answers(folder, model, processor, splits)
     run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
-    run["model"] |= {"members": [_member_facts(*of) for of in chosen], "selected_by": greedy}
+    run["model"] |= {
+        "members": [_member_facts(*of) for of in chosen],
+        "selected_by": greedy,
+        "weights_sha256": weights_sha256(folder),
+    }
     replace_file(folder / "run.json", json.dumps(run, indent=2) + "\n")
     return write_report(folder)
 
