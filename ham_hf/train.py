@@ -90,7 +90,7 @@ def train(recipe: Recipe) -> None:
     args = recipe.training
     folder = Path(args.output_dir)
     # What fails fast comes first: the folder, the checkpoint's name, the data, and only then the weights
-    with args.main_process_first(desc="checking checkpoints"):
+    with args.main_process_first(local=False, desc="checking checkpoints"):
         checkpoint = _checkpoint_to_resume(folder, args.resume)
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     text_revision = _text_revision(recipe.model)
