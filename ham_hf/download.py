@@ -284,7 +284,8 @@ def _download(client: httpx2.Client, file: RemoteFile, path: Path) -> None:
     # Dataverse counts the ranges of an ingested table in the table that it made of it; the originals are small
     if file.original or (file.size is not None and _size(part) > file.size):
         part.unlink(missing_ok=True)
-    with tqdm(total=file.size, desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
+    show = {"desc": path.name, "unit": "B", "unit_scale": True, "disable": None}  # None: on a terminal alone
+    with tqdm(total=file.size, initial=_size(part), **show) as bar:
         _persistently(lambda: _receive(client, file, part, bar), lambda: _size(part), file.label)
     digest = _digest(part, file.algorithm)
     if digest != file.checksum:

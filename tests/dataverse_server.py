@@ -106,7 +106,7 @@ class DataverseServer:
         handler = type("Handler", (Handler,), {"dataverse": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         port = self.server.server_address[1]
         self.url, self.storage_url = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
         return self
@@ -142,6 +142,12 @@ class Handler(BaseHTTPRequestHandler):
 
     dataverse: DataverseServer
     protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except ConnectionError:
+            pass  # the client has gone, or was killed
 
     def do_GET(self) -> None:
         self.asked = Asked(f"GET {self.path}", dict(self.headers))

@@ -127,6 +127,13 @@ def test_the_folder_and_its_test_set_are_ready_to_use(server, files, tmp_path, c
         assert not {"Authorization", "Cookie", "X-Dataverse-key", "Referer"} & asked.headers.keys()
 
 
+def test_what_a_browser_saves_of_dataverse_is_read_too(server, files, tmp_path):
+    (tmp_path / TEST_IMAGES).write_bytes(files[TEST_IMAGES])
+    (tmp_path / f"{TRUTH}.tab").write_bytes(server.tables[number(server, f"{TRUTH}.tab")])
+    splits, _ = load(tmp_path, split="all")
+    assert len(splits["test"]) == 14 and "ISIC_0035068" not in splits["test"]["image_id"][:]
+
+
 def test_what_is_there_is_not_loaded_again(server, files, tmp_path):
     (tmp_path / PART_1).write_bytes(files[PART_1])
     fetch(server, tmp_path)
@@ -192,7 +199,7 @@ def test_a_second_process_waits_and_goes_on_where_the_first_was_killed(server, f
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
             assert "waiting for it" in second.stderr.readline()
             first.send_signal(signal.SIGKILL)
-            shown, _ = second.communicate(timeout=60)
+            shown, _ = second.communicate(timeout=120)
     assert second.returncode == 0 and shown.count("No leak found.") == 2
     assert server.loaded(number(server, PART_2)) == [(None, half), (f"bytes={kept}-", len(files[PART_2]) - kept)]
     assert len(server.loaded(number(server, PART_1))) == 1
