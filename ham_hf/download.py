@@ -281,9 +281,8 @@ def _size(path: Path) -> int:
 def _download(client: httpx2.Client, file: RemoteFile, path: Path) -> None:
     """Load one file into its part, check it, and give it its name."""
     part = _part(path)
-    # Dataverse counts the ranges of an ingested table in the table that it made of it; the originals are small
-    if file.original or (file.size is not None and _size(part) > file.size):
-        part.unlink(missing_ok=True)
+    if file.size is not None and _size(part) > file.size:
+        part.unlink()
     show = {"desc": path.name, "unit": "B", "unit_scale": True, "disable": None}  # None: on a terminal alone
     with tqdm(total=file.size, initial=_size(part), **show) as bar:
         _persistently(lambda: _receive(client, file, part, bar), lambda: _size(part), file.label)
@@ -299,7 +298,8 @@ def _download(client: httpx2.Client, file: RemoteFile, path: Path) -> None:
 
 def _receive(client: httpx2.Client, file: RemoteFile, part: Path, bar: tqdm) -> None:
     """Append to `part` what it lacks, over one connection."""
-    start = _size(part)
+    # Dataverse counts the ranges of an ingested table in the table that it made of it; the originals are small
+    start = 0 if file.original else _size(part)
     bar.update(start - bar.n)
     if start and start == file.size:
         return

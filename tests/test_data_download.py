@@ -158,9 +158,11 @@ def test_a_cut_connection_goes_on_where_it_was_cut(server, files, tmp_path, wait
 
 
 def test_a_table_that_was_cut_is_loaded_whole(server, files, tmp_path, waits):
-    server.fault(f"datafile/{number(server, f'{TRUTH}.tab')}", cut=100)
+    table = number(server, f"{TRUTH}.tab")
+    server.fault(f"datafile/{table}", cut=100)
     fetch(server, tmp_path)
-    assert (tmp_path / NAMES[3]).read_bytes() == files[f"{TRUTH}.tab"] and len(waits) == 1
+    assert server.loaded(table) == [(None, 100), (None, len(files[f"{TRUTH}.tab"]))] and waits == [1]
+    assert (tmp_path / NAMES[3]).read_bytes() == files[f"{TRUTH}.tab"]
 
 
 def test_a_server_that_sends_all_of_it_again_spoils_nothing(server, files, tmp_path, waits):
