@@ -143,8 +143,7 @@ def _dataset_id(data: Mapping) -> str:
 
 
 def _check_command(data: Mapping) -> str:
-    source = data["source"] if data["kind"] in ("hub", "synthetic") else "path/to/HAM10000"
-    words = [f"ham-hf verify {REPO_ID} --data_dir {source}"]
+    words = [f"ham-hf verify {REPO_ID} --data_dir {markdown.where_the_data_are(data)}"]
     if data["split"] not in ("study", "grouped"):
         words.append(f"--split path/to/{data['split']}")
     if any(split["absent_images"] for split in data["splits"].values()):

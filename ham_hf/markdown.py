@@ -133,6 +133,16 @@ def reads_patient(run: Mapping) -> bool:
     return run["model"].get("fusion", "none") != "none"
 
 
+def made_here(run: Mapping) -> bool:
+    """Trained or joined; a model of others that was judged here has its own card."""
+    return run["training"] is not None or "members" in run["model"]
+
+
+def where_the_data_are(data: Mapping) -> str:
+    """For a command that anyone may type."""
+    return data["source"] if data["kind"] in ("hub", "synthetic") else "path/to/HAM10000"
+
+
 def training_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
     """What the model is, and how its training went where it had one of its own."""
     if report["run"]["training"] is None:

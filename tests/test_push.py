@@ -33,6 +33,7 @@ LISTED = {
     "README.md",
     "config.json",
     "model.safetensors",
+    "report.html",
     "report.json",
     "report.md",
     "run.json",

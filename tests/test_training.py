@@ -33,6 +33,7 @@ RUN_FILES = {
     "predictions_test.csv",
     "predictions_validation.csv",
     "preprocessor_config.json",
+    "report.html",
     "report.json",
     "report.md",
     "README.md",
