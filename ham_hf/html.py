@@ -26,6 +26,7 @@ from ham_hf.subgroups import FIELDS, FIGURES
 
 CASES = 3  # of each diagnosis
 MISTAKES = 5  # kinds of them
+INTERVAL = "95\N{NO-BREAK SPACE}% interval"
 LEVELS = 5  # shades of the confusion matrix, beside that of no image
 
 # What a figure says of 100, in plain words; {} is the figure and its interval
@@ -214,7 +215,7 @@ def _tile(results: Mapping, name: str) -> dict:
     return {
         "name": (HEADLINE | FIGURES)[name],
         "value": number(value),
-        "interval": "" if interval is None else f"95 % interval {number(interval[0])} to {number(interval[1])}",
+        "interval": "" if interval is None else f"{INTERVAL} {number(interval[0])} to {number(interval[1])}",
         "always": "" if always is None else f"always nv {number(always)}",
         "words": "" if value is None else PLAIN[name].format(_of_100(value, interval)),
         # The mark of a calibration error would be at the wrong end
@@ -225,7 +226,7 @@ def _tile(results: Mapping, name: str) -> dict:
 def _of_100(value: float, interval: Sequence[float] | None) -> str:
     """ "58 (95 % interval 49 to 67)"."""
     text = f"{100 * value:.0f}"
-    return text if interval is None else f"{text} (95 % interval {100 * interval[0]:.0f} to {100 * interval[1]:.0f})"
+    return text if interval is None else f"{text} ({INTERVAL} {100 * interval[0]:.0f} to {100 * interval[1]:.0f})"
 
 
 def _bar(value: float, interval: Sequence[float], always: float | None) -> dict[str, str | None]:
