@@ -16,7 +16,8 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
     report = commands.add_parser(
         "report",
         help="rebuild a run's report and pictures from its predictions",
-        description="Rebuild report.json, report.md and plots/ from a run folder's predictions, without the model.",
+        description="Rebuild report.html, report.json, report.md and plots/ from a run folder's predictions, without "
+        "the model.",
         allow_abbrev=False,
     )
     report.add_argument("folder", metavar="RUN", type=Path, help="a run folder of `ham-hf train`")
@@ -251,4 +252,4 @@ def _print_headlines(report: dict, folder: Path) -> None:
     for name, result in report["results"].items():
         if result is not None:
             print(f"{name}: {headline_line(result)}")
-    print(f"report: {folder / 'report.md'}")
+    print(f"report: {folder / 'report.html'}, or as text {folder / 'report.md'}")

@@ -1,4 +1,4 @@
-"""From a run folder to its report: `report.json` (for programs and the card), `report.md` and `plots/` (for people).
+"""From a run folder to its report: `report.json` (for programs), `report.html`, `report.md` and `plots/` (for people).
 
 Reads run.json, trainer_state.json, predictions_{validation,test}.csv and, where there are any,
 patients_{validation,test}.csv and ablation/; nothing else: no model, no network. The same folder gives the same
@@ -15,7 +15,7 @@ from ham_hf import __version__
 from ham_hf.errors import InputError
 from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
-from ham_hf.markdown import ABLATIONS, headline_line, render_report
+from ham_hf.markdown import ABLATIONS, headline_line, made_here, render_report
 from ham_hf.patients import Patients, read_patients
 from ham_hf.predictions import Predictions, in_order_of, read_predictions, replace_file
 from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
@@ -115,13 +115,14 @@ def _require_files(folder: Path, *names: str) -> None:
 
 
 def write_report(run_dir: str | Path) -> dict:
-    """Build report.json, report.md and plots/ in `run_dir`; returns what report.json holds.
+    """Build report.json, report.html, report.md and plots/ in `run_dir`; returns what report.json holds.
 
     Raises:
         InputError: the folder is no run folder (see `read_run`), or cannot be written.
     """
     # Here: `ham-hf compare` reads runs without drawing a picture or writing a card, which take a second to import
     from ham_hf.card import write_card
+    from ham_hf.html import write_html
     from ham_hf.plots import write_plots
 
     run = read_run(run_dir)
@@ -132,16 +133,12 @@ def write_report(run_dir: str | Path) -> dict:
         replace_file(
             run.folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
-        if has_card(report["run"]):
+        write_html(run.folder, report, pictures, run.predictions)
+        if made_here(report["run"]):
             write_card(run.folder, report, pictures)
     except OSError as error:
         raise InputError(f"{run.folder} cannot be written: {error}; copy the run to where you may write") from error
     return report
-
-
-def has_card(run: Mapping) -> bool:
-    """Of what was trained or joined here; a model of others that was judged here has its own."""
-    return run["training"] is not None or "members" in run["model"]
 
 
 def build_report(run: Run) -> dict:

@@ -438,7 +438,7 @@ def _write_json(path: Path, value: dict) -> None:
 def _log_headlines(report: dict, folder: Path) -> None:
     for name, result in report["results"].items():
         logger.info("%s: %s", name, "no image, not evaluated" if result is None else headline_line(result))
-    logger.info("report: %s", folder / "report.md")
+    logger.info("report: %s, or as text %s", folder / "report.html", folder / "report.md")
 
 
 if __name__ == "__main__":

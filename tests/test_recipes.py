@@ -221,6 +221,7 @@ FILES = {
     "trainer_state.json",
     "predictions_validation.csv",
     "predictions_test.csv",
+    "report.html",
     "report.json",
     "report.md",
 }

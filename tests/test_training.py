@@ -35,6 +35,7 @@ RUN_FILES = {
     "predictions_test.csv",
     "predictions_validation.csv",
     "preprocessor_config.json",
+    "report.html",
     "report.json",
     "report.md",
     "README.md",
