@@ -150,33 +150,33 @@ def _parser() -> argparse.ArgumentParser:
 def _predict(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ham_hf import onnx, predict
+    from ham_hf import classifier, onnx
     from ham_hf.labels import DISCLAIMER
     from ham_hf.photos import check_photos, find_photos
     from ham_hf.thresholds import threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
-        predict.check_csv_path(args.csv)
+        classifier.check_csv_path(args.csv)
     photos, others = find_photos(args.photos)
     is_onnx = args.model.endswith(onnx.SUFFIX)
     if is_onnx:
         session, facts = onnx.open_onnx(Path(args.model), args.revision)
         synthetic = facts["synthetic"]
     else:
-        predict.find_classifier(args.model, args.revision)
-        synthetic = predict.is_trained_on_synthetic_images(args.model)
+        classifier.find_classifier(args.model, args.revision)
+        synthetic = classifier.is_trained_on_synthetic_images(args.model)
     patients = _patients(args, photos)
     check_photos(photos)
     if is_onnx:
         model, processor = onnx.load_onnx(session, facts)
     else:
-        model, processor = predict.load_classifier(args.model, args.revision)
+        model, processor = classifier.load_classifier(args.model, args.revision)
     if patients is not None:
-        predict.check_patients(model, processor, patients)
-    bf16 = predict.usable_bf16_difference(args.model, len(photos))
-    for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients, bf16):
-        tqdm.write(predict.table(photo, row, predict.labels_of(model)) + "\n")  # above the progress bar
+        classifier.check_patients(model, processor, patients)
+    bf16 = classifier.usable_bf16_difference(args.model, len(photos))
+    for photo, row in classifier.predict_photos(model, processor, photos, args.csv, patients, bf16):
+        tqdm.write(classifier.table(photo, row, classifier.labels_of(model)) + "\n")  # above the progress bar
     if not is_onnx and (threshold := threshold_of(model)) is not None:
         print(f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest.")
     if others:
@@ -189,13 +189,13 @@ def _predict(args: argparse.Namespace) -> None:
             f"{bf16:.4f}; where that could change the answer, in float32."
         )
     if synthetic:
-        print("This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing.")
+        print(classifier.SYNTHETIC_ALONE)
     print(DISCLAIMER)
 
 
 def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | None:
     """(age, sex, site) of each photograph's patient; None where the command line says nothing about them."""
-    from ham_hf.predict import read_patients
+    from ham_hf.classifier import read_patients
 
     one = (args.age, args.sex, args.site)
     if args.patients is None:

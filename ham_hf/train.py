@@ -35,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 from ham_hf import calibration, thresholds
 from ham_hf.arguments import ModelArguments
 from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
+from ham_hf.classifier import load_classifier
 from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
@@ -55,7 +56,6 @@ from ham_hf.models.multimodal import (
     find_text_encoder,
 )
 from ham_hf.optimization import optimizer_class
-from ham_hf.predict import load_classifier
 from ham_hf.predictions import read_predictions, replace_file
 from ham_hf.provenance import hardware, versions
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe

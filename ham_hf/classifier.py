@@ -5,6 +5,7 @@ ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
 
 import csv
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ham_hf.errors import InputError
-from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
-from ham_hf.photos import read_photo
+from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
+from ham_hf.photos import check_photos, find_photos, read_photo
 from ham_hf.thresholds import threshold_of
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
@@ -26,9 +27,14 @@ if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name shou
 
     from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
+logger = logging.getLogger("ham_hf.classifier")
+
 # bfloat16 is for folders of this many photographs, if it moved no probability of the validation images further
 BF16_PHOTOS = 100
 BF16_LIMIT = 0.02
+SYNTHETIC_ALONE = (
+    "This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing."
+)
 Patient = tuple[float | None, str | None, str | None]  # age in years, sex, body site; None where unknown
 
 
@@ -312,6 +318,42 @@ def predict_photos(
     rows = iterate_probabilities(model, processor, photos, patients, read=read_photo, bf16_difference=bf16_difference)
     results = zip(photos, _progress(rows, len(photos), "predicting"), strict=True)
     return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
+
+
+def predict(
+    name: str | Path,
+    photos: str | Path | Sequence[str | Path],
+    *,
+    patients: Sequence[Patient] | None = None,
+    revision: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Probabilities for photographs of one's own, as `ham-hf predict` gives them. They are no diagnosis.
+
+    Args:
+        name: a run folder or a Hub id.
+        photos: an image file, a folder with image files, or several of these.
+        patients: (age in years, sex, body site) of each photograph, None where unknown, for models that read them.
+        revision: commit, branch or tag on the Hub.
+
+    Returns:
+        Path of each photograph → code of each diagnosis → its probability, computed in float32.
+
+    Raises:
+        InputError: the model or a photograph cannot be used, or the patients do not fit them.
+    """
+    files, _ = find_photos([photos] if isinstance(photos, str | Path) else photos)
+    if patients is not None and len(patients) != len(files):
+        raise InputError(f"{len(patients)} patients for {len(files)} photographs: expected one each")
+    find_classifier(str(name), revision)
+    check_photos(files)
+    model, processor = load_classifier(str(name), revision)
+    if patients is not None:
+        check_patients(model, processor, patients)
+    if is_trained_on_synthetic_images(str(name)):
+        logger.warning(SYNTHETIC_ALONE)
+    logger.warning(DISCLAIMER)
+    rows = predict_photos(model, processor, files, patients=patients)
+    return {str(file): dict(zip(labels_of(model), row.tolist(), strict=True)) for file, row in rows}
 
 
 def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
