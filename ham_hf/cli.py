@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from ham_hf.around_cli import add_around_commands
 from ham_hf.data_cli import add_data_commands
 from ham_hf.errors import InputError
 from ham_hf.judging_cli import add_judging_commands
@@ -143,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_judging_commands(commands)
     add_data_commands(commands)
+    add_around_commands(commands)
 
     return parser
 

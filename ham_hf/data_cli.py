@@ -90,11 +90,11 @@ def data_arguments(args: argparse.Namespace) -> "DataArguments":
 
 
 def _audit(args: argparse.Namespace) -> int:
-    from ham_hf.data.inspection import inspect_data
+    from ham_hf.data.inspection import inspect_data, render_inspection
 
-    text, leaks = inspect_data(data_arguments(args))
-    print(text)
-    return 1 if leaks else 0
+    inspection = inspect_data(data_arguments(args))
+    print(render_inspection(inspection))
+    return 1 if inspection.leaks else 0
 
 
 def _cache_build(args: argparse.Namespace) -> None:
