@@ -7,7 +7,7 @@ asks for it, so that `import ham_hf` and `ham-hf --help` stay quick. No module h
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ham_hf.classifier import predict
+    from ham_hf.answers import predict
     from ham_hf.data import load_ham10000
     from ham_hf.evaluate import evaluate_run
     from ham_hf.models import build_model
@@ -26,7 +26,7 @@ def __getattr__(name: str):
         case "load_ham10000":
             from ham_hf.data import load_ham10000 as found
         case "predict":
-            from ham_hf.classifier import predict as found
+            from ham_hf.answers import predict as found
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return found

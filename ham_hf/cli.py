@@ -152,14 +152,14 @@ def _parser() -> argparse.ArgumentParser:
 def _predict(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ham_hf import classifier, onnx
+    from ham_hf import answers, classifier, onnx
     from ham_hf.labels import DISCLAIMER
     from ham_hf.photos import check_photos, find_photos
     from ham_hf.thresholds import threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
-        classifier.check_csv_path(args.csv)
+        answers.check_csv_path(args.csv)
     photos, others = find_photos(args.photos)
     is_onnx = args.model.endswith(onnx.SUFFIX)
     if is_onnx:
@@ -175,10 +175,10 @@ def _predict(args: argparse.Namespace) -> None:
     else:
         model, processor = classifier.load_classifier(args.model, args.revision)
     if patients is not None:
-        classifier.check_patients(model, processor, patients)
+        answers.check_patients(model, processor, patients)
     bf16 = classifier.usable_bf16_difference(args.model, len(photos))
-    for photo, row in classifier.predict_photos(model, processor, photos, args.csv, patients, bf16):
-        tqdm.write(classifier.table(photo, row, classifier.labels_of(model)) + "\n")  # above the progress bar
+    for photo, row in answers.predict_photos(model, processor, photos, args.csv, patients, bf16):
+        tqdm.write(answers.table(photo, row, classifier.labels_of(model)) + "\n")  # above the progress bar
     if not is_onnx and (threshold := threshold_of(model)) is not None:
         print(f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest.")
     if others:
@@ -191,13 +191,13 @@ def _predict(args: argparse.Namespace) -> None:
             f"{bf16:.4f}; where that could change the answer, in float32."
         )
     if synthetic:
-        print(classifier.SYNTHETIC_ALONE)
+        print(answers.SYNTHETIC_ALONE)
     print(DISCLAIMER)
 
 
 def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | None:
     """(age, sex, site) of each photograph's patient; None where the command line says nothing about them."""
-    from ham_hf.classifier import read_patients
+    from ham_hf.answers import read_patients
 
     one = (args.age, args.sex, args.site)
     if args.patients is None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import ham_hf
-from ham_hf.classifier import SYNTHETIC_ALONE, load_classifier, probabilities
+from ham_hf.answers import SYNTHETIC_ALONE
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER, LABELS
 from ham_hf.photos import read_photo

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessor, pipeline
 
+from ham_hf.answers import predict_photos
 from ham_hf.classifier import (
     BF16_LIMIT,
     BF16_PHOTOS,
     iterate_probabilities,
     load_classifier,
-    predict_photos,
     probabilities,
     usable_bf16_difference,
 )

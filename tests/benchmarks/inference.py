@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, pipeline
 
+from ham_hf.answers import predict_photos
 from ham_hf.arguments import DataArguments
-from ham_hf.classifier import load_classifier, predict_photos, probabilities
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.evaluate import evaluate_model
 from ham_hf.hardware import supports_bf16
 from ham_hf.labels import LABELS
