@@ -4,6 +4,7 @@ Imports that take seconds are made by who needs them.
 """
 
 import argparse
+from pathlib import Path
 
 
 def add_around_commands(commands: argparse._SubParsersAction) -> None:
@@ -17,6 +18,20 @@ def add_around_commands(commands: argparse._SubParsersAction) -> None:
     doctor.add_argument("--data_dir", help="a folder with images and their table, or a Hub dataset id, to audit too")
     doctor.set_defaults(run=_doctor)
 
+    recipes = commands.add_parser(
+        "recipes",
+        help="the recipes of a clone: what each trains, what the study reported, what its runs here came to",
+        description="List recipes, with the study's figures and those of the validation images of runs here.",
+        allow_abbrev=False,
+    )
+    recipes.add_argument(
+        "folder", metavar="FOLDER", type=Path, nargs="?", default=Path("recipes"), help="recipes when left out"
+    )
+    recipes.add_argument(
+        "--runs", type=Path, metavar="FOLDER", default=Path("runs"), help="where runs are; runs when left out"
+    )
+    recipes.set_defaults(run=_recipes)
+
 
 def _doctor(args: argparse.Namespace) -> int:
     from collections import Counter
@@ -29,3 +44,12 @@ def _doctor(args: argparse.Namespace) -> int:
         states[check.state] += 1
     print(f"\n{states['problem']} problems, {states['warning']} warnings")
     return 1 if states["problem"] else 0
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from ham_hf.catalogue import read_recipes, read_runs, render
+
+    entries, runs = read_recipes(args.folder), read_runs(args.runs)
+    for entry in entries:
+        print(render(entry, runs))
+    print(f"\n{len(entries)} recipes. Reported: by the published study. Of runs in {args.runs}: validation images.")

@@ -14,10 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
-import yaml
 from transformers import HfArgumentParser, SchedulerType, TrainingArguments
 
-from ham_hf.arguments import SELECTION_METRICS, DataArguments, ImageArguments, LossArguments, ModelArguments
+from ham_hf.arguments import (
+    SELECTION_METRICS,
+    DataArguments,
+    ImageArguments,
+    LossArguments,
+    ModelArguments,
+    read_yaml,
+)
 from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
 
@@ -192,16 +198,6 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     _check(data, image, model, training)
     _check_loss(loss, training.label_smoothing_factor)
     return Recipe(data, image, model, loss, training, path, argv)
-
-
-def read_yaml(path: Path, what: str, example: str):
-    """What a YAML file says; InputError where there is none, or where it is not readable."""
-    if not path.is_file():
-        raise InputError(f"no {what} at {path}: expected a YAML file, such as {example}")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable YAML: {error}") from error
 
 
 def spell_flag(name: str, value) -> list[str]:

@@ -20,13 +20,13 @@ import yaml
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from ham_hf.arguments import SELECTION_METRICS
+from ham_hf.arguments import SELECTION_METRICS, read_yaml
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import number, table
 from ham_hf.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ham_hf.predictions import replace_file
-from ham_hf.recipe import Recipe, parse_recipe, read_yaml, spell_flag
+from ham_hf.recipe import Recipe, parse_recipe, spell_flag
 from ham_hf.scoring import HEADLINE
 
 logger = logging.getLogger("ham_hf.sweep")
