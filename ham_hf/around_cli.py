@@ -32,6 +32,16 @@ def add_around_commands(commands: argparse._SubParsersAction) -> None:
     )
     recipes.set_defaults(run=_recipes)
 
+    completion = commands.add_parser(
+        "completion",
+        help="print what makes a shell complete ham-hf at the press of TAB",
+        description="Print a script for a shell. bash: ham-hf completion bash > "
+        "~/.local/share/bash-completion/completions/ham-hf",
+        allow_abbrev=False,
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"], help="which shell")
+    completion.set_defaults(run=_completion)
+
 
 def _doctor(args: argparse.Namespace) -> int:
     from collections import Counter
@@ -53,3 +63,9 @@ def _recipes(args: argparse.Namespace) -> None:
     for entry in entries:
         print(render(entry, runs))
     print(f"\n{len(entries)} recipes. Reported: by the published study. Of runs in {args.runs}: validation images.")
+
+
+def _completion(args: argparse.Namespace) -> None:
+    from ham_hf.completion import completion_script
+
+    print(completion_script(args.shell))

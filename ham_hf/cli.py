@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +15,8 @@ from ham_hf.judging_cli import add_judging_commands
 
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
+
+NO_PARENTS: Mapping[str, list[argparse.ArgumentParser]] = {}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,7 +75,7 @@ def _run(argv: list[str]) -> int | None:
         print(f"{preview(argv[2:])}: training images as the model sees them, from epoch to epoch")
         print("It shows photographs of patients: keep it on this machine.")
         return 0
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     args.argv = argv
     return args.run(args)
 
@@ -83,7 +85,13 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}. `{self.prog} --help` says what is expected.")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser(parents: Mapping[str, list[argparse.ArgumentParser]] = NO_PARENTS) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        parents: whose flags train, cross-validate, sweep and "data preview" have besides, which read them themselves:
+            for the completion of a shell.
+    """
     parser = _Parser(
         prog="ham-hf",
         description="Fine-tune, judge and use skin-lesion classifiers. Research software, not a medical device.",
@@ -91,18 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    commands.add_parser("train", help="fine-tune a model: ham-hf train RECIPE.yaml [--flag value …]", add_help=False)
-    commands.add_parser(
-        "cross-validate",
-        help="judge a recipe on every lesion: ham-hf cross-validate RECIPE.yaml --folds 5 [--flag value …]",
-        add_help=False,
-    )
-
-    commands.add_parser(
-        "sweep",
-        help="search for better settings: ham-hf sweep RECIPE.yaml SWEEP.yaml [--flag value …]",
-        add_help=False,
-    )
+    for name, help_ in {
+        "train": "fine-tune a model: ham-hf train RECIPE.yaml [--flag value …]",
+        "cross-validate": "judge a recipe on every lesion: ham-hf cross-validate RECIPE.yaml [--folds N] [--flag …]",
+        "sweep": "search for better settings: ham-hf sweep RECIPE.yaml SWEEP.yaml [--flag value …]",
+    }.items():
+        of_recipe = parents.get(name, [])
+        commands.add_parser(name, help=help_, add_help=False, parents=of_recipe, conflict_handler="resolve")
 
     predict = commands.add_parser(
         "predict",
@@ -143,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     onnx.set_defaults(run=_export_onnx)
 
     add_judging_commands(commands)
-    add_data_commands(commands)
+    add_data_commands(commands, parents.get("data preview", []))
     add_around_commands(commands)
 
     return parser

@@ -1,14 +1,17 @@
 """`ham-hf data …`: the commands about a copy of the data. Imports that take seconds are made by who needs them."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ham_hf.arguments import DataArguments
 
 
-def add_data_commands(commands: argparse._SubParsersAction) -> None:
-    """Add `data` and its own commands to those of `ham-hf`."""
+def add_data_commands(
+    commands: argparse._SubParsersAction, preview_parents: Sequence[argparse.ArgumentParser] = ()
+) -> None:
+    """Add `data` and its own commands to those of `ham-hf`; `preview_parents` as for `ham_hf.cli.build_parser`."""
     data = commands.add_parser(
         "data", help="look at a copy of the data, publish it, or keep it decoded on disk", allow_abbrev=False
     )
@@ -29,6 +32,8 @@ def add_data_commands(commands: argparse._SubParsersAction) -> None:
         "preview",
         help="draw training images as a recipe's model sees them: ham-hf data preview RECIPE.yaml [--flag value …]",
         add_help=False,
+        parents=preview_parents,
+        conflict_handler="resolve",
     )
     _add_cache_commands(on_data.add_parser("cache", help="decoded images on disk", allow_abbrev=False))
     push = on_data.add_parser(

@@ -169,6 +169,15 @@ class _Parser(HfArgumentParser):
         raise InputError(f"{message}. `ham-hf train --help` lists every flag.")
 
 
+def recipe_parser() -> HfArgumentParser:
+    """Of every flag of a recipe, which is not of the recipe's file."""
+    return _Parser(
+        (DataArguments, ImageArguments, ModelArguments, LossArguments, RunArguments),
+        prog="ham-hf train",
+        allow_abbrev=False,
+    )
+
+
 def parse_recipe(argv: list[str] | None = None) -> Recipe:
     """Read `[RECIPE.yaml] [--flag value …]` into the argument classes.
 
@@ -176,11 +185,7 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
         InputError: the file is missing, empty or no flat mapping, or a key or value does not fit.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(
-        (DataArguments, ImageArguments, ModelArguments, LossArguments, RunArguments),
-        prog="ham-hf train",
-        allow_abbrev=False,
-    )
+    parser = recipe_parser()
     path = Path(argv[0]) if argv and not argv[0].startswith("-") else None
     flags = _flags_of(path, parser) if path else []
     given = argv[1:] if path else argv

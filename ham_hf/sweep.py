@@ -67,14 +67,8 @@ class Trial(NamedTuple):
     outcome: Literal["complete", "pruned", "failed"] = "complete"
 
 
-def main(argv: list[str]) -> None:
-    """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
-
-    Raises:
-        InputError: a file cannot be used, or the folder holds another search.
-    """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logger.setLevel(logging.INFO)
+def own_parser() -> argparse.ArgumentParser:
+    """Of the files, and the flags that are not the recipe's."""
     own = argparse.ArgumentParser(
         prog="ham-hf sweep",
         description=__doc__,
@@ -84,7 +78,18 @@ def main(argv: list[str]) -> None:
     own.add_argument("recipe", type=Path)
     own.add_argument("sweep", type=Path)
     own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and that of the sweep when left out")
-    args, flags = own.parse_known_args(argv)
+    return own
+
+
+def main(argv: list[str]) -> None:
+    """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
+
+    Raises:
+        InputError: a file cannot be used, or the folder holds another search.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    args, flags = own_parser().parse_known_args(argv)
     recipe, sweep = parse_recipe([str(args.recipe), *flags]), read_sweep(args.sweep)
     folder = args.output_dir or Path("runs") / f"{args.recipe.stem}-{args.sweep.stem}"
     _check_against(recipe, sweep)
