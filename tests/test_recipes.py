@@ -109,7 +109,7 @@ def _parse(path: Path) -> Recipe:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=_name)
-def test_a_recipe_parses_with_the_command_in_itsread_header(path):
+def test_a_recipe_parses_with_the_command_in_its_header(path):
     _parse(path)
 
 
