@@ -86,6 +86,7 @@ def _check_installation(python: SpecifierSet, requirements: list[Requirement]) -
 
 
 def check_python(version: str, declared: SpecifierSet) -> Check:
+    """Whether a version of Python is among those declared."""
     if declared.contains(version, prereleases=True):
         return Check("ok", "Python", f"{version} ({declared})")
     return Check(
@@ -106,6 +107,7 @@ def check_packages(requirements: Iterable[Requirement]) -> Iterator[Check]:
 
 
 def check_imports(names: Iterable[str]) -> Check:
+    """Whether these modules can be imported; the first that cannot, with its error."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -149,6 +151,7 @@ def _version(requirement: Requirement) -> str | None:
 
 
 def check_cores() -> Check:
+    """How many cores there are, and how many of them this process may use."""
     from ham_hf.hardware import usable_cores
 
     return Check("ok", "CPU", f"{platform.machine()}, {usable_cores()} usable of {os.cpu_count()} cores")
@@ -165,6 +168,7 @@ def free_memory() -> tuple[float, float]:
 
 
 def check_memory(free_and_all: tuple[float, float]) -> Check:
+    """Whether what is free, in bytes, is enough for a training; with all there is."""
     free, total = free_and_all
     found = f"{free / GB:.1f} GB free of {total / GB:.1f}"
     if free >= LITTLE_MEMORY:
@@ -173,6 +177,7 @@ def check_memory(free_and_all: tuple[float, float]) -> Check:
 
 
 def check_gpu() -> Check:
+    """The GPUs that torch sees, or that one may be here which it does not see."""
     import torch
 
     from ham_hf.hardware import has_accelerator
@@ -190,6 +195,7 @@ def check_gpu() -> Check:
 
 
 def check_bf16() -> Check:
+    """Whether bfloat16 is computed in hardware."""
     from ham_hf.hardware import supports_bf16
 
     return Check("ok", "bfloat16", "in hardware" if supports_bf16() else "not in hardware: computing in float32")
