@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_run(run: Path) -> None:
-    from ham_hf.predict import find_classifier
+    from ham_hf.classifier import find_classifier
 
     if not run.is_dir():
         raise InputError(f"{run} is no folder: expected a run folder of `ham-hf train`")
@@ -178,7 +178,7 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
     name the repository.
     """
     from ham_hf.card import REPO_ID
-    from ham_hf.predict import is_trained_on_synthetic_images
+    from ham_hf.classifier import is_trained_on_synthetic_images
 
     report = (run / "report.md").read_text(encoding="utf-8") if (run / "report.md").is_file() else ""
     for pattern in PUBLISHED + (PATIENT_DATA if with_patient_data else ()):
@@ -278,8 +278,8 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
     import numpy as np
     from PIL import Image
 
+    from ham_hf.classifier import labels_of, load_classifier, probabilities
     from ham_hf.data.synthetic import LOOKS, draw_image
-    from ham_hf.predict import labels_of, load_classifier, probabilities
     from ham_hf.views import set_test_time_augmentation
 
     print("checking that the files load as their users will load them …")

@@ -5,6 +5,7 @@ Apart from `ham_hf.recipe`, whose TrainingArguments take seconds to import.
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ham_hf.errors import InputError
@@ -318,6 +319,18 @@ class ModelArguments:
             self.config_overrides = _json_object(
                 self.config_overrides, "config_overrides", '{"hidden_dropout_prob": 0.1}'
             )
+
+
+def read_yaml(path: Path, what: str, example: str):
+    """What a YAML file says; InputError where there is none, or where it is not readable."""
+    import yaml  # not above: `ham-hf --help` reads none
+
+    if not path.is_file():
+        raise InputError(f"no {what} at {path}: expected a YAML file, such as {example}")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML: {error}") from error
 
 
 def _json_object(text: str, name: str, example: str) -> dict:

@@ -4,16 +4,19 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from ham_hf.around_cli import add_around_commands
 from ham_hf.data_cli import add_data_commands
 from ham_hf.errors import InputError
 from ham_hf.judging_cli import add_judging_commands
 
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
+
+NO_PARENTS: Mapping[str, list[argparse.ArgumentParser]] = {}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,7 +75,7 @@ def _run(argv: list[str]) -> int | None:
         print(f"{preview(argv[2:])}: training images as the model sees them, from epoch to epoch")
         print("It shows photographs of patients: keep it on this machine.")
         return 0
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     args.argv = argv
     return args.run(args)
 
@@ -82,7 +85,13 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}. `{self.prog} --help` says what is expected.")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser(parents: Mapping[str, list[argparse.ArgumentParser]] = NO_PARENTS) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        parents: whose flags train, cross-validate, sweep and "data preview" have besides, which read them themselves:
+            for the completion of a shell.
+    """
     parser = _Parser(
         prog="ham-hf",
         description="Fine-tune, judge and use skin-lesion classifiers. Research software, not a medical device.",
@@ -90,18 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    commands.add_parser("train", help="fine-tune a model: ham-hf train RECIPE.yaml [--flag value …]", add_help=False)
-    commands.add_parser(
-        "cross-validate",
-        help="judge a recipe on every lesion: ham-hf cross-validate RECIPE.yaml --folds 5 [--flag value …]",
-        add_help=False,
-    )
-
-    commands.add_parser(
-        "sweep",
-        help="search for better settings: ham-hf sweep RECIPE.yaml SWEEP.yaml [--flag value …]",
-        add_help=False,
-    )
+    for name, help_ in {
+        "train": "fine-tune a model: ham-hf train RECIPE.yaml [--flag value …]",
+        "cross-validate": "judge a recipe on every lesion: ham-hf cross-validate RECIPE.yaml [--folds N] [--flag …]",
+        "sweep": "search for better settings: ham-hf sweep RECIPE.yaml SWEEP.yaml [--flag value …]",
+    }.items():
+        of_recipe = parents.get(name, [])
+        commands.add_parser(name, help=help_, add_help=False, parents=of_recipe, conflict_handler="resolve")
 
     predict = commands.add_parser(
         "predict",
@@ -142,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     onnx.set_defaults(run=_export_onnx)
 
     add_judging_commands(commands)
-    add_data_commands(commands)
+    add_data_commands(commands, parents.get("data preview", []))
+    add_around_commands(commands)
 
     return parser
 
@@ -150,33 +155,33 @@ def _parser() -> argparse.ArgumentParser:
 def _predict(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ham_hf import onnx, predict
+    from ham_hf import answers, classifier, onnx
     from ham_hf.labels import DISCLAIMER
     from ham_hf.photos import check_photos, find_photos
     from ham_hf.thresholds import threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
-        predict.check_csv_path(args.csv)
+        answers.check_csv_path(args.csv)
     photos, others = find_photos(args.photos)
     is_onnx = args.model.endswith(onnx.SUFFIX)
     if is_onnx:
         session, facts = onnx.open_onnx(Path(args.model), args.revision)
         synthetic = facts["synthetic"]
     else:
-        predict.find_classifier(args.model, args.revision)
-        synthetic = predict.is_trained_on_synthetic_images(args.model)
+        classifier.find_classifier(args.model, args.revision)
+        synthetic = classifier.is_trained_on_synthetic_images(args.model)
     patients = _patients(args, photos)
     check_photos(photos)
     if is_onnx:
         model, processor = onnx.load_onnx(session, facts)
     else:
-        model, processor = predict.load_classifier(args.model, args.revision)
+        model, processor = classifier.load_classifier(args.model, args.revision)
     if patients is not None:
-        predict.check_patients(model, processor, patients)
-    bf16 = predict.usable_bf16_difference(args.model, len(photos))
-    for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients, bf16):
-        tqdm.write(predict.table(photo, row, predict.labels_of(model)) + "\n")  # above the progress bar
+        answers.check_patients(model, processor, patients)
+    bf16 = classifier.usable_bf16_difference(args.model, len(photos))
+    for photo, row in answers.predict_photos(model, processor, photos, args.csv, patients, bf16):
+        tqdm.write(answers.table(photo, row, classifier.labels_of(model)) + "\n")  # above the progress bar
     if not is_onnx and (threshold := threshold_of(model)) is not None:
         print(f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest.")
     if others:
@@ -189,13 +194,13 @@ def _predict(args: argparse.Namespace) -> None:
             f"{bf16:.4f}; where that could change the answer, in float32."
         )
     if synthetic:
-        print("This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing.")
+        print(answers.SYNTHETIC_ALONE)
     print(DISCLAIMER)
 
 
 def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | None:
     """(age, sex, site) of each photograph's patient; None where the command line says nothing about them."""
-    from ham_hf.predict import read_patients
+    from ham_hf.answers import read_patients
 
     one = (args.age, args.sex, args.site)
     if args.patients is None:

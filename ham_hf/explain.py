@@ -19,13 +19,13 @@ from tqdm import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
-from ham_hf.data import load_ham10000
+from ham_hf.classifier import labels_of, load_classifier, probabilities
+from ham_hf.data import load_checked
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.photos import upright_rgb
 from ham_hf.plots import STYLE, save_figure
-from ham_hf.predict import labels_of, load_classifier, probabilities
 from ham_hf.predictions import check_new_folder, new_folder, replace_file
 from ham_hf.prepare import image_reader
 
@@ -66,7 +66,7 @@ def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
     labels = labels_of(model)
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
-    split = load_ham10000(data)[0][part]
+    split = load_checked(data)[0][part]
     if not len(split):
         raise InputError(f"{data.data_dir} has no {part} image under the split {data.split!r}")
     read = image_reader(split)

@@ -154,7 +154,7 @@ def _label_map(text: str | None) -> dict:
 
 def _require_model(args: argparse.Namespace) -> None:
     """Before the imports that take ten seconds: a misspelt name should not."""
-    from ham_hf.predict import find_classifier
+    from ham_hf.classifier import find_classifier
 
     find_classifier(args.model, args.revision)
 

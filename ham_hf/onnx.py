@@ -70,7 +70,7 @@ def _read(found: Mapping[str, str], path: Path) -> dict:
 
 
 class OnnxClassifier:
-    """What `ham_hf.predict` needs of a model: its labels, and logits of a batch of pixel values."""
+    """What `ham_hf.classifier` needs of a model: its labels, and logits of a batch of pixel values."""
 
     def __init__(self, session: "InferenceSession", labels: list[str]):
         import torch
@@ -90,7 +90,7 @@ class OnnxClassifier:
 
 
 def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier, "BaseImageProcessor"]:
-    """A classifier for `ham_hf.predict`, and the processor that prepares its images as those of the training's end."""
+    """A model for `ham_hf.classifier`, and the processor that prepares its images as those of the training's end."""
     from transformers import AutoImageProcessor
 
     import ham_hf.models.color_constancy  # noqa: F401  which AutoImageProcessor knows from then on

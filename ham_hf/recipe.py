@@ -14,10 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
-import yaml
 from transformers import HfArgumentParser, SchedulerType, TrainingArguments
 
-from ham_hf.arguments import SELECTION_METRICS, DataArguments, ImageArguments, LossArguments, ModelArguments
+from ham_hf.arguments import (
+    SELECTION_METRICS,
+    DataArguments,
+    ImageArguments,
+    LossArguments,
+    ModelArguments,
+    read_yaml,
+)
 from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
 
@@ -163,6 +169,15 @@ class _Parser(HfArgumentParser):
         raise InputError(f"{message}. `ham-hf train --help` lists every flag.")
 
 
+def recipe_parser() -> HfArgumentParser:
+    """Of every flag of a recipe, which is not of the recipe's file."""
+    return _Parser(
+        (DataArguments, ImageArguments, ModelArguments, LossArguments, RunArguments),
+        prog="ham-hf train",
+        allow_abbrev=False,
+    )
+
+
 def parse_recipe(argv: list[str] | None = None) -> Recipe:
     """Read `[RECIPE.yaml] [--flag value …]` into the argument classes.
 
@@ -170,11 +185,7 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
         InputError: the file is missing, empty or no flat mapping, or a key or value does not fit.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(
-        (DataArguments, ImageArguments, ModelArguments, LossArguments, RunArguments),
-        prog="ham-hf train",
-        allow_abbrev=False,
-    )
+    parser = recipe_parser()
     path = Path(argv[0]) if argv and not argv[0].startswith("-") else None
     flags = _flags_of(path, parser) if path else []
     given = argv[1:] if path else argv
@@ -192,16 +203,6 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     _check(data, image, model, training)
     _check_loss(loss, training.label_smoothing_factor)
     return Recipe(data, image, model, loss, training, path, argv)
-
-
-def read_yaml(path: Path, what: str, example: str):
-    """What a YAML file says; InputError where there is none, or where it is not readable."""
-    if not path.is_file():
-        raise InputError(f"no {what} at {path}: expected a YAML file, such as {example}")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable YAML: {error}") from error
 
 
 def spell_flag(name: str, value) -> list[str]:

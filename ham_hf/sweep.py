@@ -20,13 +20,13 @@ import yaml
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from ham_hf.arguments import SELECTION_METRICS
+from ham_hf.arguments import SELECTION_METRICS, read_yaml
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import number, table
 from ham_hf.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ham_hf.predictions import replace_file
-from ham_hf.recipe import Recipe, parse_recipe, read_yaml, spell_flag
+from ham_hf.recipe import Recipe, parse_recipe, spell_flag
 from ham_hf.scoring import HEADLINE
 
 logger = logging.getLogger("ham_hf.sweep")
@@ -67,14 +67,8 @@ class Trial(NamedTuple):
     outcome: Literal["complete", "pruned", "failed"] = "complete"
 
 
-def main(argv: list[str]) -> None:
-    """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
-
-    Raises:
-        InputError: a file cannot be used, or the folder holds another search.
-    """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logger.setLevel(logging.INFO)
+def own_parser() -> argparse.ArgumentParser:
+    """Of the files, and the flags that are not the recipe's."""
     own = argparse.ArgumentParser(
         prog="ham-hf sweep",
         description=__doc__,
@@ -84,7 +78,18 @@ def main(argv: list[str]) -> None:
     own.add_argument("recipe", type=Path)
     own.add_argument("sweep", type=Path)
     own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and that of the sweep when left out")
-    args, flags = own.parse_known_args(argv)
+    return own
+
+
+def main(argv: list[str]) -> None:
+    """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
+
+    Raises:
+        InputError: a file cannot be used, or the folder holds another search.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    args, flags = own_parser().parse_known_args(argv)
     recipe, sweep = parse_recipe([str(args.recipe), *flags]), read_sweep(args.sweep)
     folder = args.output_dir or Path("runs") / f"{args.recipe.stem}-{args.sweep.stem}"
     _check_against(recipe, sweep)

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, metadata_save, snapshot_download
-from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
 from ham_hf.card import FILES
+from ham_hf.classifier import find_classifier, labels_of, load_classifier
 from ham_hf.consistency import (
     CANNOT_TELL,
     FALSE,
@@ -28,20 +27,14 @@ from ham_hf.consistency import (
     check_weights,
     read_report,
 )
-from ham_hf.data import load_ham10000
+from ham_hf.data import load_checked
 from ham_hf.data.splits import SPLITS as PARTS
 from ham_hf.errors import InputError
 from ham_hf.eval_results import FOLDER, read_eval_results
+from ham_hf.evaluate import measure
 from ham_hf.labels import LABELS
 from ham_hf.markdown import number
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.patients import Patients
-from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
-from ham_hf.predictions import Predictions
-from ham_hf.prepare import image_reader
-from ham_hf.report import SPLITS, split_results
-from ham_hf.thresholds import threshold_of
-from ham_hf.transforms import PATIENT
+from ham_hf.report import SPLITS
 
 _LISTED = 20  # findings
 _ALIASES = {"f1_macro": "macro_f1", "roc_auc_macro": "macro_auroc"}
@@ -93,11 +86,11 @@ def verify_card(
         data.split, data.split_seed = _split_of(claims)
     model, processor = load_classifier(location, commit, label_map)
     data.classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
-    splits, facts = load_ham10000(data)
+    splits, facts, _ = load_checked(data)
     reported = [name_of_part for name_of_part in SPLITS if report is not None and report["results"].get(name_of_part)]
     wanted = {part or claim.dataset_split for claim in claims} | set(reported)
     measured = {
-        name_of_part: _measure(model, processor, splits[name_of_part], name_of_part)
+        name_of_part: measure(model, processor, splits[name_of_part], name_of_part)
         for name_of_part in SPLITS
         if name_of_part in wanted and len(splits[name_of_part])
     }
@@ -115,28 +108,6 @@ def verify_card(
         findings += check_weights(_weights_folder(location, commit), report)
         findings += check_results(report, measured, hashes, reported)
     return Verification(verdicts, findings)
-
-
-def _measure(
-    model: PreTrainedModel, processor: BaseImageProcessor | PatientProcessor, rows: Dataset, description: str
-) -> dict:
-    """What report.json would say of these images."""
-    answers = probabilities(
-        model,
-        processor,
-        range(len(rows)),
-        zip(*(rows[column][:] for column in PATIENT), strict=True),
-        read=image_reader(rows),
-        total=len(rows),
-        description=description,
-    )
-    labels = np.array(rows["label"][:])
-    dx_types = [dx_type or "unknown" for dx_type in rows["dx_type"][:]]
-    return split_results(
-        Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, labels_of(model)),
-        Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
-        threshold_of(model),
-    )
 
 
 def card_folder(location: str, commit: str | None) -> Path:

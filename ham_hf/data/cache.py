@@ -117,6 +117,7 @@ class EncodedImages:
 
     @property
     def sha256s(self) -> Collection[str]:
+        """Of every content, once."""
         return self._rows.keys()
 
     def read(self, sha256: str) -> bytes:
@@ -206,6 +207,7 @@ def find_cache(kind: Mapping, sha256s: Collection[str]) -> PixelCache | None:
 
 
 def cache_folder() -> Path:
+    """Where the caches are, under HF_DATASETS_CACHE."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "ham_hf" / "pixels"
 
 

@@ -29,6 +29,8 @@ _DEPTH = 3  # images lie in the folder itself or up to two folders below
 
 
 class ZipMember(NamedTuple):
+    """A file in a zip."""
+
     archive: Path
     name: str
 

@@ -57,6 +57,7 @@ def clean_table(raw: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
+    """Raises InputError where the table `name` lacks one of `columns`."""
     missing = [column for column in columns if column not in raw.columns]
     if missing:
         found = ", ".join(map(repr, raw.columns)) or "none"

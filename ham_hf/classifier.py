@@ -1,13 +1,7 @@
-"""Probabilities for one's own photographs, from a run folder or a model on the Hub.
+"""A trained model, from a run folder or the Hub: where it is, whether it will do, and its probabilities of images."""
 
-ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
-"""
-
-import csv
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ham_hf.errors import InputError
-from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
-from ham_hf.photos import read_photo
+from ham_hf.labels import LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
 from ham_hf.thresholds import threshold_of
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
@@ -277,7 +270,7 @@ def all_view_logits(
     """The logits (N, views, C) float64 that `probabilities` with the same arguments are the mean softmax of."""
     batches = _batches(model, processor, images, patients, read)
     rows = (row for inputs in batches for row in _logits(model, inputs).cpu().numpy())
-    return np.array(list(_progress(rows, total, description)))
+    return np.array(list(progress(rows, total, description)))
 
 
 def probabilities(
@@ -296,115 +289,12 @@ def probabilities(
     All else is as for `iterate_probabilities`; `total` and `description` are for the progress bar.
     """
     rows = iterate_probabilities(model, processor, images, patients, read=read, bf16_difference=bf16_difference)
-    rows = list(_progress(rows, total, description))
+    rows = list(progress(rows, total, description))
     return np.array(rows).reshape(-1, len(labels_of(model)))
 
 
-def predict_photos(
-    model: "PreTrainedModel",
-    processor: "BaseImageProcessor | PatientProcessor",
-    photos: Sequence[Path],
-    csv_path: Path | None = None,
-    patients: Sequence[Patient] | None = None,
-    bf16_difference: float | None = None,
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """(photograph, its probabilities) for each; the CSV appears whole, after the last one, or not at all."""
-    rows = iterate_probabilities(model, processor, photos, patients, read=read_photo, bf16_difference=bf16_difference)
-    results = zip(photos, _progress(rows, len(photos), "predicting"), strict=True)
-    return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
-
-
-def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
-    """The patient of each photograph, from a CSV with the columns file, age, sex and localization.
-
-    `file` is the photograph's path or name; empty cells are unknown.
-
-    Raises:
-        InputError: the file is not readable, lacks a column or a photograph, or an age is no number.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--patients {path} is not readable as CSV: {error}") from error
-    columns = ("file", "age", "sex", "localization")
-    if not rows or not set(columns) <= set(rows[0]):
-        found = ", ".join(map(str, rows[0])) if rows else "no row"
-        raise InputError(f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row a file")
-    by_file = {row["file"]: _patient_of(row, f"--patients {path}, row {n}") for n, row in enumerate(rows, start=2)}
-    missing = [str(photo) for photo in photos if str(photo) not in by_file and photo.name not in by_file]
-    if missing:
-        raise InputError(
-            f"--patients {path} has no row for {len(missing)} photographs, such as {missing[0]}: "
-            "add a row with its path or name under file; cells may be empty"
-        )
-    return [by_file.get(str(photo), by_file.get(photo.name)) for photo in photos]
-
-
-def _patient_of(row: dict, where: str) -> Patient:
-    try:
-        age = float(row["age"]) if row["age"] else None
-    except ValueError:
-        raise InputError(f"{where}: age is {row['age']!r}: expected a number of years, or nothing") from None
-    return age, row["sex"] or None, row["localization"] or None
-
-
-def check_patients(
-    model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor", patients: Sequence[Patient]
-) -> None:
-    """Raises InputError for a value that the model does not know, or where it does not read the patient at all."""
-    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-
-    if not isinstance(model, PatientModel):
-        raise InputError(
-            f"this model ({type(model).__name__}) reads the photograph alone: leave out --age, --sex, --site and "
-            "--patients"
-        )
-    for patient in set(patients):
-        try:
-            processor.encode_patients(*([value] for value in patient))
-        except ValueError as error:
-            raise InputError(str(error)) from None
-
-
-def check_csv_path(path: Path) -> None:
-    """Raises InputError where no CSV could be written, before the work is done."""
-    if path.is_dir():
-        raise InputError(f"--csv {path} is a folder: name a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--csv {path}: no file can be written in {path.parent}: make that folder, or name another")
-
-
-def _copied_to_csv(
-    results: Iterable[tuple[Path, np.ndarray]], path: Path, labels: Sequence[str]
-) -> Iterator[tuple[Path, np.ndarray]]:
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        # surrogateescape: names of files are bytes, and need not be UTF-8
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "prediction", *labels])
-            for photo, row in results:
-                writer.writerow([photo, labels[row.argmax()], *row.tolist()])
-                yield photo, row
-        os.chmod(unfinished, 0o644)  # mkstemp's 0600 would hide it from one's colleagues
-        os.replace(unfinished, path)
-    except BaseException:  # GeneratorExit and Ctrl-C as well
-        os.unlink(unfinished)
-        raise
-
-
-def table(photo: Path, row: np.ndarray, labels: Sequence[str] = LABELS) -> str:
-    """The photograph's name and its diagnoses, the likeliest first."""
-    width = max(len(FULL_NAMES[label]) for label in labels)
-    lines = [os.fsencode(photo).decode(errors="replace")]
-    for i in np.argsort(-row, kind="stable"):
-        lines.append(f"  {labels[i]:<5}  {FULL_NAMES[labels[i]]:<{width}}  {row[i]:.4f}")
-    return "\n".join(lines)
-
-
-def _progress(items: Iterable, total: int | None, description: str | None) -> Iterable:
-    # Nothing for a handful, nor in a log file
+def progress(items: Iterable, total: int | None, description: str | None) -> Iterable:
+    """`items` with a bar of images; none for a handful, nor in a log file."""
     return tqdm(
         items, total=total, desc=description, unit="image", leave=False, disable=True if total and total < 20 else None
     )
