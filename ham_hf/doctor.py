@@ -151,10 +151,13 @@ def _version(requirement: Requirement) -> str | None:
 
 
 def check_cores() -> Check:
-    """How many cores there are, and how many of them this process may use."""
+    """Cores, those that this process may use, and threads; `ham-hf train` takes as many threads as usable cores."""
+    import torch
+
     from ham_hf.hardware import usable_cores
 
-    return Check("ok", "CPU", f"{platform.machine()}, {usable_cores()} usable of {os.cpu_count()} cores")
+    found = f"{platform.machine()}, {usable_cores()} usable of {os.cpu_count()} cores"
+    return Check("ok", "CPU", f"{found}; torch begins with {torch.get_num_threads()} threads")
 
 
 def free_memory() -> tuple[float, float]:
@@ -262,7 +265,7 @@ def check_data(data_dir: str) -> Check:
     try:
         inspection = inspect_data(DataArguments(data_dir=data_dir, split="", allow_missing_images=True))
     except InputError as error:
-        return Check("problem", "data", str(error), "recipes need --data_dir to be right")
+        return Check("problem", "data", str(error))
     absent, broken = len(inspection.absent), len(inspection.broken)
     found = f"{inspection.lines[0]}; {absent:,} images absent, {broken:,} broken"
     if inspection.leaks:
