@@ -323,7 +323,7 @@ class ModelArguments:
 def _json_object(text: str, name: str, example: str) -> dict:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise InputError(f"{name} is {text!r}: expected a JSON object, such as '{example}'")
