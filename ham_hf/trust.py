@@ -5,6 +5,7 @@ A pickle runs whatever its author put into it when it is read, and so do Python 
 """
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -213,7 +214,10 @@ def check_finite(name: str, model: "PreTrainedModel") -> None:
     import torch
 
     for key, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        # A NaN is both; one pass without a copy: isfinite takes 15 times as long
+        if not all(map(math.isfinite, torch.aminmax(tensor))):
             broken = int((~torch.isfinite(tensor)).sum())
             raise InputError(
                 f"{name}: {broken:,} of {tensor.numel():,} values of {key} are NaN or infinite, so its answers would "
