@@ -143,6 +143,19 @@ def _check_run(run: Path) -> None:
     for name, what in (("report.json", "report.json"), ("README.md", "card (README.md)")):
         if not (run / name).is_file():
             raise InputError(f"{run} has no {what}: `ham-hf report {run}` writes it")
+    _check_weights(run)
+
+
+def _check_weights(run: Path) -> None:
+    """The card's figures are to be those of the weights that it goes with."""
+    from ham_hf.provenance import weights_sha256
+
+    reported = json.loads((run / "run.json").read_text(encoding="utf-8"))["model"].get("weights_sha256")
+    if reported is not None and reported != weights_sha256(run):
+        raise InputError(
+            f"the weights in {run} were changed since its answers were written: the card's figures are of others. "
+            "Put the old ones back, or have the training end again (--resume)"
+        )
 
 
 def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = False) -> list[str]:

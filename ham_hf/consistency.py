@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ham_hf import __version__
 from ham_hf.card import REPO_ID, read_files, render_page
 from ham_hf.errors import InputError
+from ham_hf.provenance import weights_sha256
 from ham_hf.report import strict
 
 # Between two computations on the same images: float noise may turn an answer or two, never a thousandth
@@ -112,6 +113,23 @@ def _words(line: str, expected: str) -> str:
     label = line[: min(start, 30)].strip(" |")
     here, there = (text[start : start + _SHOWN].strip(" |") for text in (line, expected))
     return f"{label}: {here}, where report.json has {there}"
+
+
+# The weights
+
+
+def check_weights(folder: Path, report: Mapping) -> list[Finding]:
+    """Whether the weights in `folder` are those whose figures report.json has; an older one does not say."""
+    try:
+        reported = report["run"]["model"].get("weights_sha256")
+    except (KeyError, TypeError, AttributeError) as error:
+        return [_unreadable(error)]
+    there = weights_sha256(folder)
+    if reported is None or reported == there:
+        return []
+    changed = sorted(name for name in there if not isinstance(reported, dict) or reported.get(name) != there[name])
+    words = "its weights are not those that report.json has the figures of (another SHA-256)"
+    return [Finding(name, FALSE, words) for name in changed or ["model.safetensors"]]
 
 
 # The results

@@ -1,7 +1,13 @@
 """`ham-hf data …`: the commands about a copy of the data. Imports that take seconds are made by who needs them."""
 
 import argparse
+import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ham_hf.errors import InputError
+from ham_hf.labels import LICENCE
 
 if TYPE_CHECKING:
     from ham_hf.arguments import DataArguments
@@ -10,9 +16,31 @@ if TYPE_CHECKING:
 def add_data_commands(commands: argparse._SubParsersAction) -> None:
     """Add `data` and its own commands to those of `ham-hf`."""
     data = commands.add_parser(
-        "data", help="look at a copy of the data, publish it, or keep it decoded on disk", allow_abbrev=False
+        "data",
+        help="download HAM10000, look at a copy of it, publish it, or keep it decoded on disk",
+        allow_abbrev=False,
     )
     on_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    download = on_data.add_parser(
+        "download",
+        help="load HAM10000 and the ISIC 2018 test set from Harvard Dataverse",
+        description="Load HAM10000 into DIR and the test set of ISIC 2018 (task 3) into DIR/ISIC2018_test, from "
+        "Harvard Dataverse; check every file, and audit both. Broken off, the same command goes on. Exit code 1: it "
+        "leaks.",
+        allow_abbrev=False,
+    )
+    download.add_argument("data_dir", metavar="DIR", help="made where it is not there yet; then --data_dir DIR")
+    download.add_argument(
+        "--accept_license",
+        action="store_true",
+        help="say that the licence (CC BY-NC 4.0, not commercial) is accepted; without it you are asked",
+    )
+    download.add_argument(
+        "--server",
+        metavar="URL",
+        help="another Dataverse server with a copy; https://dataverse.harvard.edu when left out",
+    )
+    download.set_defaults(run=_download)
     audit = on_data.add_parser(
         "audit",
         help="print the leak audit of a copy of the data, or of a split",
@@ -89,12 +117,62 @@ def data_arguments(args: argparse.Namespace) -> "DataArguments":
     )
 
 
+def _download(args: argparse.Namespace) -> int:
+    if not (args.accept_license or sys.stdin.isatty()):
+        raise InputError(
+            f"nothing was loaded. {LICENCE}. --accept_license says that this is accepted; on a terminal you are asked"
+        )
+    from ham_hf import download
+
+    folder = Path(args.data_dir).expanduser().absolute()
+    server = args.server or download.SERVER
+    try:
+        with download.connect() as client:
+            listing = download.read_listing(client, server)
+            print(f"{LICENCE}. These are photographs of patients.")
+            print(f"Terms of use at {server}: {listing.terms or 'none are stated'}")
+            if not args.accept_license:
+                _ask(f"Load {listing.size / 1e9:.1f} GB into {folder} under these terms? [y/N] ")
+            download.download_files(client, listing, folder)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    print(f"{len(listing.files)} files are in {folder}, with the checksums of the server's listing\n")
+    return _audit_download(folder, folder / download.TEST_SET)
+
+
+def _audit_download(folder: Path, test_set: Path) -> int:
+    from ham_hf.arguments import DataArguments
+
+    leaks = _print_audit(DataArguments(data_dir=str(folder), split=""))
+    train = "ham-hf train recipes/offline/efficientnet_lite0.yaml"
+    print(f"\nNext: {train} --data_dir {shlex.quote(str(folder))}\n")
+    leaks |= _print_audit(DataArguments(data_dir=str(test_set), split=""))
+    evaluate = "ham-hf evaluate RUN_OR_HUB_ID --split all --output_dir runs/isic2018"
+    print(f"\nThen: {evaluate} --data_dir {shlex.quote(str(test_set))}")
+    return 1 if leaks else 0
+
+
+def _ask(question: str) -> None:
+    try:
+        answer = input(question)
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise InputError("nothing was loaded: the licence was not accepted")
+
+
 def _audit(args: argparse.Namespace) -> int:
+    return 1 if _print_audit(data_arguments(args)) else 0
+
+
+def _print_audit(data: "DataArguments") -> bool:
+    """Print what is wrong with the data; whether any of it leaks."""
     from ham_hf.data.inspection import inspect_data
 
-    text, leaks = inspect_data(data_arguments(args))
+    text, leaks = inspect_data(data)
     print(text)
-    return 1 if leaks else 0
+    return leaks
 
 
 def _cache_build(args: argparse.Namespace) -> None:

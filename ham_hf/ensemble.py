@@ -31,7 +31,8 @@ from ham_hf.models import name_processor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.predict import find_classifier, labels_of, load_classifier
-from ham_hf.predictions import Predictions, check_new_folder, in_order_of, read_predictions, replace_file
+from ham_hf.predictions import Predictions, check_new_folder, in_order_of, new_folder, read_predictions, replace_file
+from ham_hf.provenance import weights_sha256
 from ham_hf.report import write_report
 from ham_hf.scoring import compute_scores
 from ham_hf.views import set_test_time_augmentation, which_views
@@ -100,17 +101,21 @@ def build_ensemble(
     name_processor(model.config, processor)
     if calibration and cross_validation is None:  # of folds, no image is left that none of them has seen
         calibrate(model, processor, splits["validation"], None, "accuracy")
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    if cross_validation is not None:  # which whoever verifies it needs
-        shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, folder / CROSS_VALIDATION_SPLIT)
-    model, processor = load_classifier(str(folder))
-    bf16_difference = write_answers(folder, model, processor, splits)
-    run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
-    run["model"] |= {"members": [_member_facts(*of) for of in chosen], "selected_by": greedy}
-    replace_file(folder / "run.json", json.dumps(run, indent=2) + "\n")
-    return write_report(folder)
+    with new_folder(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        if cross_validation is not None:  # which whoever verifies it needs
+            shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
+        model, processor = load_classifier(str(unfinished))
+        bf16_difference = write_answers(unfinished, model, processor, splits)
+        run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
+        run["model"] |= {
+            "members": [_member_facts(*of) for of in chosen],
+            "selected_by": greedy,
+            "weights_sha256": weights_sha256(unfinished),
+        }
+        replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
+        return write_report(unfinished)
 
 
 def _member_facts(member: Member, weight: float) -> dict:

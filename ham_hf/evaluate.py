@@ -32,6 +32,7 @@ from ham_hf.predict import find_classifier, labels_of, load_classifier, probabil
 from ham_hf.predictions import (
     Predictions,
     check_new_folder,
+    new_folder,
     read_predictions,
     replace_file,
     write_predictions,
@@ -82,16 +83,16 @@ def evaluate_model(
     splits, facts = load_ham10000(data)
     if not any(len(splits[split]) for split in SPLITS):
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
-    folder.mkdir(parents=True, exist_ok=True)
-    bf16_difference = write_answers(folder, model, processor, splits)
-    run = evaluation_facts(name, commit, model, processor, facts, bf16_difference, argv)
-    if labels == LABELS:
-        for split in SPLITS:
-            if len(splits[split]):
-                predictions = read_predictions(folder / f"predictions_{split}.csv", LABELS)
-                write_submission(folder / f"submission_{split}.csv", predictions)
-    replace_file(folder / "run.json", json.dumps(run, indent=2) + "\n")
-    return write_report(folder)
+    with new_folder(folder) as unfinished:
+        bf16_difference = write_answers(unfinished, model, processor, splits)
+        run = evaluation_facts(name, commit, model, processor, facts, bf16_difference, argv)
+        if labels == LABELS:
+            for split in SPLITS:
+                if len(splits[split]):
+                    predictions = read_predictions(unfinished / f"predictions_{split}.csv", LABELS)
+                    write_submission(unfinished / f"submission_{split}.csv", predictions)
+        replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
+        return write_report(unfinished)
 
 
 def evaluation_facts(

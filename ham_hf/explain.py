@@ -26,7 +26,7 @@ from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.photos import upright_rgb
 from ham_hf.plots import STYLE, save_figure
 from ham_hf.predict import labels_of, load_classifier, probabilities
-from ham_hf.predictions import check_new_folder, replace_file
+from ham_hf.predictions import check_new_folder, new_folder, replace_file
 from ham_hf.prepare import image_reader
 
 KINDS = {
@@ -74,14 +74,13 @@ def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision
         model, processor, range(len(split)), read=read, total=len(split), description=f"{part} images"
     )
     truth = np.array(split["label"][:])
-    folder.mkdir(parents=True, exist_ok=True)
-    sheets = []
-    for number in tqdm([n for n in range(len(labels)) if (truth == n).any()], desc="sheets", disable=None):
-        cases = choose_cases(answers, truth, number, labels)
-        path = folder / f"{labels[number]}.png"
-        _draw(path, model, processor, split, cases, labels[number])
-        sheets.append(path)
-    replace_file(folder / "README.md", _page(name, part, sheets))
+    drawn = [number for number in range(len(labels)) if (truth == number).any()]
+    sheets = [folder / f"{labels[number]}.png" for number in drawn]
+    with new_folder(folder) as unfinished:
+        for number, path in zip(tqdm(drawn, desc="sheets", disable=None), sheets, strict=True):
+            cases = choose_cases(answers, truth, number, labels)
+            _draw(unfinished / path.name, model, processor, split, cases, labels[number])
+        replace_file(unfinished / "README.md", _page(name, part, sheets))
     return sheets
 
 

@@ -38,6 +38,11 @@ DISCLAIMER = (
     "show a lesion that worries you to a dermatologist."
 )
 
+LICENCE = (
+    "HAM10000 is CC BY-NC 4.0: it may be used and passed on with its authors named (Tschandl, Rosendahl and Kittler, "
+    "Scientific Data 5:180161, 2018), and not for commercial purposes"
+)
+
 
 def label_set(names: Iterable[str]) -> tuple[str, ...] | None:
     """The seven diagnoses or NEVUS_OR_OTHER, whichever has these names in any order; None if neither has."""

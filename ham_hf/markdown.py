@@ -362,6 +362,9 @@ def audit_section(data: Mapping) -> str:
     return "\n".join(lines)
 
 
+_REPEATABLE = "yes: by the same command, with these versions and as many threads, on such a processor"
+
+
 def provenance_section(run: Mapping) -> str:
     trained, joined = run["training"] is not None, "members" in run["model"]
     subcommand = "train" if trained else "ensemble" if joined else "evaluate"
@@ -374,6 +377,12 @@ def provenance_section(run: Mapping) -> str:
         ["split, SHA-256", escape(run["data"]["split_sha256"])],
         ["images, SHA-256", escape(run["data"]["images_sha256"])],
     ]
+    weights = run["model"].get("weights_sha256", {})  # older runs do not say, nor does a judge of others' weights
+    rows += [[escape(name) + ", SHA-256", escape(sha256)] for name, sha256 in weights.items()]
+    if trained and "hindrances" in run["training"]:
+        rows.append(
+            ["the same again, to the byte", "; ".join(map(escape, run["training"]["hindrances"])) or _REPEATABLE]
+        )
     rows += [[escape(key), escape(value)] for key, value in run["hardware"].items()]
     rows += [[escape(key), escape(value)] for key, value in run["versions"].items()]
     return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *table(["", ""], rows)])

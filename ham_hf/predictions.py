@@ -3,8 +3,10 @@
 import csv
 import math
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,6 +179,26 @@ def check_new_folder(folder: Path) -> None:
     """Raises InputError where a command would mix its files with others, before the work is done."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Where to write what is to be `folder`, which appears whole, or where the process is killed, not at all.
+
+    Raises:
+        InputError: as `check_new_folder`.
+    """
+    check_new_folder(folder)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        if folder.exists():
+            folder.rmdir()  # empty: Windows would not replace it
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def replace_file(path: str | Path, text: str) -> None:

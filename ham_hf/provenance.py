@@ -1,8 +1,10 @@
-"""What a report says of where its numbers were made: versions and hardware."""
+"""What a report says of where its numbers were made: versions, hardware, and the weights that they are of."""
 
+import hashlib
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
@@ -31,4 +33,25 @@ def versions() -> dict[str, str]:
 
 def hardware(device: torch.device) -> dict[str, str]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
-    return {"device": device.type, "gpu": gpu, "cpu": platform.machine(), "cpu_cores": str(os.cpu_count())}
+    facts = {"device": device.type, "gpu": gpu, "cpu": platform.machine(), "cpu_cores": str(os.cpu_count())}
+    return facts | {"threads": str(torch.get_num_threads())}
+
+
+def hindrances(device: torch.device, full_determinism: bool) -> list[str]:
+    """What keeps the same recipe, seed, versions, threads and hardware from the same predictions to the byte."""
+    if device.type == "cpu" or full_determinism:
+        return []
+    return [f"kernels on {device.type} may add in another order each time: `full_determinism: true` forbids it"]
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """File name → SHA-256 of the weights in a model folder."""
+    return {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def file_sha256(path: Path) -> str:
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            sha256.update(part)
+    return sha256.hexdigest()

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,12 +30,12 @@ from transformers import (
     ProgressCallback,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from ham_hf import calibration, thresholds
 from ham_hf.arguments import ModelArguments
 from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
+from ham_hf.checkpoints import has_checkpoint, last_whole_checkpoint, only_writer
 from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
@@ -57,7 +58,7 @@ from ham_hf.models.multimodal import (
 from ham_hf.optimization import optimizer_class
 from ham_hf.predict import load_classifier
 from ham_hf.predictions import read_predictions, replace_file
-from ham_hf.provenance import hardware, versions
+from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
 from ham_hf.sampling import WeightedSampler
@@ -76,8 +77,12 @@ def main(argv: list[str] | None = None) -> None:
     """
     recipe = parse_recipe(argv)
     _set_up(recipe.training)
-    with logging_redirect_tqdm():
+    with logging_redirect_tqdm(), _held(recipe.training):
         train(recipe)
+
+
+def _held(args: RunArguments) -> AbstractContextManager:
+    return only_writer(Path(args.output_dir)) if args.process_index == 0 else nullcontext()
 
 
 def train(recipe: Recipe) -> None:
@@ -85,7 +90,8 @@ def train(recipe: Recipe) -> None:
     args = recipe.training
     folder = Path(args.output_dir)
     # What fails fast comes first: the folder, the checkpoint's name, the data, and only then the weights
-    checkpoint = _checkpoint_to_resume(folder, args.resume)
+    with args.main_process_first(local=False, desc="checking checkpoints"):
+        checkpoint = _checkpoint_to_resume(folder, args.resume)
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     text_revision = _text_revision(recipe.model)
     splits, data_facts, checks = _read_data(recipe)
@@ -106,6 +112,8 @@ def train(recipe: Recipe) -> None:
     started = time.time()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.time() - started
+    if trainer.is_world_process_zero():
+        (folder / "run.json").unlink(missing_ok=True)  # of a run that was whole, and is now trained further
     trainer.save_model()  # the best checkpoint, which load_best_model_at_end put back
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
@@ -124,7 +132,7 @@ def train(recipe: Recipe) -> None:
             data=data_facts,
             revision=revision,
             text_revision=text_revision,
-            saved=model_facts(*saved, bf16_difference) | parameters,
+            saved=model_facts(*saved, bf16_difference) | parameters | {"weights_sha256": weights_sha256(folder)},
             channels_last=channels_last,
             seconds=seconds,
         )
@@ -262,16 +270,19 @@ def _set_up(args: RunArguments) -> None:
 
 
 def _checkpoint_to_resume(folder: Path, resume: bool) -> str | None:
-    """The last checkpoint in the run folder when asked to resume; otherwise the folder must not hold a run."""
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if resume:
-        logger.info("resuming from %s", last) if last else logger.info("no checkpoint in %s: starting afresh", folder)
-        return last
-    if last or (folder / "run.json").exists():
-        raise InputError(
-            f"{folder} already holds a run: add --resume to go on with it, or choose another --output_dir"
-        )
-    return None
+    """The last whole checkpoint in the run folder when asked to resume; otherwise the folder must not hold a run."""
+    if not resume:
+        if has_checkpoint(folder) or (folder / "run.json").exists():
+            raise InputError(
+                f"{folder} already holds a run: add --resume to go on with it, or choose another --output_dir"
+            )
+        return None
+    last = last_whole_checkpoint(folder)
+    if last is None:
+        logger.info("no checkpoint in %s to go on from: starting afresh", folder)
+        return None
+    logger.info("resuming from %s", last)
+    return str(last)
 
 
 def _read_data(recipe: Recipe) -> tuple[DatasetDict, dict, Mapping[str, ImageCheck]]:
@@ -374,6 +385,7 @@ def _facts(
             "processes": args.world_size,
             "precision": _precision(trainer),
             "channels_last": channels_last,
+            "hindrances": hindrances(args.device, args.full_determinism),
             "seconds": round(seconds, 1),
         },
     }

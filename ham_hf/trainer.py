@@ -1,19 +1,23 @@
 """The stock Trainer, subclassed where it has no hook: rates by part, averaged weights, reading of checkpoints."""
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset, Sampler
 from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from ham_hf.checkpoints import find_damage, write_checksums
 from ham_hf.errors import InputError
 from ham_hf.optimization import decay_by_epoch, give_own_rate, set_rates_by_block, unfreeze_gradually
 
@@ -163,7 +167,35 @@ class HamTrainer(Trainer):
         if self._average is not None and _internal_call and self.args.should_save:
             save_model(self.model, str(Path(output_dir) / TRAINED_WEIGHTS))
 
-    # Checkpoints. save_pretrained writes ViT and BEiT under older names than the modules bear; from_pretrained renames
+    # Checkpoints are sealed with checksums before an older one goes: whenever the process is killed, one is whole
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        run = Path(self._get_output_dir(trial=trial))
+        checkpoint = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its random state
+            if self.args.should_save:
+                write_checksums(checkpoint)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # the last two are torch's and safetensors' for a full disk
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            free = shutil.disk_usage(run).free
+            raise InputError(
+                f"{checkpoint} could not be written ({error}); {free:,} bytes are free there now: make room, then "
+                "--resume goes on from the checkpoint before it"
+            ) from error
+        finally:
+            self.args.save_total_limit = keep
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(str(run), save_total_limit=keep, best_model_checkpoint=best, use_mtime=True)
+
+    # save_pretrained writes ViT and BEiT under older names than the modules bear; from_pretrained renames
     # them back. The stock Trainer (transformers 5.23) reads a checkpoint without renaming and without being strict:
     # the encoder's weights stay as they are, with a warning. Sharded ones (FSDP, DeepSpeed) have the modules' names.
 
@@ -182,7 +214,10 @@ class HamTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model()
             return
-        self._load_pretrained(Path(self.state.best_model_checkpoint))
+        best = Path(self.state.best_model_checkpoint)
+        if damage := find_damage(best):
+            raise InputError(f"the best checkpoint cannot be used: {best}: {damage}; --resume trains it again")
+        self._load_pretrained(best)
         self._average = None  # what was loaded is the average already
 
     def _load_pretrained(self, folder: Path) -> None:

@@ -17,7 +17,17 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
 from ham_hf.card import FILES
-from ham_hf.consistency import CANNOT_TELL, FALSE, HOLDS, TOLERANCE, Finding, check_page, check_results, read_report
+from ham_hf.consistency import (
+    CANNOT_TELL,
+    FALSE,
+    HOLDS,
+    TOLERANCE,
+    Finding,
+    check_page,
+    check_results,
+    check_weights,
+    read_report,
+)
 from ham_hf.data import load_ham10000
 from ham_hf.data.splits import SPLITS as PARTS
 from ham_hf.errors import InputError
@@ -99,7 +109,11 @@ def verify_card(
     ]
     if _trained_on(folder) not in (None, hashes["train"]):
         verdicts = list(map(_doubted, verdicts))
-    findings = [] if report is None else check_page(folder, report) + check_results(report, measured, hashes, reported)
+    findings = []
+    if report is not None:
+        findings += check_page(folder, report)
+        findings += check_weights(_weights_folder(location, commit), report)
+        findings += check_results(report, measured, hashes, reported)
     return Verification(verdicts, findings)
 
 
@@ -131,6 +145,13 @@ def card_folder(location: str, commit: str | None) -> Path:
         return Path(location)
     patterns = ["README.md", "run.json", "report.json", *FILES, f"{FOLDER}/*.yaml"]
     return Path(snapshot_download(location, revision=commit, allow_patterns=patterns))
+
+
+def _weights_folder(location: str, commit: str | None) -> Path:
+    """Where the weights are that were loaded from there: the folder itself, or the Hub's cache."""
+    if Path(location).is_dir():
+        return Path(location)
+    return Path(snapshot_download(location, revision=commit, allow_patterns="*.safetensors"))
 
 
 def read_claims(folder: Path) -> dict[str, list[EvalResult]]:

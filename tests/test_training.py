@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from ham_hf.train import main
 from ham_hf.trainer import TRAINED_WEIGHTS
 from tests.small_data import load
 from tests.tiny_checkpoints import make_tiny_checkpoint
+from tests.tiny_runs import tiny_flags
 
 ROOT = Path(__file__).parent.parent
 RUN_FILES = {
@@ -39,7 +41,6 @@ RUN_FILES = {
     "run.json",
     "trainer_state.json",
 }
-# Evaluate and save in the middle of an epoch: what is hardest to resume
 KILLED_AT_THE_SECOND_EVALUATION = """
 import os, signal, sys
 from ham_hf import train
@@ -77,26 +78,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_images(synthetic
 
 @pytest.fixture(scope="module")
 def flags(tiny, synthetic_dir):
-    def make(output: Path, **changes) -> list[str]:
-        values = {
-            "data_dir": synthetic_dir,
-            "split": "grouped",
-            "model_name_or_path": tiny,
-            "normalization": "imagenet",
-            "image_size": 32,
-            "num_train_epochs": 2,
-            "learning_rate": 1e-3,
-            "per_device_train_batch_size": 8,
-            "eval_strategy": "steps",
-            "eval_steps": 7,
-            "save_strategy": "steps",
-            "save_steps": 7,
-            "bf16": False,
-            "output_dir": output,
-        }
-        return [str(part) for key, value in (values | changes).items() for part in (f"--{key}", value)]
-
-    return make
+    return partial(tiny_flags, tiny, synthetic_dir)
 
 
 @pytest.fixture(scope="module")

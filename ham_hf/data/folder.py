@@ -10,12 +10,13 @@ from typing import NamedTuple
 import pandas as pd
 from datasets import Dataset, Features, Image
 
-from ham_hf.data.isic import from_ground_truth, from_isic
+from ham_hf.data.isic import NOT_SCORED, from_ground_truth, from_isic
 from ham_hf.data.table import build_dataset, clean_table, read_csv, require_columns
 from ham_hf.errors import InputError
 from ham_hf.labels import diagnosis_code
 
 _OFFICIAL = ("ham10000_metadata", "ham10000_metadata.csv", "ham10000_metadata.tab", "ham10000_metadata.tsv")
+_GROUND_TRUTH = ("_groundtruth.csv", "_groundtruth.tab")
 _LOOKED_FOR = (
     "HAM10000_metadata.csv (or HAM10000_metadata, HAM10000_metadata.tab), "
     "the metadata.csv of an ISIC Archive export (with a column isic_id), or ISIC 2018's …_GroundTruth.csv; "
@@ -55,6 +56,9 @@ def read_folder(
     """
     path = metadata_csv or _find_table(folder)
     raw = _read_table(path)
+    if path.name.lower().endswith(_GROUND_TRUTH) and "image_id" in raw.columns:
+        # Harvard Dataverse's, in HAM10000's columns: it knows no lesion of this row, and has no image
+        raw = raw[raw["image_id"] != NOT_SCORED]
     match raw.columns:
         case columns if "isic_id" in columns:
             kind, raw = "isic", from_isic(raw, path.name)
@@ -88,7 +92,7 @@ def _find_table(folder: Path) -> Path:
     if not tables:
         tables = [path for path in files if path.suffix.lower() == ".csv" and "isic_id" in _header(path)]
     if not tables:
-        tables = [path for path in files if path.name.lower().endswith("_groundtruth.csv")]
+        tables = [path for path in files if path.name.lower().endswith(_GROUND_TRUTH)]
     if not tables:
         tables = [path for path in files if path.name.lower() == "metadata.csv"]
     if not tables:

@@ -50,7 +50,7 @@ CHALLENGE_COLUMNS = {
     "DF": "df",
     "VASC": "vasc",
 }
-_NOT_SCORED = "ISIC_0035068"  # the challenge's own scoring gives this image of the test set no weight
+NOT_SCORED = "ISIC_0035068"  # the challenge's own scoring gives this image of the test set no weight
 
 CONFIRMATIONS = {
     "histopathology": "histo",
@@ -102,7 +102,7 @@ def from_ground_truth(raw: pd.DataFrame, name: str) -> pd.DataFrame:
         InputError: a column is missing, or a row has not exactly one diagnosis.
     """
     require_columns(raw, ("image", *CHALLENGE_COLUMNS), name)
-    raw = raw[raw["image"] != _NOT_SCORED]
+    raw = raw[raw["image"] != NOT_SCORED]
     is_one = raw[list(CHALLENGE_COLUMNS)].apply(pd.to_numeric, errors="coerce") == 1
     wrong = is_one.sum(axis=1) != 1
     if wrong.any():

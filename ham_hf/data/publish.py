@@ -21,14 +21,13 @@ from ham_hf.data import load_ham10000
 from ham_hf.data.splits import is_ham10000
 from ham_hf.data.table import some
 from ham_hf.errors import InputError
-from ham_hf.labels import LABELS
+from ham_hf.labels import LABELS, LICENCE
 from ham_hf.publish import Destination, check_repo_id, listing, publish
 
 IMAGES_PER_SHARD = 1000  # some 270 MB
 CONSENT = (
-    "HAM10000 is CC BY-NC 4.0: it may be passed on with its authors named, and not for commercial purposes. These are "
-    "photographs of patients, with age, sex and body site. They leave this machine, and in a repository that is not "
-    "private everyone can see them"
+    f"{LICENCE}. These are photographs of patients, with age, sex and body site. They leave this machine, and in a "
+    "repository that is not private everyone can see them"
 )
 
 
