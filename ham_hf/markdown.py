@@ -9,6 +9,7 @@ from ham_hf.intervals import DRAWS
 from ham_hf.labels import FULL_NAMES
 from ham_hf.scoring import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
 from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
+from ham_hf.terminal import printable, printable_lines
 
 SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
 SYNTHETIC_WARNING = f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real."
@@ -52,8 +53,8 @@ def difference(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def escape(value: object) -> str:
-    """What a user named, so that Markdown shows it as it is, also in a table."""
-    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", " ".join(str(value).split()))
+    """What a user named, so that Markdown shows it as it is, also in a table, in a heading and on a terminal."""
+    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", printable(" ".join(str(value).split())))
 
 
 def headline_line(results: Mapping) -> str:
@@ -296,7 +297,7 @@ def model_section(run: Mapping) -> str:
         rows.append(
             [
                 "test-time augmentation",
-                "the mean over several views of each image: " + run["model"]["test_time_augmentation"],
+                "the mean over several views of each image: " + escape(run["model"]["test_time_augmentation"]),
             ]
         )
     for member in model.get("members", []):
@@ -349,7 +350,7 @@ def data_section(data: Mapping) -> str:
 
 def audit_section(data: Mapping) -> str:
     audit, near = data["audit"], data["audit"]["near_duplicates"]
-    rows = [[key.replace("_", " "), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
+    rows = [[escape(key.replace("_", " ")), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
     rows.append(["near-duplicate images across splits", f"{near['pairs_across_splits']:,}"])
     lines = ["### Leak audit", "", *table(["", "found"], rows), "", f"Near-duplicates by {escape(near['method'])}."]
     lines[-1] += " Lesions that share one were kept in one split." if near["grouped"] else ""
@@ -368,8 +369,8 @@ _REPEATABLE = "yes: by the same command, with these versions and as many threads
 def provenance_section(run: Mapping) -> str:
     trained, joined = run["training"] is not None, "members" in run["model"]
     subcommand = "train" if trained else "ensemble" if joined else "evaluate"
-    command = shlex.join(["ham-hf", subcommand, *map(str, run["argv"])])
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    command = printable_lines(shlex.join(["ham-hf", subcommand, *map(str, run["argv"])]))
+    fence = fence_around(command)
     rows = []
     if run["training"] is not None:
         rows += [["recipe", escape(run["recipe"] or "none")], ["seed", str(run["seed"])]]
@@ -386,6 +387,11 @@ def provenance_section(run: Mapping) -> str:
     rows += [[escape(key), escape(value)] for key, value in run["hardware"].items()]
     rows += [[escape(key), escape(value)] for key, value in run["versions"].items()]
     return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *table(["", ""], rows)])
+
+
+def fence_around(text: str) -> str:
+    """What begins and ends a block of code with `text` in it: longer than any such line of its own."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def _full_name(label: str) -> str:

@@ -1,7 +1,8 @@
 """What run.json and the Trainer's log must hold for a report: checked here, so that nothing after it stumbles."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -64,10 +65,13 @@ _OPTIONAL = {
     "model.calibration": dict | None,
     "model.members": list,
     "model.selected_by": str | None,
+    "model.weights_sha256": dict,
+    "training.hindrances": list,
 }
 _OF_CALIBRATION = {"temperature": _NUMBER, "prior_strength": _NUMBER, "images": int}
 _OF_MEMBER = {"run": str, "weight": _NUMBER, "base": str, "base_revision": str | None}
-_LOGGED = ("step", "epoch", "loss", "eval_loss", "learning_rate", "eval_top_class_share", "eval_predicted_class_entropy")
+_OF_COLLAPSE = ("eval_top_class_share", "eval_predicted_class_entropy")
+_LOGGED = ("loss", "eval_loss", "learning_rate", *_OF_COLLAPSE)
 _LARGEST = 1e15  # of a count, and of seconds
 
 
@@ -77,27 +81,31 @@ def check_facts(facts: Mapping, path: Path) -> None:
         _check(_at(facts, name, path), kind, name, path)
     for name, kind in _OPTIONAL.items():
         part, key = name.split(".")
-        if key in facts[part]:
+        if key in (facts[part] or {}):
             _check(facts[part][key], kind, name, path)
     data, model = facts["data"], facts["model"]
-    _require(
-        tuple(data["splits"]) == _SPLITS, path, "data.splits", list(data["splits"]), "train, validation and test"
-    )
-    labels = model["labels"]
+    labels, threshold, selected_by = model["labels"], model.get("melanoma_threshold"), model.get("selected_by")
     known = all(isinstance(label, str) for label in labels) and label_set(labels)
-    _require(known and tuple(labels) == known, path, "model.labels", labels, "the seven diagnoses, or nevus or other")
+    for name, value, expected, fits in (
+        ("data.splits", list(data["splits"]), ", ".join(_SPLITS), tuple(data["splits"]) == _SPLITS),
+        ("model.labels", labels, "the seven diagnoses, or nevus or other", known and tuple(labels) == known),
+        ("model.melanoma_threshold", threshold, "a probability", threshold is None or 0 <= threshold <= 1),
+        ("model.selected_by", selected_by, "the name of a metric", selected_by in (None, *HEADLINE)),
+    ):
+        _require(fits, path, name, value, expected)
     for split in _SPLITS:
         for label, count in data["splits"][split]["classes"].items():
             _check(count, int, f"data.splits.{split}.classes.{label}", path)
+    hashes = {"data.split_sha256": data["split_sha256"], "data.images_sha256": data["images_sha256"]}
+    hashes |= {f"data.splits.{split}.sha256": data["splits"][split]["sha256"] for split in _SPLITS}
+    for name, sha256 in hashes.items():
+        _require(re.fullmatch("[0-9a-f]{64}", sha256), path, name, sha256, "a SHA-256 in hexadecimal")
     for name, count in data["audit"].items():
         if name != "near_duplicates":
             _check(count, int, f"data.audit.{name}", path)
     for pair in data["audit"]["near_duplicates"]["pairs"]:
-        _require(isinstance(pair, list) and len(pair) == 5, path, "data.audit.near_duplicates.pairs", pair, "five each")
-    threshold = model.get("melanoma_threshold")
-    _require(threshold is None or 0 <= threshold <= 1, path, "model.melanoma_threshold", threshold, "0 to 1")
-    selected_by = model.get("selected_by")
-    _require(selected_by in (None, *HEADLINE), path, "model.selected_by", selected_by, "a metric")
+        fits = isinstance(pair, list) and len(pair) == 5
+        _require(fits, path, "data.audit.near_duplicates.pairs", pair, "two images, their splits and a distance")
     for key, kind in _OF_CALIBRATION.items() if model.get("calibration") else ():
         _check(_at(model["calibration"], key, path), kind, f"model.calibration.{key}", path)
     for member in model.get("members", []):
@@ -111,18 +119,22 @@ def check_history(history: Any, path: Path) -> None:
         raise InputError(f"{path} has no log_history: expected the file the Trainer writes")
     for entry in history:
         _require(isinstance(entry, dict), path, "log_history", entry, "a mapping for each time it logged")
-        for key in _LOGGED:
-            value = entry.get(key)
-            is_number = isinstance(value, _NUMBER) and not isinstance(value, bool)
-            fits = is_number and (not math.isfinite(value) or abs(value) < 1e100)
-            _require(value is None or fits, path, f"log_history's {key}", value, "a number")
-        if any(key in entry for key in _LOGGED[2:]):
+        for key in set(_LOGGED) & set(entry):
+            _require(
+                entry[key] is None or _is_number(entry[key]), path, f"log_history's {key}", entry[key], "a number"
+            )
             step, epoch = entry.get("step"), entry.get("epoch")
-            _require(isinstance(step, int), path, "log_history's step", step, "a whole number")
-            _require(isinstance(epoch, _NUMBER) and math.isfinite(epoch), path, "log_history's epoch", epoch, "a number")
-        evaluated = "eval_top_class_share" in entry
-        share, entropy = entry.get("eval_top_class_share"), entry.get("eval_predicted_class_entropy")
-        _require(not evaluated or None not in (share, entropy), path, "log_history", entry, "both figures of a collapse")
+            _require(isinstance(step, int) and _is_number(step), path, "log_history's step", step, "a whole number")
+            _require(_is_number(epoch) and math.isfinite(epoch), path, "log_history's epoch", epoch, "a number")
+        if _OF_COLLAPSE[0] in entry:
+            both = [entry.get(key) for key in _OF_COLLAPSE]
+            _require(None not in both, path, f"log_history's {' and '.join(_OF_COLLAPSE)}", both, "two numbers")
+
+
+def _is_number(value: Any) -> bool:
+    """NaN and infinity are numbers of a training that diverged; beyond 1e100 no picture can be drawn."""
+    fits = isinstance(value, _NUMBER) and not isinstance(value, bool)
+    return fits and (value != value or abs(value) == math.inf or abs(value) < 1e100)
 
 
 def _at(value: Any, name: str, path: Path) -> Any:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from ham_hf.arguments import SELECTION_METRICS
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
-from ham_hf.markdown import number, table
+from ham_hf.markdown import escape, number, table
 from ham_hf.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ham_hf.predictions import replace_file
 from ham_hf.recipe import Recipe, parse_recipe, read_yaml, spell_flag
@@ -274,7 +274,7 @@ def _suggest(trial, name: str, space: list | dict):
 def _write(
     folder: Path, recipe: Recipe, sweep: Sweep, trials: Sequence[Trial], best: Trial, flags: Sequence[str]
 ) -> None:
-    values = yaml.safe_load(recipe.path.read_text(encoding="utf-8")) | best.settings
+    values = read_yaml(recipe.path, "recipe", "recipes/quickstart.yaml") | best.settings
     header = f"# {recipe.path.name} with the best of {len(trials)} trials by {HEADLINE[sweep.metric]} on validation.\n"
     if flags:
         header += f"# Its trials also had: {' '.join(flags)}\n"
@@ -291,12 +291,12 @@ def render_sweep(sweep: Sweep, trials: Sequence[Trial], best: Trial) -> str:
     """The trials as a page, the best first."""
     ranked = sorted(trials, key=lambda trial: -1.0 if trial.value is None else trial.value, reverse=True)
     rows = [
-        [str(trial.settings.get(name, "–")) for name in sweep.variables]
+        [escape(trial.settings.get(name, "–")) for name in sweep.variables]
         + [trial.outcome if trial.value is None else number(trial.value)]
         for trial in ranked
     ]
     lines = [f"# Sweep: {len(trials)} trials, {sweep.method}", "", f"*{DISCLAIMER}*", ""]
-    lines += table([*sweep.variables, HEADLINE[sweep.metric]], rows)
+    lines += table([*map(escape, sweep.variables), HEADLINE[sweep.metric]], rows)
     lines += [
         "",
         f"By {HEADLINE[sweep.metric]} of the validation images. The best of {len(trials)} is the best partly by luck, "

@@ -13,6 +13,7 @@ from ham_hf.data import audit, read_source
 from ham_hf.data.images import check_images
 from ham_hf.data.splits import assign_splits, read_split_csv
 from ham_hf.data.table import some
+from ham_hf.terminal import printable_lines
 
 
 def inspect_data(args: DataArguments) -> tuple[str, bool]:
@@ -53,7 +54,8 @@ def inspect_data(args: DataArguments) -> tuple[str, bool]:
         across = [pair for pair in pairs if split.get(pair[0], "") != split.get(pair[1], "")]
         lines.append(f"near-duplicates across splits: {_pairs(across)}")
     verdict = "It leaks:" if leaks else "No leak found."
-    return "\n".join([*lines, "", verdict, *(f"- {leak}" for leak in leaks)]), bool(leaks)
+    text = "\n".join([*lines, "", verdict, *(f"- {leak}" for leak in leaks)])
+    return printable_lines(text), bool(leaks)  # a CSV's splits may have any name
 
 
 def _assignment(args: DataArguments, table: pd.DataFrame, pairs: list[audit.NearPair]) -> dict[str, str]:
