@@ -3,8 +3,8 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -81,16 +81,19 @@ def read_photo(path: Path, preview: bool = False) -> Image.Image:
     if not path.is_file() or path.stat().st_size == 0:
         raise InputError(f"{path}: " + ("the file is empty" if path.is_file() else "no file"))
     try:
-        return read_image(path, preview)
+        return read_image(path.read_bytes(), preview)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read: {error.strerror}") from error
 
 
-def read_image(source: Path | BinaryIO, preview: bool = False) -> Image.Image:
-    """As `read_photo`, from the bytes of a file as well; the message of its InputError does not name it."""
+def read_image(encoded: bytes, preview: bool = False) -> Image.Image:
+    """As `read_photo`, from the bytes of a file; the message of its InputError does not name it."""
     Image.init()  # Image.open(formats=…) does not load a format's plug-in itself
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        # From memory: of a path, Pillow 13 maps an uncompressed TIFF that is to be turned in the wrong shape
+        with Image.open(BytesIO(encoded), formats=FORMATS) as image:
             _check_size(*image.size)  # before anything is decoded
             if preview:
                 image.draft(None, (1, 1))

@@ -170,7 +170,7 @@ def _check_answer(name: str, model: "PreTrainedModel", processor: "BaseImageProc
 
     trust.check_processor(name, image_processor(processor))
     try:
-        [row] = probabilities(model, processor, [Image.new("RGB", (64, 64), "grey")])
+        [row] = probabilities(model, processor, [Image.new("RGB", (80, 60), "grey")])
     except Exception as error:  # of whatever layer a config's value does not suit
         reason = f"{type(error).__name__}: {error}"
         raise InputError(

@@ -307,7 +307,7 @@ def _judge(
     if metric not in measured[part]["metrics"]:
         return cannot_tell("unknown metric" + (", say of which average" if metric in ("f1", "roc_auc") else ""))
     if not _is_number(claim.metric_value):
-        return cannot_tell(f"{claim.metric_value!r} is no number")
+        return cannot_tell(f"{repr(claim.metric_value)[:_WIDEST]} is no number")
     value, interval = measured[part]["metrics"][metric].values()
     claimed, rounding = _share(claim)
     sha256 = _sha256(claim)

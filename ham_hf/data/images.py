@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +65,7 @@ def _check(cell: dict, known: dict[str, str]) -> ImageCheck:
     if sha256 in known:
         return ImageCheck(sha256, known[sha256], None)
     try:
-        image = read_image(BytesIO(data))  # decodes to the last row: a truncated file fails here
+        image = read_image(data)  # decodes to the last row: a truncated file fails here
     except InputError as error:
         return ImageCheck(sha256, None, f"{error} ({len(data)} bytes)")
     return ImageCheck(sha256, str(imagehash.phash(image.convert("L"), HASH_SIZE)), None)
