@@ -131,13 +131,28 @@ def read_sweep(path: Path) -> Sweep:
 def _check_variable(path: Path, method: str, name: str, space) -> None:
     is_range = isinstance(space, dict) and {"low", "high"} <= set(space) <= {"low", "high", "log"}
     if method == "optuna" and is_range:
-        for end in ("low", "high"):  # YAML takes 1e-4 for a word
-            space[end] = float(space[end]) if isinstance(space[end], str) else space[end]
+        _check_range(path, name, space)
     elif not (isinstance(space, list) and space):
         ranges = ", or {low: …, high: …, log: true}" if method == "optuna" else ""
         raise InputError(f"{path}: {name} is {space!r}: expected a list of values{ranges}")
     if method == "optuna" and name not in OPTUNA_VARIES:
         raise InputError(f"{path}: optuna varies {', '.join(OPTUNA_VARIES)}; for {name} use method: greedy")
+
+
+def _check_range(path: Path, name: str, space: dict) -> None:
+    for end in ("low", "high"):
+        if isinstance(space[end], str):  # YAML takes 1e-4 for a word
+            try:
+                space[end] = float(space[end])
+            except ValueError:
+                pass  # said below
+    low, high = space["low"], space["high"]
+    numbers = [isinstance(end, int | float) and not isinstance(end, bool) and abs(end) < 1e300 for end in (low, high)]
+    if not all(numbers) or not low < high or (space.get("log") and low <= 0):
+        raise InputError(
+            f"{path}: {name} goes from {str(low)[:80]!r} to {str(high)[:80]!r}: expected two numbers, low below high, "
+            "and above 0 with log: true"
+        )
 
 
 def _check_against(recipe: Recipe, sweep: Sweep) -> None:
