@@ -25,6 +25,7 @@ from ham_hf.classifier import (
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.photos import check_photos, find_photos, read_photo
+from ham_hf.terminal import printable
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedModel
@@ -171,7 +172,7 @@ def _copied_to_csv(
 def table(photo: Path, row: np.ndarray, labels: Sequence[str] = LABELS) -> str:
     """The photograph's name and its diagnoses, the likeliest first."""
     width = max(len(FULL_NAMES[label]) for label in labels)
-    lines = [os.fsencode(photo).decode(errors="replace")]
+    lines = [printable(str(photo))]
     for i in np.argsort(-row, kind="stable"):
         lines.append(f"  {labels[i]:<5}  {FULL_NAMES[labels[i]]:<{width}}  {row[i]:.4f}")
     return "\n".join(lines)

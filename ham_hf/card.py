@@ -4,6 +4,7 @@ Made of report.json, recipe.yaml and arguments.json; no model, no network. The s
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from ham_hf import markdown
 from ham_hf.labels import LABELS
 from ham_hf.predictions import replace_file
 from ham_hf.scoring import HEADLINE
+from ham_hf.terminal import printable
 
 REPO_ID = "your-name/your-model"  # push_to_hub.py puts the real one in its place
 FILES = ("recipe.yaml", "arguments.json")  # what was asked, then what it came to
@@ -62,6 +64,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         hashes={name: data["splits"][name]["sha256"] for name, results in report["results"].items() if results},
         training=markdown.training_sections(report, pictures),
         files=files,
+        fence_around=markdown.fence_around,
         citation=markdown.CITATION,
         data=[markdown.data_section(data), markdown.audit_section(data), markdown.provenance_section(run)],
     )
@@ -143,9 +146,9 @@ def _dataset_id(data: Mapping) -> str:
 
 
 def _check_command(data: Mapping) -> str:
-    words = [f"ham-hf verify {REPO_ID} --data_dir {markdown.where_the_data_are(data)}"]
+    words = [f"ham-hf verify {REPO_ID} --data_dir {shlex.quote(printable(markdown.where_the_data_are(data)))}"]
     if data["split"] not in ("study", "grouped"):
-        words.append(f"--split path/to/{data['split']}")
+        words.append(f"--split {shlex.quote(printable('path/to/' + data['split']))}")
     if any(split["absent_images"] for split in data["splits"].values()):
         words.append("--allow_missing_images")
     return " ".join(words)

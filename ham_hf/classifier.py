@@ -1,6 +1,6 @@
 """A trained model, from a run folder or the Hub: where it is, whether it will do, and its probabilities of images."""
 
-import json
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +9,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ham_hf import trust
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
+from ham_hf.reading import read_json
 from ham_hf.thresholds import threshold_of
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
     import torch
-    from transformers import BaseImageProcessor, PreTrainedModel
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
     from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
@@ -40,6 +42,8 @@ def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | 
     if revision is not None:
         raise InputError(f"{name} is here on this machine, where --revision {revision} means nothing: leave it out")
     if missing := _missing_files(folder):
+        if missing == [trust.WEIGHTS]:  # says how to make them of a pickle
+            trust.check_weights(name, folder)
         checkpoints = sorted(folder.glob("checkpoint-*"))
         remedy = (
             f"its training is not finished; {checkpoints[-1]} is what it has so far"
@@ -55,8 +59,8 @@ def _missing_files(folder: Path) -> list[str]:
     # The second is of a model that reads the patient too
     if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
         missing.append("preprocessor_config.json")
-    if not any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
-        missing.append("model.safetensors")
+    if not any((folder / file).is_file() for file in (trust.WEIGHTS, trust.INDEX)):
+        missing.append(trust.WEIGHTS)
     return missing
 
 
@@ -76,10 +80,9 @@ def load_classifier(
         InputError: it is not to be had, is no image classifier, or answers other labels; known before its weights
             are downloaded.
     """
-    name, revision = find_classifier(name, revision)
+    location, revision = find_classifier(name, revision)
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     # Which AutoImageProcessor and AutoConfig know from then on
@@ -89,38 +92,88 @@ def load_classifier(
     from ham_hf.models.multimodal import load_patient_processor
     from ham_hf.views import which_views
 
-    # Code that comes with a checkpoint is never run
-    source = {"revision": revision, "trust_remote_code": False}
-    try:
-        config = AutoConfig.from_pretrained(name, **source)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{name}: transformers cannot read its config.json: {error}") from error
+    config = trust.read_config(name, location, revision=revision)
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise InputError(
             f"{name} is a {config.model_type} model, no image classifier: expected a run folder of `ham-hf train`, "
             "or a model that AutoModelForImageClassification reads"
         )
+    _check_labels(name, config)
     config.id2label = _codes(name, config.id2label, label_map or {})
+    folder = trust.fetch_weights(name, location, revision)
+    source = {"revision": revision, "trust_remote_code": False}
     try:
+        trust.check_proportion(
+            name, folder, lambda: AutoModelForImageClassification.from_config(copy.deepcopy(config))
+        )
         model, loading = AutoModelForImageClassification.from_pretrained(
-            name, config=config, dtype="float32", use_safetensors=True, output_loading_info=True, **source
+            folder,
+            config=config,
+            dtype="float32",
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         if isinstance(model, PatientModel):
-            processor = load_patient_processor(config, name, **source)
+            processor = load_patient_processor(config, location, **source)
         else:
-            processor = AutoImageProcessor.from_pretrained(name, **source)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{name}: its files do not fit together or are damaged: {error}") from error
+            processor = AutoImageProcessor.from_pretrained(location, **source)
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises anything at all about values that are not as they should be
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{name}: its files do not fit together or are damaged: {reason}") from error
     if loading["missing_keys"]:
         raise InputError(
             f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
         )
+    trust.check_finite(name, model)
     which_views(model)  # these raise where its config says what cannot be
     threshold_of(model)
     model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
-    return model.eval(), processor
+    _check_answer(name, model.eval(), processor)
+    return model, processor
+
+
+def _check_labels(name: str, config: "PreTrainedConfig") -> None:
+    """Raises InputError where it is not clear which label is which of the model's answers."""
+    labels = config.id2label
+    if not isinstance(labels, dict) or not all(isinstance(label, str) for label in labels.values()):
+        raise InputError(f"{name}: config.json has id2label {str(labels)[:80]}: expected a word for each number")
+    if sorted(labels) != list(range(len(labels))):
+        raise InputError(
+            f"{name}: config.json has id2label with the numbers {str(sorted(labels))[:80]}: expected 0 to "
+            f"{len(labels) - 1}, each once, for the model's {len(labels)} answers"
+        )
+    backward = config.label2id if isinstance(config.label2id, dict) else {}
+    for number, label in labels.items():
+        if label in backward and str(backward[label]) != str(number) and list(labels.values()).count(label) == 1:
+            raise InputError(
+                f"{name}: config.json contradicts itself: id2label calls answer {number} {label!r}, label2id says "
+                f"that {label!r} is {backward[label]!r}; correct the one that is wrong"
+            )
+
+
+def _check_answer(name: str, model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor") -> None:
+    """Raises InputError where model and processor do not work together, before a user's images are read."""
+    from ham_hf.transforms import image_processor
+
+    trust.check_processor(name, image_processor(processor))
+    try:
+        [row] = probabilities(model, processor, [Image.new("RGB", (80, 60), "grey")])
+    except Exception as error:  # of whatever layer a config's value does not suit
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{name}: it does not answer an image ({reason}): its config.json, preprocessor_config.json and weights "
+            "do not belong together"
+        ) from error
+    if not np.isfinite(row).all():
+        raise InputError(
+            f"{name}: its answer to an image is {row.tolist()}: expected probabilities; look at image_mean and "
+            "image_std in its preprocessor_config.json"
+        )
 
 
 def _codes(name: str, id2label: dict[int, str], label_map: Mapping[str, str | None]) -> dict[int, str | None]:
@@ -161,7 +214,11 @@ def usable_bf16_difference(name: str, photos: int) -> float | None:
     say it or says that it is far.
     """
     difference = _run_facts(name, lambda run: run.get("model", {}).get("bf16_difference"), None)  # not in an older run
-    if difference is None or difference > BF16_LIMIT or photos < BF16_PHOTOS:
+    if difference is None or photos < BF16_PHOTOS:
+        return None
+    if isinstance(difference, bool) or not isinstance(difference, int | float) or not 0 <= difference <= 1:
+        raise InputError(f"{name}/run.json has bf16_difference {difference!r}: expected a number from 0 to 1")
+    if difference > BF16_LIMIT:
         return None
     from ham_hf.hardware import supports_bf16
 
@@ -172,9 +229,10 @@ def _run_facts(name: str, read: Callable[[dict], Any], otherwise: Any) -> Any:
     path = Path(name) / "run.json"
     if not path.is_file():
         return otherwise
+    run = read_json(path)
     try:
-        return read(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return read(run)
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not as `ham-hf train` writes it ({type(error).__name__}: {error})") from error
 
 

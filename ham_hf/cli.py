@@ -1,6 +1,7 @@
 """The command `ham-hf`. Imports that take seconds are made by the command that needs them."""
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -12,7 +13,10 @@ from ham_hf.around_cli import add_around_commands
 from ham_hf.data_cli import add_data_commands
 from ham_hf.errors import InputError
 from ham_hf.judging_cli import add_judging_commands
+from ham_hf.terminal import printable, printable_lines
 
+# A file or folder that may not be read, or whose name no disk takes: said in one line, as a mistake of the user's
+OF_THE_MACHINE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
 
@@ -37,7 +41,14 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
         if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
             if debug:
                 traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable_lines(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"error: {printable(str(error.filename)[:200])}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -187,7 +198,7 @@ def _predict(args: argparse.Namespace) -> None:
     if others:
         print(f"{others} other files in the folders were left out, for their suffixes.")
     if args.csv:
-        print(f"{len(photos)} rows in {args.csv}")
+        print(f"{len(photos)} rows in {printable(str(args.csv))}")
     if bf16 is not None:
         print(
             "Computed in bfloat16, which moved no probability of the run's validation images by more than "

@@ -145,9 +145,9 @@ def _label_map(text: str | None) -> dict:
 
     try:
         label_map = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--label_map is {text!r}: expected a JSON object ({error})") from None
-    if not isinstance(label_map, dict):
+    if not isinstance(label_map, dict) or not all(isinstance(code, str | None) for code in label_map.values()):
         raise InputError(f"--label_map is {text!r}: expected a JSON object, label → code or null")
     return label_map
 

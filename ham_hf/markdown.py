@@ -9,6 +9,7 @@ from ham_hf.intervals import DRAWS
 from ham_hf.labels import FULL_NAMES, LABELS
 from ham_hf.scoring import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
 from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
+from ham_hf.terminal import printable, printable_lines
 
 SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
 SYNTHETIC_WARNING = f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real."
@@ -90,8 +91,8 @@ def difference(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def escape(value: object) -> str:
-    """What a user named, so that Markdown shows it as it is, also in a table."""
-    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", " ".join(str(value).split()))
+    """What a user named, so that Markdown shows it as it is, also in a table, in a heading and on a terminal."""
+    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", printable(" ".join(str(value).split())))
 
 
 def headline_line(results: Mapping) -> str:
@@ -373,7 +374,7 @@ def model_rows(run: Mapping) -> list[list[str]]:
         rows.append(
             [
                 "test-time augmentation",
-                "the mean over several views of each image: " + run["model"]["test_time_augmentation"],
+                "the mean over several views of each image: " + escape(run["model"]["test_time_augmentation"]),
             ]
         )
     for member in model.get("members", []):
@@ -442,7 +443,7 @@ def audit_section(data: Mapping) -> str:
 
 def audit_rows(audit: Mapping) -> list[list[str]]:
     """What was looked for, and how many were found."""
-    rows = [[key.replace("_", " "), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
+    rows = [[escape(key.replace("_", " ")), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
     return [*rows, ["near-duplicate images across splits", f"{audit['near_duplicates']['pairs_across_splits']:,}"]]
 
 
@@ -461,14 +462,14 @@ _REPEATABLE = "yes: by the same command, with these versions and as many threads
 
 def provenance_section(run: Mapping) -> str:
     command = command_line(run)
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    fence = fence_around(command)
     return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *table(["", ""], provenance_rows(run))])
 
 
 def command_line(run: Mapping) -> str:
     trained, joined = run["training"] is not None, "members" in run["model"]
     subcommand = "train" if trained else "ensemble" if joined else "evaluate"
-    return shlex.join(["ham-hf", subcommand, *map(str, run["argv"])])
+    return printable_lines(shlex.join(["ham-hf", subcommand, *map(str, run["argv"])]))
 
 
 def provenance_rows(run: Mapping) -> list[list[str]]:
@@ -489,6 +490,11 @@ def provenance_rows(run: Mapping) -> list[list[str]]:
     rows += [[escape(key), escape(value)] for key, value in run["hardware"].items()]
     rows += [[escape(key), escape(value)] for key, value in run["versions"].items()]
     return rows
+
+
+def fence_around(text: str) -> str:
+    """What begins and ends a block of code with `text` in it: longer than any such line of its own."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def full_name(label: str) -> str:

@@ -14,6 +14,7 @@ from ham_hf.data import audit, read_source
 from ham_hf.data.images import check_images
 from ham_hf.data.splits import assign_splits, read_split_csv
 from ham_hf.data.table import some
+from ham_hf.terminal import printable_lines
 
 
 class Inspection(NamedTuple):
@@ -63,9 +64,10 @@ def inspect_data(args: DataArguments) -> Inspection:
 
 
 def render_inspection(inspection: Inspection) -> str:
-    """All of it, as `ham-hf data audit` prints it."""
+    """All of it, as `ham-hf data audit` prints it; a CSV's splits may have any name."""
     verdict = "It leaks:" if inspection.leaks else "No leak found."
-    return "\n".join([*inspection.lines, "", verdict, *(f"- {leak}" for leak in inspection.leaks)])
+    text = "\n".join([*inspection.lines, "", verdict, *(f"- {leak}" for leak in inspection.leaks)])
+    return printable_lines(text)
 
 
 def _assignment(args: DataArguments, table: pd.DataFrame, pairs: list[audit.NearPair]) -> dict[str, str]:
