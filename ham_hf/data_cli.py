@@ -177,7 +177,7 @@ def _print_audit(data: "DataArguments") -> bool:
 
     inspection = inspect_data(data)
     print(render_inspection(inspection))
-    return inspection.leaks
+    return bool(inspection.leaks)
 
 
 def _cache_build(args: argparse.Namespace) -> None:

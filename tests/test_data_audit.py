@@ -126,7 +126,7 @@ def test_hashes_name_the_data_and_the_split(folder, rows):
 def test_the_pass_over_the_pixels_is_remembered_by_content(folder, monkeypatch):
     facts = load(folder)[1]
     with monkeypatch.context() as patch:  # a second run decodes nothing
-        patch.setattr(images.PIL.Image, "open", None)
+        patch.setattr(Image, "open", None)
         assert load(folder)[1] == facts
     images._cache_file().write_text("damaged")
     assert load(folder)[1] == facts

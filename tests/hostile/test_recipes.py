@@ -7,10 +7,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ham_hf.arguments import MOST_BYTES
 from ham_hf.cli import main
 from ham_hf.errors import InputError
 from ham_hf.reading import MOST_YAML, parse_yaml
-from ham_hf.recipe import MOST_BYTES, parse_recipe
+from ham_hf.recipe import parse_recipe
 from ham_hf.sweep import read_sweep
 from tests.hostile.cases import broken, cases, changed, ends_well, within
 

@@ -292,8 +292,12 @@ def test_a_changed_report_is_compared_or_refused(reported, draw):
 @pytest.fixture(scope="module")
 def reported(run, tmp_path_factory) -> Path:
     copy = Path(shutil.copytree(run, tmp_path_factory.mktemp("reported") / "run"))
+    pictures = ["loss.png", "roc_test.png"]
+    (copy / "plots").mkdir()
+    for name in pictures:
+        (copy / "plots" / name).write_bytes(b"a picture")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ham_hf.plots.write_plots", lambda *_: ["loss.png", "roc_test.png"])
+        patch.setattr("ham_hf.plots.write_plots", lambda *_: pictures)
         write_report(copy)
     return copy
 
