@@ -18,14 +18,16 @@ from ham_hf.errors import InputError
 
 FACTOR = float(os.environ.get("HAM_HF_FUZZ", "1"))
 SECONDS = 60  # for one case, on a machine that has much else to do
+declared: list[int] = []  # the cases of each test, without FACTOR
 tally: Counter = Counter()  # (kind, "read" or "refused") → cases
 
 
 def cases(number: int) -> Callable:
     """For a test: run it on so many generated cases, times FACTOR."""
+    declared.append(number)
     return settings(
         max_examples=max(1, round(number * FACTOR)),
-        deadline=None,
+        deadline=None,  # see SECONDS
         derandomize=FACTOR == 1,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -215,7 +215,8 @@ def test_no_name_of_others_becomes_html_or_markdown(tmp_path):
         shapes = []
         for page in ("report.md", "README.md"):
             text = (run / page).read_text(encoding="utf-8")
-            body = html_of(text.split("\n---\n", 1)[-1] if page == "README.md" else text)
+            text = text.split("\n---\n", 1)[-1] if page == "README.md" else text  # behind the front matter
+            body = html_of(text)
             assert not re.search("<(script|img|b>)", body), name
             assert "](javascript" not in body and "](http://example" not in body
             assert "\x1b" not in text and "\u202e" not in text
