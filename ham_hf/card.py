@@ -15,8 +15,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from ham_hf import markdown
 from ham_hf.labels import LABELS
 from ham_hf.predictions import replace_file
+from ham_hf.reading import read_text
 from ham_hf.scoring import HEADLINE
-from ham_hf.terminal import printable
+from ham_hf.terminal import printable, printable_lines
 
 REPO_ID = "your-name/your-model"  # push_to_hub.py puts the real one in its place
 FILES = ("recipe.yaml", "arguments.json")  # what was asked, then what it came to
@@ -29,7 +30,7 @@ def write_card(folder: Path, report: Mapping, pictures: Sequence[str]) -> None:
 
 def read_files(folder: Path) -> dict[str, str]:
     """The files that the card shows as they are, by name."""
-    return {name: (folder / name).read_text(encoding="utf-8").strip() for name in FILES if (folder / name).is_file()}
+    return {name: printable_lines(read_text(folder / name)).strip() for name in FILES if (folder / name).is_file()}
 
 
 def render_card(report: Mapping, pictures: Sequence[str], files: Mapping[str, str]) -> str:

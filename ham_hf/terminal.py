@@ -1,5 +1,7 @@
 """Text of others, fit for a terminal: it would obey the control characters in a file's name, a label or a card."""
 
+import re
+
 
 def printable(text: str) -> str:
     r"""`text` in one line, whatever cannot be seen spelt out: \x1b for an escape, \n for a new line, \udcff for a byte
@@ -11,5 +13,5 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same, but lines stay lines."""
-    return "\n".join(map(printable, text.split("\n")))
+    """The same, but lines and tabs stay."""
+    return "".join(piece if piece in "\n\t" else printable(piece) for piece in re.split(r"([\n\t])", text))
