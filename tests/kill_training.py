@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from ham_hf.checkpoints import CHECKSUMS
@@ -56,7 +56,7 @@ def main() -> int:
         command = [sys.executable, "-m", "ham_hf.train", "--data_dir", args.data_dir, "--split", str(split)]
         command += [str(part) for key, value in FLAGS.items() for part in (f"--{key}", value)]
         started = time.monotonic()
-        subprocess.run([*command, "--output_dir", str(runs["unbroken"])], check=True, capture_output=True)
+        _finish([*command, "--output_dir", str(runs["unbroken"])])
         print(f"unbroken: {time.monotonic() - started:.0f} s", flush=True)
         command += ["--output_dir", str(runs["killed"]), "--resume"]
         moments: Counter[str] = Counter()
@@ -69,7 +69,7 @@ def main() -> int:
                 continue
             moments[moment] += 1
             print(f"{moments.total()}: {moment}", flush=True)
-        subprocess.run(command, check=True, capture_output=True)
+        _finish(command)
         same = {name: len({(run / name).read_bytes() for run in runs.values()}) == 1 for name in COMPARED}
     print(f"\n{moments.total()} kills: " + ", ".join(f"{count} {moment}" for moment, count in sorted(moments.items())))
     for name, is_same in same.items():
@@ -78,12 +78,16 @@ def main() -> int:
 
 
 def _write_split(data_dir: str, path: Path) -> Path:
-    """The first images of the study's training and validation split; all others take no part."""
+    """The last lesions of the study's training and validation split; all others take no part."""
     splits, _ = load_ham10000(data_dir, "study", allow_missing_images=True)
-    used = {}
+    used: dict[str, str] = {}
     for name, count in (("train", TRAINING), ("validation", VALIDATION)):
-        rows = splits[name].shuffle(seed=0)
-        used |= dict.fromkeys(rows["image_id"][:count], name)
+        rows = splits[name]
+        images = defaultdict(list)  # whole lesions: half of one would leak
+        for image_id, lesion_id in zip(rows["image_id"][:], rows["lesion_id"][:], strict=True):
+            images[lesion_id].append(image_id)
+        while sum(split == name for split in used.values()) < count:
+            used |= dict.fromkeys(images.popitem()[1], name)
     with next(Path(data_dir).glob("HAM10000_metadata*")).open(newline="") as file:
         image_ids = [row["image_id"] for row in csv.DictReader(file)]
     lines = [f"{image_id},{used.get(image_id, 'unused')}" for image_id in image_ids]
@@ -103,6 +107,12 @@ def _kill(command: list[str], run: Path, seconds: float, name: str) -> str | Non
     if process.returncode != 0:
         raise SystemExit(f"it ended by itself with exit code {process.returncode}:\n{out[-3000:]}")
     return None
+
+
+def _finish(command: list[str]) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"it ended with exit code {done.returncode}:\n{done.stdout[-3000:]}")
 
 
 def _moment(run: Path) -> str:

@@ -12,12 +12,12 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ham_hf.answers import table
 from ham_hf.cli import main
 from ham_hf.errors import InputError
 from ham_hf.eval_results import FOLDER, render_eval_results
 from ham_hf.labels import LABELS
 from ham_hf.markdown import escape
-from ham_hf.predict import table
 from ham_hf.report import write_report
 from ham_hf.terminal import printable, printable_lines
 from ham_hf.verify import Verdict, Verification, _judge, _split_of, read_claims, render, write_corrected

@@ -16,12 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ham_hf import trust
+from ham_hf.classifier import load_classifier, probabilities, usable_bf16_difference
 from ham_hf.cli import main
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.models import build_model, build_processor
 from ham_hf.models.multimodal import find_text_encoder
-from ham_hf.predict import load_classifier, probabilities, usable_bf16_difference
 from tests.hostile.cases import ESCAPES, JUNK, broken, cases, changed, ends_well, or_refused, within
 from tests.test_bad_input import save_classifier
 from tests.tiny_checkpoints import make_tiny_checkpoint
