@@ -2,7 +2,7 @@
 
     python -m tests.kill_training --data_dir path/to/HAM10000 --kills 30
 
-EfficientNet-Lite0 in float32 at 96 pixels on 1,024 training images, with averaged weights, evaluated and saved every
+EfficientNet-Lite0 in float32 at 96 pixels on 512 training images, with averaged weights, evaluated and saved every
 fourth step. The process is ended by SIGKILL or SIGTERM after a random time and started again with --resume, until all
 kills are done; then it may finish. Exit code 1 where its weights or answers are not those of the unbroken run to the
 byte.
@@ -38,7 +38,7 @@ FLAGS = {
     "bf16": False,
     "allow_missing_images": True,
 }
-TRAINING, VALIDATION = 1024, 128  # images
+TRAINING, VALIDATION = 512, 128  # images
 COMPARED = ("model.safetensors", "predictions_validation.csv")
 
 
