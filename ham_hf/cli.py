@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ham_hf.data_cli import add_data_commands
+from ham_hf.demo_cli import add_demo_command
 from ham_hf.errors import InputError
 from ham_hf.judging_cli import add_judging_commands
 
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
     predict.set_defaults(run=_predict)
+    add_demo_command(commands)
 
     export = commands.add_parser("export", help="the model in another format", allow_abbrev=False)
     formats = export.add_subparsers(title="formats", metavar="FORMAT", required=True)
@@ -151,9 +153,9 @@ def _predict(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ham_hf import onnx, predict
-    from ham_hf.labels import DISCLAIMER
+    from ham_hf.labels import DISCLAIMER, SYNTHETIC_ALONE
     from ham_hf.photos import check_photos, find_photos
-    from ham_hf.thresholds import threshold_of
+    from ham_hf.thresholds import suspicion, threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
@@ -178,7 +180,7 @@ def _predict(args: argparse.Namespace) -> None:
     for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients, bf16):
         tqdm.write(predict.table(photo, row, predict.labels_of(model)) + "\n")  # above the progress bar
     if not is_onnx and (threshold := threshold_of(model)) is not None:
-        print(f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest.")
+        print(suspicion(threshold))
     if others:
         print(f"{others} other files in the folders were left out, for their suffixes.")
     if args.csv:
@@ -189,7 +191,7 @@ def _predict(args: argparse.Namespace) -> None:
             f"{bf16:.4f}; where that could change the answer, in float32."
         )
     if synthetic:
-        print("This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing.")
+        print(SYNTHETIC_ALONE)
     print(DISCLAIMER)
 
 
