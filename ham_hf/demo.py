@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # these take seconds to import, and a misspelt name should no
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # An upload that nobody asks about: looked for every minute, and removed after ten
 DELETE_CACHE = (60, 600)  # seconds
+NO_ANSWER = "<p>The answer will be here.</p>"
 
 CSS = """
 .gradio-container { max-width: 68rem !important; margin: 0 auto; overflow: clip !important; }
@@ -221,7 +222,9 @@ def build_demo(
                     gr.HTML("<p>This model reads the image alone: it asks nothing about the patient.</p>")
                 ask = gr.Button("Ask the model", variant="primary")
             with gr.Column(min_width=280):
-                result = gr.HTML("<p>The answer will be here.</p>", elem_id="answer")
+                result = gr.HTML(NO_ANSWER, elem_id="answer")
+        # An answer must not stand beside another photograph
+        inputs[0].upload(lambda: NO_ANSWER, outputs=result, show_progress="hidden", api_visibility="private")
         # Not preprocessed: Gradio would decode the photograph itself, and fail at a broken one in its own words
         ask.click(answer, inputs, [inputs[0], result], api_name="predict", preprocess=False)
     return page
@@ -275,8 +278,10 @@ def answer_html(
         f'style="width:{100 * row[i]:.1f}%"></span></th><td>{row[i]:.4f}</td></tr>'
         for i in np.argsort(-row, kind="stable")
     ]
-    parts = [
-        "<h2>Answer</h2>",
+    parts = ["<h2>Answer</h2>"]
+    if patient is not None:
+        parts.append(f"<p>{escape(_words(*patient))}</p>")
+    parts += [
         "<table><caption>Probability of each diagnosis, the likeliest first</caption><thead><tr>"
         '<th scope="col">Diagnosis</th><th scope="col">Probability</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>",
@@ -285,6 +290,11 @@ def answer_html(
         parts.append(f"<p><strong>{escape(suspicion(threshold))}</strong></p>")
     parts += [_where_it_looks(model, processor, image, labels[row.argmax()]), f"<p>{escape(DISCLAIMER)}</p>"]
     return "".join(parts)
+
+
+def _words(age: float | None, sex: str | None, site: str | None) -> str:
+    years = "unknown" if age is None else f"{age:g} years"
+    return f"Age: {years}. Sex: {sex or 'unknown'}. Body site: {site or 'unknown'}."
 
 
 def _where_it_looks(
