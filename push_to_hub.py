@@ -21,6 +21,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
+from markupsafe import escape
+
 from ham_hf import __version__
 from ham_hf.cli import run_command
 from ham_hf.errors import InputError
@@ -43,6 +45,7 @@ PUBLISHED = (
     "*_mmbt.py",
     "*_ensemble.py",
     "*_color_constancy.py",
+    "report.html",
     "report.json",
     "report.md",
     "plots/*.png",
@@ -57,8 +60,18 @@ PUBLISHED = (
 EVAL_RESULTS = ".eval_results/ham10000.yaml"  # with --eval_results
 PATIENT_DATA = ("patients_validation.csv", "patients_test.csv")  # age, sex, body site: with --with_patient_data
 # Where paths of this machine and tokens could stand
-TEXTS = ("README.md", "report.md", "report.json", "run.json", "arguments.json", "recipe.yaml", "config.json")
+TEXTS = (
+    "README.md",
+    "report.html",
+    "report.md",
+    "report.json",
+    "run.json",
+    "arguments.json",
+    "recipe.yaml",
+    "config.json",
+)
 TOKEN = r"\bhf_[A-Za-z0-9]{20,}"
+BEFORE_A_PATH = r"(?<![\w./~+-])"  # no sign of base64 among them: report.html's pictures have slashes too
 
 TOLERANCE = 1e-5  # between the probabilities of a user's pipeline and ours
 
@@ -170,7 +183,7 @@ def _check_space(args: argparse.Namespace) -> None:
 
 
 def _stage_space(args: argparse.Namespace, folder: Path) -> None:
-    from ham_hf.predict import is_trained_on_synthetic_images
+    from ham_hf.classifier import is_trained_on_synthetic_images
     from ham_hf.space import stage_space
 
     folder.mkdir()
@@ -178,7 +191,7 @@ def _stage_space(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _check_run(run: Path) -> None:
-    from ham_hf.predict import find_classifier
+    from ham_hf.classifier import find_classifier
 
     if not run.is_dir():
         raise InputError(f"{run} is no folder: expected a run folder of `ham-hf train`")
@@ -211,7 +224,7 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
     name the repository.
     """
     from ham_hf.card import REPO_ID
-    from ham_hf.predict import is_trained_on_synthetic_images
+    from ham_hf.classifier import is_trained_on_synthetic_images
 
     report = (run / "report.md").read_text(encoding="utf-8") if (run / "report.md").is_file() else ""
     for pattern in PUBLISHED + (PATIENT_DATA if with_patient_data else ()):
@@ -245,12 +258,13 @@ def _hide_paths(folder: Path) -> list[str]:
     replacements = [(TOKEN, "<HUB_TOKEN>", "a token of the Hub → <HUB_TOKEN>")]
     for path in sorted(_paths_of_this_machine(texts), key=len, reverse=True):
         name = re.split(r"[/\\]", path)[-1]
-        # As it is, as JSON has it beyond ASCII, and as the report's command line has an apostrophe
-        for spelt in {path, json.dumps(path)[1:-1], path.replace("'", "'\"'\"'")}:
+        # As it is, as JSON has it beyond ASCII, as the report's command line has an apostrophe, and both as HTML
+        spellings = {path, json.dumps(path)[1:-1], path.replace("'", "'\"'\"'")}
+        for spelt in spellings | {str(escape(spelt)) for spelt in spellings}:
             start, end = map(_loose, re.fullmatch(r"(.*[/\\])(.+)", spelt).groups())
-            replacements.append((rf"(?<![\w./~-]){start}({end})(?![\w-]|\.\w)", r"\1", f"{path} → {name}"))
+            replacements.append((rf"{BEFORE_A_PATH}{start}({end})(?![\w-]|\.\w)", r"\1", f"{path} → {name}"))
     if len(Path.home().parts) > 1:
-        replacements.append((rf"(?<![\w./~-]){_loose(str(Path.home()))}(?=\\?[/\\])", "~", f"{Path.home()} → ~"))
+        replacements.append((rf"{BEFORE_A_PATH}{_loose(str(Path.home()))}(?=\\?[/\\])", "~", f"{Path.home()} → ~"))
     notes = {}
     for name, text in texts.items():
         for pattern, replacement, note in replacements:
@@ -310,8 +324,8 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
     import numpy as np
     from PIL import Image
 
+    from ham_hf.classifier import labels_of, load_classifier, probabilities
     from ham_hf.data.synthetic import LOOKS, draw_image
-    from ham_hf.predict import labels_of, load_classifier, probabilities
     from ham_hf.views import set_test_time_augmentation
 
     print("checking that the files load as their users will load them …")

@@ -1,3 +1,36 @@
-"""ham_hf: fine-tune, judge and publish skin-lesion classifiers on HAM10000 with the Hugging Face Trainer."""
+"""ham_hf: fine-tune, judge and publish skin-lesion classifiers on HAM10000 with the Hugging Face Trainer.
+
+For notebooks: `from ham_hf import load_ham10000, build_model, evaluate_run, predict`. Each is imported when somebody
+asks for it, so that `import ham_hf` and `ham-hf --help` stay quick. No module here may bear the name of one of them.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ham_hf.answers import predict
+    from ham_hf.data import load_ham10000
+    from ham_hf.evaluate import evaluate_run
+    from ham_hf.models import build_model
 
 __version__ = "0.1.0"
+
+__all__ = ["build_model", "evaluate_run", "load_ham10000", "predict"]
+
+
+def __getattr__(name: str):
+    match name:
+        case "build_model":
+            from ham_hf.models import build_model as found
+        case "evaluate_run":
+            from ham_hf.evaluate import evaluate_run as found
+        case "load_ham10000":
+            from ham_hf.data import load_ham10000 as found
+        case "predict":
+            from ham_hf.answers import predict as found
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

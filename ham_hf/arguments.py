@@ -5,12 +5,14 @@ Apart from `ham_hf.recipe`, whose TrainingArguments take seconds to import.
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ham_hf.errors import InputError
 
 # Figures of the validation images by which settings, members of an ensemble or an adjustment may be chosen
 SELECTION_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
+MOST_BYTES = 100_000  # of a recipe: the longest here has 1,561
 
 
 @dataclass
@@ -320,10 +322,21 @@ class ModelArguments:
             )
 
 
+def read_yaml(path: Path, what: str, example: str):
+    """What a YAML file says; InputError where there is none, or where it is not readable."""
+    from ham_hf.reading import parse_yaml, read_text  # not above: `ham-hf --help` reads none
+
+    if not path.is_file():
+        raise InputError(f"no {what} at {path}: expected a YAML file, such as {example}")
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise InputError(f"{path} has {size:,} bytes: expected a {what} of {MOST_BYTES:,} at most, such as {example}")
+    return parse_yaml(read_text(path), path)
+
+
 def _json_object(text: str, name: str, example: str) -> dict:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise InputError(f"{name} is {text!r}: expected a JSON object, such as '{example}'")

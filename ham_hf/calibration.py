@@ -18,10 +18,10 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from ham_hf.classifier import all_view_logits, labels_of
 from ham_hf.errors import InputError
 from ham_hf.models import classifier_of
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.predict import all_view_logits, labels_of
 from ham_hf.prepare import image_reader
 from ham_hf.scoring import compute_scores
 from ham_hf.transforms import PATIENT

@@ -4,6 +4,7 @@ Made of report.json, recipe.yaml and arguments.json; no model, no network. The s
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from ham_hf import markdown
 from ham_hf.labels import LABELS
 from ham_hf.predictions import replace_file
 from ham_hf.scoring import HEADLINE
+from ham_hf.terminal import printable
 
 REPO_ID = "your-name/your-model"  # push_to_hub.py puts the real one in its place
 FILES = ("recipe.yaml", "arguments.json")  # what was asked, then what it came to
@@ -48,12 +50,13 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         title=_title(run),
         disclaimer=report["disclaimer"],
         synthetic=markdown.SYNTHETIC if data["synthetic"] else "",
-        what=_what(model["labels"], _reads_patient(run)),
+        what=markdown.what_it_does(run),
+        purpose=markdown.SYNTHETIC_PURPOSE if data["synthetic"] else f"{markdown.PURPOSE} {markdown.LIMITS}",
         base=markdown.escape(model["name"]),
         members=len(model.get("members", [])),
         repo_id=REPO_ID,
-        reads_patient=_reads_patient(run),
-        has_code=_reads_patient(run) or "members" in model or model.get("color_constancy", False),
+        reads_patient=markdown.reads_patient(run),
+        has_code=markdown.reads_patient(run) or "members" in model or model.get("color_constancy", False),
         has_views=markdown.has_views(run),
         labels=model["labels"],
         results=markdown.result_sections(report, pictures),
@@ -61,6 +64,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         hashes={name: data["splits"][name]["sha256"] for name, results in report["results"].items() if results},
         training=markdown.training_sections(report, pictures),
         files=files,
+        fence_around=markdown.fence_around,
         citation=markdown.CITATION,
         data=[markdown.data_section(data), markdown.audit_section(data), markdown.provenance_section(run)],
     )
@@ -132,17 +136,7 @@ def claims(report: Mapping) -> list[EvalResult]:
 def _title(run: Mapping) -> str:
     name = re.split(r"[/:]", run["model"]["name"].rstrip("/"))[-1]
     what = "synthetic skin lesions" if run["data"]["synthetic"] else "HAM10000"
-    return f"{markdown.escape(name)} on {what}" + (", image and patient" if _reads_patient(run) else "")
-
-
-def _what(labels: Sequence[str], reads_patient: bool) -> str:
-    answers = "seven diagnoses of pigmented skin lesions" if tuple(labels) == LABELS else "nevi from all else"
-    patient = " and the patient's age, sex and body site" if reads_patient else ""
-    return f"Tells {answers} apart, from a dermatoscopic image{patient}."
-
-
-def _reads_patient(run: Mapping) -> bool:
-    return run["model"].get("fusion", "none") != "none"
+    return f"{markdown.escape(name)} on {what}" + (", image and patient" if markdown.reads_patient(run) else "")
 
 
 def _dataset_id(data: Mapping) -> str:
@@ -152,10 +146,9 @@ def _dataset_id(data: Mapping) -> str:
 
 
 def _check_command(data: Mapping) -> str:
-    source = data["source"] if data["kind"] in ("hub", "synthetic") else "path/to/HAM10000"
-    words = [f"ham-hf verify {REPO_ID} --data_dir {source}"]
+    words = [f"ham-hf verify {REPO_ID} --data_dir {shlex.quote(printable(markdown.where_the_data_are(data)))}"]
     if data["split"] not in ("study", "grouped"):
-        words.append(f"--split path/to/{data['split']}")
+        words.append(f"--split {shlex.quote(printable('path/to/' + data['split']))}")
     if any(split["absent_images"] for split in data["splits"].values()):
         words.append("--allow_missing_images")
     return " ".join(words)

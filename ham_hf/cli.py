@@ -1,20 +1,27 @@
 """The command `ham-hf`. Imports that take seconds are made by the command that needs them."""
 
 import argparse
+import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from ham_hf.around_cli import add_around_commands
 from ham_hf.data_cli import add_data_commands
 from ham_hf.demo_cli import add_demo_command
 from ham_hf.errors import InputError
 from ham_hf.judging_cli import add_judging_commands
+from ham_hf.terminal import printable, printable_lines
 
+# A file or folder that may not be read, or whose name no disk takes: said in one line, as a mistake of the user's
+OF_THE_MACHINE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
+
+NO_PARENTS: Mapping[str, list[argparse.ArgumentParser]] = {}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +42,14 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
         if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
             if debug:
                 traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable_lines(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"error: {printable(str(error.filename)[:200])}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -73,7 +87,7 @@ def _run(argv: list[str]) -> int | None:
         print(f"{preview(argv[2:])}: training images as the model sees them, from epoch to epoch")
         print("It shows photographs of patients: keep it on this machine.")
         return 0
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     args.argv = argv
     return args.run(args)
 
@@ -83,7 +97,13 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}. `{self.prog} --help` says what is expected.")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser(parents: Mapping[str, list[argparse.ArgumentParser]] = NO_PARENTS) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        parents: whose flags train, cross-validate, sweep and "data preview" have besides, which read them themselves:
+            for the completion of a shell.
+    """
     parser = _Parser(
         prog="ham-hf",
         description="Fine-tune, judge and use skin-lesion classifiers. Research software, not a medical device.",
@@ -91,18 +111,13 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    commands.add_parser("train", help="fine-tune a model: ham-hf train RECIPE.yaml [--flag value …]", add_help=False)
-    commands.add_parser(
-        "cross-validate",
-        help="judge a recipe on every lesion: ham-hf cross-validate RECIPE.yaml --folds 5 [--flag value …]",
-        add_help=False,
-    )
-
-    commands.add_parser(
-        "sweep",
-        help="search for better settings: ham-hf sweep RECIPE.yaml SWEEP.yaml [--flag value …]",
-        add_help=False,
-    )
+    for name, help_ in {
+        "train": "fine-tune a model: ham-hf train RECIPE.yaml [--flag value …]",
+        "cross-validate": "judge a recipe on every lesion: ham-hf cross-validate RECIPE.yaml [--folds N] [--flag …]",
+        "sweep": "search for better settings: ham-hf sweep RECIPE.yaml SWEEP.yaml [--flag value …]",
+    }.items():
+        of_recipe = parents.get(name, [])
+        commands.add_parser(name, help=help_, add_help=False, parents=of_recipe, conflict_handler="resolve")
 
     predict = commands.add_parser(
         "predict",
@@ -144,7 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     onnx.set_defaults(run=_export_onnx)
 
     add_judging_commands(commands)
-    add_data_commands(commands)
+    add_data_commands(commands, parents.get("data preview", []))
+    add_around_commands(commands)
 
     return parser
 
@@ -152,52 +168,52 @@ def _parser() -> argparse.ArgumentParser:
 def _predict(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ham_hf import onnx, predict
-    from ham_hf.labels import DISCLAIMER, SYNTHETIC_ALONE
+    from ham_hf import answers, classifier, onnx
+    from ham_hf.labels import DISCLAIMER
     from ham_hf.photos import check_photos, find_photos
     from ham_hf.thresholds import suspicion, threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
-        predict.check_csv_path(args.csv)
+        answers.check_csv_path(args.csv)
     photos, others = find_photos(args.photos)
     is_onnx = args.model.endswith(onnx.SUFFIX)
     if is_onnx:
         session, facts = onnx.open_onnx(Path(args.model), args.revision)
         synthetic = facts["synthetic"]
     else:
-        predict.find_classifier(args.model, args.revision)
-        synthetic = predict.is_trained_on_synthetic_images(args.model)
+        classifier.find_classifier(args.model, args.revision)
+        synthetic = classifier.is_trained_on_synthetic_images(args.model)
     patients = _patients(args, photos)
     check_photos(photos)
     if is_onnx:
         model, processor = onnx.load_onnx(session, facts)
     else:
-        model, processor = predict.load_classifier(args.model, args.revision)
+        model, processor = classifier.load_classifier(args.model, args.revision)
     if patients is not None:
-        predict.check_patients(model, processor, patients)
-    bf16 = predict.usable_bf16_difference(args.model, len(photos))
-    for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients, bf16):
-        tqdm.write(predict.table(photo, row, predict.labels_of(model)) + "\n")  # above the progress bar
+        answers.check_patients(model, processor, patients)
+    bf16 = classifier.usable_bf16_difference(args.model, len(photos))
+    for photo, row in answers.predict_photos(model, processor, photos, args.csv, patients, bf16):
+        tqdm.write(answers.table(photo, row, classifier.labels_of(model)) + "\n")  # above the progress bar
     if not is_onnx and (threshold := threshold_of(model)) is not None:
         print(suspicion(threshold))
     if others:
         print(f"{others} other files in the folders were left out, for their suffixes.")
     if args.csv:
-        print(f"{len(photos)} rows in {args.csv}")
+        print(f"{len(photos)} rows in {printable(str(args.csv))}")
     if bf16 is not None:
         print(
             "Computed in bfloat16, which moved no probability of the run's validation images by more than "
             f"{bf16:.4f}; where that could change the answer, in float32."
         )
     if synthetic:
-        print(SYNTHETIC_ALONE)
+        print(answers.SYNTHETIC_ALONE)
     print(DISCLAIMER)
 
 
 def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | None:
     """(age, sex, site) of each photograph's patient; None where the command line says nothing about them."""
-    from ham_hf.predict import read_patients
+    from ham_hf.answers import read_patients
 
     one = (args.age, args.sex, args.site)
     if args.patients is None:

@@ -15,6 +15,7 @@ from ham_hf.markdown import difference, number
 from ham_hf.predictions import Predictions, in_order_of
 from ham_hf.report import read_run
 from ham_hf.scoring import HEADLINE, compute_scores
+from ham_hf.terminal import printable
 
 METRICS = ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "log_loss")
 
@@ -90,7 +91,8 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
     runs = [["", *(HEADLINE[name] for name in metrics)]]
     for side, (letter, folders) in enumerate((("A", first), ("B", second))):
         for at, folder in enumerate(folders):
-            runs.append([f"{letter} {folder}", *(number(entry["runs"][side][at]) for entry in metrics.values())])
+            name = printable(f"{letter} {folder}")
+            runs.append([name, *(number(entry["runs"][side][at]) for entry in metrics.values())])
     return "\n".join(
         [
             f"{split}: {comparison['images']:,} images of {comparison['lesions']:,} lesions, "

@@ -5,7 +5,6 @@ answers and can be computed again. The course of the training and the ablation a
 """
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +14,17 @@ from typing import Any, NamedTuple
 
 from ham_hf import __version__
 from ham_hf.card import REPO_ID, read_files, render_page
-from ham_hf.errors import InputError
 from ham_hf.provenance import weights_sha256
+from ham_hf.reading import read_json, read_text
 from ham_hf.report import strict
 
 # Between two computations on the same images: float noise may turn an answer or two, never a thousandth
 TOLERANCE = 1e-3
 HOLDS, FALSE, CANNOT_TELL = "holds", "FALSE", "cannot tell"
 _SHOWN = 70  # characters of a line
+_MOST_LINES = 5000  # of a page: comparing takes their number squared, in the worst case
+# What a report.json of other values than ours makes of a rendering or a comparison
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
 class Finding(NamedTuple):
@@ -42,10 +44,7 @@ def read_report(folder: Path) -> dict | None:
     path = folder / "report.json"
     if not path.is_file():
         return None
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not readable as JSON: {error}") from error
+    report = read_json(path)
     ours = isinstance(report, dict) and {"schema", "run"} <= report.keys() and isinstance(report.get("results"), dict)
     return report if ours else None
 
@@ -57,14 +56,16 @@ def check_page(folder: Path, report: Mapping) -> list[Finding]:
     """Every line with a figure in which README.md differs from what report.json makes."""
     if not (folder / "README.md").is_file():
         return []
-    text = (folder / "README.md").read_text(encoding="utf-8")
+    text = read_text(folder / "README.md")
     page = _page(text)
     try:
         expected = render_page(report, re.findall(r"\]\(plots/([\w.-]+)\)", page), read_files(folder))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _MALFORMED as error:
         return [_unreadable(error)]
     repo_id = re.search(r'pipeline\("image-classification", model="([^"]+)"', page)
     expected = expected.replace(REPO_ID, repo_id[1] if repo_id else REPO_ID)
+    if max(page.count("\n"), expected.count("\n")) > _MOST_LINES:
+        return [Finding("README.md", CANNOT_TELL, f"a page of more than {_MOST_LINES:,} lines was not compared")]
     before = text[: len(text) - len(page)].count("\n")
     found = [(before + line, *pair) for line, *pair in _differing(page.split("\n"), expected.split("\n"))]
     figures = sum(map(_has_figure, expected.split("\n")))
@@ -122,7 +123,7 @@ def check_weights(folder: Path, report: Mapping) -> list[Finding]:
     """Whether the weights in `folder` are those whose figures report.json has; an older one does not say."""
     try:
         reported = report["run"]["model"].get("weights_sha256")
-    except (KeyError, TypeError, AttributeError) as error:
+    except _MALFORMED as error:
         return [_unreadable(error)]
     there = weights_sha256(folder)
     if reported is None or reported == there:
@@ -163,7 +164,7 @@ def check_results(
             found += [
                 Finding(where, FALSE, f"{name} is {figure}, measured {other}") for name, figure, other in different
             ]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _MALFORMED as error:
         found.append(_unreadable(error))
     return found
 

@@ -22,13 +22,13 @@ import pandas as pd
 from datasets import concatenate_datasets
 from sklearn.model_selection import StratifiedGroupKFold
 
+from ham_hf.classifier import is_trained_on_synthetic_images
 from ham_hf.data import load_checked, read_source
 from ham_hf.data.splits import UNUSED
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import SYNTHETIC_WARNING, by_diagnosis_section, headline_line, number, table
 from ham_hf.patients import Patients, read_patients, write_patients
-from ham_hf.predict import is_trained_on_synthetic_images
 from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
 from ham_hf.recipe import Recipe, parse_recipe
 from ham_hf.report import split_results, strict
@@ -39,14 +39,8 @@ logger = logging.getLogger("ham_hf.cross_validate")
 SPLIT = "split.csv"
 
 
-def main(argv: list[str]) -> int:
-    """Run what `RECIPE.yaml --folds N [--flag value …]` asks for; returns an exit code.
-
-    Raises:
-        InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
-    """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logger.setLevel(logging.INFO)
+def own_parser() -> argparse.ArgumentParser:
+    """Of the flags that are not the recipe's."""
     own = argparse.ArgumentParser(
         prog="ham-hf cross-validate",
         description=__doc__,
@@ -55,7 +49,18 @@ def main(argv: list[str]) -> int:
     )
     own.add_argument("--folds", default="5", help="5 when left out")
     own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and -cross-validation when left out")
-    args, flags = own.parse_known_args(argv)
+    return own
+
+
+def main(argv: list[str]) -> int:
+    """Run what `RECIPE.yaml --folds N [--flag value …]` asks for; returns an exit code.
+
+    Raises:
+        InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    args, flags = own_parser().parse_known_args(argv)
     if not args.folds.isdecimal() or int(args.folds) < 2:
         raise InputError(f"--folds is {args.folds!r}: expected a number from 2 on")
     recipe = parse_recipe(flags)

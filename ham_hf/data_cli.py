@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from ham_hf.arguments import DataArguments
 
 
-def add_data_commands(commands: argparse._SubParsersAction) -> None:
-    """Add `data` and its own commands to those of `ham-hf`."""
+def add_data_commands(
+    commands: argparse._SubParsersAction, preview_parents: Sequence[argparse.ArgumentParser] = ()
+) -> None:
+    """Add `data` and its own commands to those of `ham-hf`; `preview_parents` as for `ham_hf.cli.build_parser`."""
     data = commands.add_parser(
         "data",
         help="download HAM10000, look at a copy of it, publish it, or keep it decoded on disk",
@@ -57,6 +60,8 @@ def add_data_commands(commands: argparse._SubParsersAction) -> None:
         "preview",
         help="draw training images as a recipe's model sees them: ham-hf data preview RECIPE.yaml [--flag value …]",
         add_help=False,
+        parents=preview_parents,
+        conflict_handler="resolve",
     )
     _add_cache_commands(on_data.add_parser("cache", help="decoded images on disk", allow_abbrev=False))
     push = on_data.add_parser(
@@ -168,11 +173,11 @@ def _audit(args: argparse.Namespace) -> int:
 
 def _print_audit(data: "DataArguments") -> bool:
     """Print what is wrong with the data; whether any of it leaks."""
-    from ham_hf.data.inspection import inspect_data
+    from ham_hf.data.inspection import inspect_data, render_inspection
 
-    text, leaks = inspect_data(data)
-    print(text)
-    return leaks
+    inspection = inspect_data(data)
+    print(render_inspection(inspection))
+    return inspection.leaks
 
 
 def _cache_build(args: argparse.Namespace) -> None:

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ham_hf.errors import InputError
-from ham_hf.labels import DISCLAIMER, FULL_NAMES, SYNTHETIC_ALONE
-from ham_hf.photos import read_photo
-from ham_hf.predict import (
+from ham_hf.answers import SYNTHETIC_ALONE, check_patients
+from ham_hf.classifier import (
     Patient,
-    check_patients,
     find_classifier,
     is_trained_on_synthetic_images,
     labels_of,
     load_classifier,
     probabilities,
 )
+from ham_hf.errors import InputError
+from ham_hf.labels import DISCLAIMER, FULL_NAMES
+from ham_hf.photos import read_photo
 from ham_hf.thresholds import suspicion, threshold_of
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt name should not

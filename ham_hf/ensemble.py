@@ -22,15 +22,15 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
 from ham_hf.calibration import calibrate
+from ham_hf.classifier import find_classifier, labels_of, load_classifier
 from ham_hf.cross_validate import SPLIT as CROSS_VALIDATION_SPLIT
-from ham_hf.data import load_ham10000
+from ham_hf.data import load_checked
 from ham_hf.errors import InputError
 from ham_hf.evaluate import evaluation_facts, write_answers
 from ham_hf.labels import LABELS
 from ham_hf.models import name_processor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.predict import find_classifier, labels_of, load_classifier
 from ham_hf.predictions import Predictions, check_new_folder, in_order_of, new_folder, read_predictions, replace_file
 from ham_hf.provenance import weights_sha256
 from ham_hf.report import write_report
@@ -87,7 +87,7 @@ def build_ensemble(
         runs = sorted(cross_validation.glob("fold_*"))
     members = _read(runs, same_images=cross_validation is None)
     data.classes = "diagnoses" if labels_of(members[0].model) == LABELS else "nevus_or_other"
-    splits, facts = load_ham10000(data)
+    splits, facts, _ = load_checked(data)
     if cross_validation is None:
         _check_data(members, facts)
     else:

@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 
 from ham_hf.card import claims
 from ham_hf.errors import InputError
+from ham_hf.reading import parse_yaml, read_text
 
 FOLDER = ".eval_results"
 _PARTS = ("validation", "test")
@@ -52,12 +53,12 @@ def read_eval_results(folder: Path) -> dict[str, list[EvalResult]]:
     """
     found = {}
     for path in sorted((folder / FOLDER).glob("*.yaml")):
+        entries = parse_yaml(read_text(path), path)
         try:
-            entries = yaml.safe_load(path.read_text(encoding="utf-8"))
             if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
                 raise ValueError("no list of results")
             found[f"{FOLDER}/{path.name}"] = list(map(_claim, parse_eval_result_entries(entries)))
-        except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             words = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             raise InputError(
                 f"{path} cannot be read ({words}): expected a list of results, each with a dataset (id, task_id) and "

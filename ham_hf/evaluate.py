@@ -9,8 +9,9 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import BaseImageProcessor
@@ -18,7 +19,8 @@ from transformers import BaseImageProcessor
 from ham_hf import calibration, thresholds
 from ham_hf.ablation import write_ablations
 from ham_hf.arguments import DataArguments
-from ham_hf.data import load_ham10000
+from ham_hf.classifier import find_classifier, labels_of, load_classifier, probabilities
+from ham_hf.data import load_checked, load_ham10000
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.errors import InputError
 from ham_hf.hardware import supports_bf16
@@ -27,8 +29,7 @@ from ham_hf.models import count_parameters
 from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.patients import write_patients
-from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
+from ham_hf.patients import Patients, write_patients
 from ham_hf.predictions import (
     Predictions,
     check_new_folder,
@@ -39,7 +40,7 @@ from ham_hf.predictions import (
 )
 from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
-from ham_hf.report import SPLITS, write_report
+from ham_hf.report import SPLITS, split_results, strict, write_report
 from ham_hf.transforms import PATIENT, image_processor
 from ham_hf.views import which_views
 
@@ -80,7 +81,7 @@ def evaluate_model(
     model, processor = load_classifier(location, commit, label_map)
     labels = labels_of(model)
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
-    splits, facts = load_ham10000(data)
+    splits, facts, _ = load_checked(data)
     if not any(len(splits[split]) for split in SPLITS):
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
     with new_folder(folder) as unfinished:
@@ -93,6 +94,66 @@ def evaluate_model(
                     write_submission(unfinished / f"submission_{split}.csv", predictions)
         replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
         return write_report(unfinished)
+
+
+def evaluate_run(
+    name: str | Path,
+    data_dir: str | Path,
+    *,
+    part: str = "validation",
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+    **data: Any,
+) -> dict[str, dict]:
+    """Judge a model on images with known diagnoses, as `evaluate_model` does, and write nothing.
+
+    Args:
+        name: a run folder or a Hub id, of any image classifier with safetensors weights.
+        data_dir: a folder, or a Hub dataset id; further keywords (`split`, …) are those of `load_ham10000`.
+        part: "validation" or "test".
+        revision: commit, branch or tag on the Hub.
+        label_map: see `load_classifier`.
+
+    Returns:
+        Metric → {"value": …, "interval": [low, high]}: 95 % intervals, of a bootstrap over lesions; None for what is
+        undefined. The metrics are those of report.json.
+
+    Raises:
+        InputError: the model or the data cannot be used, or there is no such image.
+    """
+    if part not in SPLITS:
+        raise InputError(f"part is {part!r}: expected one of {', '.join(SPLITS)}")
+    model, processor = load_classifier(str(name), revision, label_map)
+    classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
+    splits, facts = load_ham10000(data_dir, **data, classes=classes)
+    if not len(splits[part]):
+        raise InputError(f"{data_dir} has no {part} image under the split {facts['split']!r}")
+    return strict(measure(model, processor, splits[part], part)["metrics"])
+
+
+def measure(
+    model: "PreTrainedModel",
+    processor: BaseImageProcessor | PatientProcessor,
+    rows: Dataset,
+    description: str,
+) -> dict:
+    """What report.json would say of these images; `description` is for the progress bar."""
+    answers = probabilities(
+        model,
+        processor,
+        range(len(rows)),
+        zip(*(rows[column][:] for column in PATIENT), strict=True),
+        read=image_reader(rows),
+        total=len(rows),
+        description=description,
+    )
+    labels = np.array(rows["label"][:])
+    dx_types = [dx_type or "unknown" for dx_type in rows["dx_type"][:]]
+    return split_results(
+        Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, labels_of(model)),
+        Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
+        thresholds.threshold_of(model),
+    )
 
 
 def evaluation_facts(

@@ -20,13 +20,14 @@ from tqdm import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
-from ham_hf.data import load_ham10000
+from ham_hf.classifier import labels_of, load_classifier, probabilities
+from ham_hf.data import load_checked
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
+from ham_hf.markdown import escape
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.photos import upright_rgb
 from ham_hf.plots import STYLE, save_figure
-from ham_hf.predict import labels_of, load_classifier, probabilities
 from ham_hf.predictions import check_new_folder, new_folder, replace_file
 from ham_hf.prepare import image_reader
 
@@ -68,7 +69,7 @@ def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
     labels = labels_of(model)
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
-    split = load_ham10000(data)[0][part]
+    split = load_checked(data)[0][part]
     if not len(split):
         raise InputError(f"{data.data_dir} has no {part} image under the split {data.split!r}")
     read = image_reader(split)
@@ -150,7 +151,8 @@ def _draw(
             above.imshow(picture)
             below.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1)
             below.imshow(saliency(model, pixels, code_of[case.answer]), cmap="inferno", alpha=0.6)
-            above.set_title(f"{case.kind}\n{split['image_id'][case.row]}", fontsize=9)
+            # A $ in the name of an image is only a $
+            above.set_title(f"{case.kind}\n{split['image_id'][case.row]}", fontsize=9, parse_math=False)
             below.set_title(f"{case.answer}, {case.probability:.3f}", fontsize=9)
             for axes in (above, below):
                 axes.set(xticks=[], yticks=[])
@@ -162,7 +164,7 @@ def _page(name: str, part: str, sheets: Sequence[Path]) -> str:
     rules = "\n".join(f"- **{kind}**: {rule}" for kind, rule in KINDS.items())
     pictures = "\n\n".join(f"![{path.stem}]({path.name})" for path in sheets)
     return (
-        f"# Cases of {Path(name).name}, {part}\n\n*{DISCLAIMER}*\n\n"
+        f"# Cases of {escape(Path(name).name)}, {part}\n\n*{DISCLAIMER}*\n\n"
         f"Of each diagnosis, one image of each kind that there is:\n\n{rules}\n\n"
         "Above the image as the model gets it; below, bright, what moves its answer most (SmoothGrad, captum). "
         f"{CAVEAT} **These are photographs of patients: they are not published with the model.**\n\n{pictures}\n"

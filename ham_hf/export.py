@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import ham_hf
+from ham_hf.classifier import find_classifier, is_trained_on_synthetic_images, load_classifier, probabilities
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.onnx import load_onnx, open_onnx, require_packages
-from ham_hf.predict import find_classifier, is_trained_on_synthetic_images, load_classifier, probabilities
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedModel

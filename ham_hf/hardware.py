@@ -29,7 +29,7 @@ def use_all_cores(local_processes: int) -> int:
 
     `accelerate launch` without --cpu (1.15) gives a process one thread, also where the CPU does all the work.
     """
-    threads = max(_cores() // local_processes, 1)
+    threads = max(usable_cores() // local_processes, 1)
     torch.set_num_threads(threads)
     return threads
 
@@ -46,7 +46,8 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)  # the heap keeps up to this much free
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """The CPU cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))  # fewer than the machine has, in a container or under taskset
     return os.cpu_count() or 1

@@ -16,7 +16,8 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
     report = commands.add_parser(
         "report",
         help="rebuild a run's report and pictures from its predictions",
-        description="Rebuild report.json, report.md and plots/ from a run folder's predictions, without the model.",
+        description="Rebuild report.html, report.json, report.md and plots/ from a run folder's predictions, without "
+        "the model.",
         allow_abbrev=False,
     )
     report.add_argument("folder", metavar="RUN", type=Path, help="a run folder of `ham-hf train`")
@@ -144,16 +145,16 @@ def _label_map(text: str | None) -> dict:
 
     try:
         label_map = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--label_map is {text!r}: expected a JSON object ({error})") from None
-    if not isinstance(label_map, dict):
+    if not isinstance(label_map, dict) or not all(isinstance(code, str | None) for code in label_map.values()):
         raise InputError(f"--label_map is {text!r}: expected a JSON object, label → code or null")
     return label_map
 
 
 def _require_model(args: argparse.Namespace) -> None:
     """Before the imports that take ten seconds: a misspelt name should not."""
-    from ham_hf.predict import find_classifier
+    from ham_hf.classifier import find_classifier
 
     find_classifier(args.model, args.revision)
 
@@ -251,4 +252,4 @@ def _print_headlines(report: dict, folder: Path) -> None:
     for name, result in report["results"].items():
         if result is not None:
             print(f"{name}: {headline_line(result)}")
-    print(f"report: {folder / 'report.md'}")
+    print(f"report: {folder / 'report.html'}, or as text {folder / 'report.md'}")

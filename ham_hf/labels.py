@@ -38,10 +38,6 @@ DISCLAIMER = (
     "show a lesion that worries you to a dermatologist."
 )
 
-SYNTHETIC_ALONE = (
-    "This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing."
-)
-
 LICENCE = (
     "HAM10000 is CC BY-NC 4.0: it may be used and passed on with its authors named (Tschandl, Rosendahl and Kittler, "
     "Scientific Data 5:180161, 2018), and not for commercial purposes"

@@ -6,12 +6,25 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ham_hf.intervals import DRAWS
-from ham_hf.labels import FULL_NAMES
+from ham_hf.labels import FULL_NAMES, LABELS
 from ham_hf.scoring import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
 from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
+from ham_hf.terminal import printable, printable_lines
 
 SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
 SYNTHETIC_WARNING = f"> **⚠ {SYNTHETIC.upper()}**\n>\n> The images are drawn by a program; only the pipeline is real."
+
+# What it is for, and what not; and what it answers to all the same
+PURPOSE = """\
+For research on dermatoscopic images: to compare methods, to teach, to look at what such models get wrong. Not for
+decisions about a patient, in neither direction."""
+LIMITS = """\
+It has seen dermatoscopic photographs of pigmented lesions of one
+collection, most of them of light skin: photographs of a phone's camera, other skin, other diagnoses and whatever is no
+lesion get an answer too, and that answer means nothing."""
+SYNTHETIC_PURPOSE = """\
+To see how training, report and card work. It has seen drawings of a program and not one photograph of skin: it answers
+to photographs too, and that answer means nothing."""
 
 CITATION = """\
 @article{tschandl2018ham10000,
@@ -34,6 +47,32 @@ ABLATIONS = {
     "shuffled": "another patient's",
 }
 
+INTERVALS_NOTE = (
+    f"In brackets: 95 % intervals of {DRAWS:,} bootstrap draws over lesions, all images of a lesion together."
+)
+METRICS_NOTE = (
+    "*Always nv* answers nevus to every image. Balanced accuracy is the mean recall of the diagnoses. Log loss, "
+    "Brier score (squared error summed over the diagnoses, 0 to 2) and calibration error "
+    f"({CALIBRATION_BINS} bins of equal mass): lower is better."
+)
+SUBGROUPS_NOTE = (
+    "In brackets: 95 % intervals over the lesions of the group. Balanced accuracy is the mean recall of the "
+    "diagnoses that the group has: between groups with different ones it does not compare. Groups of fewer than "
+    f"{FEWEST_LESIONS} lesions have no figure, those of fewer than {FEWEST_MELANOMAS} lesions with melanoma no "
+    "recall of it."
+)
+DX_TYPE_NOTE = (
+    "How a diagnosis was made (`dx_type`) gives the diagnosis away, for whatever looks malignant is biopsied: it is "
+    "never an input of a model."
+)
+ABLATION_NOTE = (
+    "The same model and images, with the patient's data hidden, or with those of another image's patient. In "
+    "brackets: 95 % intervals of the difference, the same lesions drawn for both; one that includes zero shows no "
+    "difference."
+)
+
+Table = tuple[list[str], list[list[str]]]  # header and rows, every cell a piece of Markdown
+
 
 def number(value: float | None, interval: Sequence[float] | None = None, digits: int = 3) -> str:
     """ ".741", or ".741 [.703, .779]"; a dash for what is undefined."""
@@ -52,8 +91,8 @@ def difference(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def escape(value: object) -> str:
-    """What a user named, so that Markdown shows it as it is, also in a table."""
-    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", " ".join(str(value).split()))
+    """What a user named, so that Markdown shows it as it is, also in a table, in a heading and on a terminal."""
+    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", printable(" ".join(str(value).split())))
 
 
 def headline_line(results: Mapping) -> str:
@@ -69,15 +108,40 @@ def headline_line(results: Mapping) -> str:
 def render_report(report: Mapping, pictures: Sequence[str]) -> str:
     """The whole page; `pictures` are the file names in plots/."""
     run = report["run"]
-    trained = run["training"] is not None  # else it is an evaluation of a model trained elsewhere
-    what = "a run" if trained else "an ensemble" if "members" in run["model"] else "an evaluation"
-    parts = [f"# {escape(run['model']['name'])}: report of {what}\n\n*{report['disclaimer']}*"]
+    parts = [f"# {report_title(run)}\n\n*{report['disclaimer']}*"]
     if run["data"]["synthetic"]:
         parts.append(SYNTHETIC_WARNING)
     parts += result_sections(report, pictures)
     parts += training_sections(report, pictures)
     parts += [data_section(run["data"]), audit_section(run["data"]), provenance_section(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def report_title(run: Mapping) -> str:
+    trained = run["training"] is not None  # else it is an evaluation of a model trained elsewhere
+    what = "a run" if trained else "an ensemble" if "members" in run["model"] else "an evaluation"
+    return f"{escape(run['model']['name'])}: report of {what}"
+
+
+def what_it_does(run: Mapping) -> str:
+    seven = tuple(run["model"]["labels"]) == LABELS
+    answers = "seven diagnoses of pigmented skin lesions" if seven else "nevi from all else"
+    patient = " and the patient's age, sex and body site" if reads_patient(run) else ""
+    return f"Tells {answers} apart, from a dermatoscopic image{patient}."
+
+
+def reads_patient(run: Mapping) -> bool:
+    return run["model"].get("fusion", "none") != "none"
+
+
+def made_here(run: Mapping) -> bool:
+    """Trained or joined; a model of others that was judged here has its own card."""
+    return run["training"] is not None or "members" in run["model"]
+
+
+def where_the_data_are(data: Mapping) -> str:
+    """For a command that anyone may type."""
+    return data["source"] if data["kind"] in ("hub", "synthetic") else "path/to/HAM10000"
 
 
 def training_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
@@ -90,15 +154,9 @@ def training_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
 
 def result_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
     """What was found, with its pictures; some of them may be empty."""
-    training, labels = report["run"]["training"], report["run"]["model"]["labels"]
+    labels = report["run"]["model"]["labels"]
     evaluated = [split for split, results in report["results"].items() if results is not None]
-    sections = [headlines_section(report, evaluated), chosen_section(training) if training is not None else ""]
-    if "members" in report["run"]["model"] and "validation" in evaluated:
-        sections.append(
-            "The checkpoints of its members were chosen on the validation images"
-            + (", and so were the members and their weights" if report["run"]["model"]["selected_by"] else "")
-            + ". **The validation figures are optimistic for that reason**; the test images had no say in it."
-        )
+    sections = [headlines_section(report, evaluated), chosen_section(report["run"], evaluated)]
     for split in evaluated:
         results, forest = report["results"][split], f"subgroups_{split}.png"
         others = [name for name in pictures if name.endswith(f"_{split}.png") and name != forest]
@@ -111,6 +169,14 @@ def result_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
 
 
 def headlines_section(report: Mapping, evaluated: Sequence[str]) -> str:
+    lines = ["## Results", "", *table(*headlines_table(report, evaluated))]
+    for sentence in absent_sentences(report):
+        lines += ["", f"**{sentence}**"]
+    lines += _melanoma_lines({split: report["results"][split] for split in evaluated})
+    return "\n".join([*lines, "", f"{INTERVALS_NOTE} {METRICS_NOTE}"])
+
+
+def headlines_table(report: Mapping, evaluated: Sequence[str]) -> Table:
     header, columns = ["metric"], []
     for split in evaluated:
         results = report["results"][split]
@@ -120,44 +186,52 @@ def headlines_section(report: Mapping, evaluated: Sequence[str]) -> str:
             header.append(f"always nv, {split}")
             columns.append({key: number(value) for key, value in results["always_nv"].items()})
     names = [name for name in HEADLINE if all(name in column for column in columns)]
-    lines = [
-        "## Results",
-        "",
-        *table(header, [[HEADLINE[name], *(column[name] for column in columns)] for name in names]),
+    return header, [[HEADLINE[name], *(column[name] for column in columns)] for name in names]
+
+
+def absent_sentences(report: Mapping) -> list[str]:
+    """Of the splits without results."""
+    splits = report["run"]["data"]["splits"]
+    return [
+        f"{split}: {splits[split]['absent_images']:,} images absent, not evaluated."
+        for split, results in report["results"].items()
+        if results is None
     ]
-    for split in [split for split in report["results"] if split not in evaluated]:
-        absent = report["run"]["data"]["splits"][split]["absent_images"]
-        lines += ["", f"**{split}: {absent:,} images absent, not evaluated.**"]
-    lines += _melanoma_lines({split: report["results"][split] for split in evaluated})
-    lines.append("")
-    lines.append(
-        f"In brackets: 95 % intervals of {DRAWS:,} bootstrap draws over lesions, all images of a lesion together. "
-        "*Always nv* answers nevus to every image. Balanced accuracy is the mean recall of the diagnoses. Log loss, "
-        "Brier score (squared error summed over the diagnoses, 0 to 2) and calibration error "
-        f"({CALIBRATION_BINS} bins of equal mass): lower is better."
-    )
-    return "\n".join(lines)
 
 
 def _melanoma_lines(results: Mapping[str, Mapping]) -> list[str]:
-    """What the threshold of a model that has one finds."""
+    sentence = melanoma_sentence(results)
+    return ["", sentence] if sentence else []
+
+
+def melanoma_sentence(results: Mapping[str, Mapping]) -> str:
+    """What the threshold of a model that has one finds, by split; "" of one that has none."""
     found = {split: of["melanoma_threshold"] for split, of in results.items() if "melanoma_threshold" in of}
     if not found:
-        return []
+        return ""
     rates = [
         f"{split}: sensitivity {number(of['sensitivity']['value'], of['sensitivity']['interval'])}, specificity "
         f"{number(of['specificity']['value'], of['specificity']['interval'])}"
         for split, of in found.items()
     ]
     threshold = number(next(iter(found.values()))["threshold"])
-    return [
-        "",
+    return (
         f"Melanoma suspected where its probability is at least {threshold}, a threshold fitted on validation images "
-        f"and optimistic there: {'; '.join(rates)}.",
-    ]
+        f"and optimistic there: {'; '.join(rates)}."
+    )
 
 
-def chosen_section(training: Mapping) -> str:
+def chosen_section(run: Mapping, evaluated: Sequence[str]) -> str:
+    """How the checkpoint, or those of the members, were chosen; "" for a model of others."""
+    model, training = run["model"], run["training"]
+    if "members" in model and "validation" in evaluated:
+        return (
+            "The checkpoints of its members were chosen on the validation images"
+            + (", and so were the members and their weights" if model["selected_by"] else "")
+            + ". **The validation figures are optimistic for that reason**; the test images had no say in it."
+        )
+    if training is None:
+        return ""
     if training["best_step"] is None:
         return f"The model is the last checkpoint, after step {training['steps']:,}."
     metric = str(training["best_metric"]).removeprefix("eval_")
@@ -169,42 +243,37 @@ def chosen_section(training: Mapping) -> str:
 
 
 def by_diagnosis_section(results: Mapping, labels: Sequence[str], split: str) -> str:
+    title = f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)"
+    return "\n".join([title, "", *table(*diagnoses_table(results, labels))])
+
+
+def diagnoses_table(results: Mapping, labels: Sequence[str]) -> Table:
     rows = []
     for label in labels:
         entries = {name: results["metrics"][f"{name}_{label}"] for name in ("precision", "recall", "f1", "auroc")}
         images = int(results["metrics"][f"support_{label}"]["value"])
         figures = [number(entry["value"], entry["interval"]) for entry in entries.values()]
-        rows.append([_full_name(label), f"{images:,}", *figures])
-    lines = table(["diagnosis", "images", "precision", "recall", "F1", "AUROC"], rows)
-    return "\n".join(
-        [f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)", "", *lines]
-    )
+        rows.append([full_name(label), f"{images:,}", *figures])
+    return ["diagnosis", "images", "precision", "recall", "F1", "AUROC"], rows
 
 
 def by_subgroup_section(subgroups: Mapping, split: str) -> str:
     lines = [f"## By subgroup: {split}"]
     for field, groups in subgroups.items():
-        figures = [figure for figure in FIGURES if figure in groups[0]["metrics"]]
-        header = [FIELDS[field], "images", "lesions", "diagnoses", *(FIGURES[figure] for figure in figures)]
-        rows = []
-        for group in groups:
-            counts = [f"{group[key]:,}" for key in ("images", "lesions", "diagnoses")]
-            rows.append([escape(group["group"]), *counts, *(_figure(group["metrics"][figure]) for figure in figures)])
-        lines += ["", *table(header, rows)]
+        lines += ["", *table(*subgroups_table(field, groups))]
         if field == "dx_type":
-            lines += [
-                "",
-                "How a diagnosis was made (`dx_type`) gives the diagnosis away, for whatever looks malignant is "
-                "biopsied: it is never an input of a model.",
-            ]
-    lines += [
-        "",
-        "In brackets: 95 % intervals over the lesions of the group. Balanced accuracy is the mean recall of the "
-        "diagnoses that the group has: between groups with different ones it does not compare. Groups of fewer than "
-        f"{FEWEST_LESIONS} lesions have no figure, those of fewer than {FEWEST_MELANOMAS} lesions with melanoma no "
-        "recall of it.",
-    ]
-    return "\n".join(lines)
+            lines += ["", DX_TYPE_NOTE]
+    return "\n".join([*lines, "", SUBGROUPS_NOTE])
+
+
+def subgroups_table(field: str, groups: Sequence[Mapping]) -> Table:
+    figures = [figure for figure in FIGURES if figure in groups[0]["metrics"]]
+    header = [FIELDS[field], "images", "lesions", "diagnoses", *(FIGURES[figure] for figure in figures)]
+    rows = []
+    for group in groups:
+        counts = [f"{group[key]:,}" for key in ("images", "lesions", "diagnoses")]
+        rows.append([escape(group["group"]), *counts, *(_figure(group["metrics"][figure]) for figure in figures)])
+    return header, rows
 
 
 def _figure(entry: Mapping) -> str:
@@ -212,6 +281,11 @@ def _figure(entry: Mapping) -> str:
 
 
 def ablation_section(ablation: Mapping, intact: Mapping) -> str:
+    title = "## What the patient's data are worth: validation"
+    return "\n".join([title, "", *table(*ablation_table(ablation, intact)), "", ABLATION_NOTE])
+
+
+def ablation_table(ablation: Mapping, intact: Mapping) -> Table:
     metrics = list(next(iter(ablation.values())))
     header = ["the patient's age, sex and body site"]
     for metric in metrics:
@@ -223,19 +297,18 @@ def ablation_section(ablation: Mapping, intact: Mapping) -> str:
         rows.append([ABLATIONS[name]])
         for entry in entries.values():
             rows[-1] += [number(entry["value"]), difference(entry["difference"], entry["interval"])]
-    lines = [
-        "## What the patient's data are worth: validation",
-        "",
-        *table(header, rows),
-        "",
-        "The same model and images, with the patient's data hidden, or with those of another image's patient. In "
-        "brackets: 95 % intervals of the difference, the same lesions drawn for both; one that includes zero shows no "
-        "difference.",
-    ]
-    return "\n".join(lines)
+    return header, rows
 
 
 def collapse_section(collapse: Mapping) -> str:
+    lines = ["### Collapse check", "", collapse_sentences(collapse)]
+    if collapse["evaluations"]:
+        lines += ["", "<details><summary>At every evaluation</summary>", ""]
+        lines += [*table(*collapse_table(collapse["evaluations"])), "", "</details>"]
+    return "\n".join(lines)
+
+
+def collapse_sentences(collapse: Mapping) -> str:
     saved, evaluations, steps = collapse["saved_model"], collapse["evaluations"], collapse["collapsed_steps"]
     collapsed = saved["top_class_share"] >= COLLAPSED_SHARE
     text = (
@@ -252,21 +325,20 @@ def collapse_section(collapse: Mapping) -> str:
         still = steps[-1] == evaluations[-1]["step"]
         text += f"**The training collapsed: at two evaluations running, {limit}, first at step {steps[0]:,}**"
         text += ", and still at the end." if still else ", but not at the end."
-    lines = ["### Collapse check", "", text]
-    if evaluations:
-        rows = [
-            [
-                f"{entry['step']:,}",
-                f"{entry['epoch']:.4g}",
-                _percent(entry["top_class_share"]),
-                number(entry["predicted_class_entropy"]),
-            ]
-            for entry in evaluations
+    return text
+
+
+def collapse_table(evaluations: Sequence[Mapping]) -> Table:
+    rows = [
+        [
+            f"{entry['step']:,}",
+            f"{entry['epoch']:.4g}",
+            _percent(entry["top_class_share"]),
+            number(entry["predicted_class_entropy"]),
         ]
-        lines += ["", "<details><summary>At every evaluation</summary>", ""]
-        lines += table(["step", "epoch", "most frequent answer", "entropy of the answers, nats"], rows)
-        lines += ["", "</details>"]
-    return "\n".join(lines)
+        for entry in evaluations
+    ]
+    return ["step", "epoch", "most frequent answer", "entropy of the answers, nats"], rows
 
 
 def _percent(share: float) -> str:
@@ -279,6 +351,12 @@ def has_views(run: Mapping) -> bool:
 
 
 def model_section(run: Mapping) -> str:
+    title = "## Model" if run["training"] is None else "## Training"
+    return "\n".join([title, "", *table(["", ""], model_rows(run))])
+
+
+def model_rows(run: Mapping) -> list[list[str]]:
+    """Of the model and its training, what and which."""
     model, training = run["model"], run["training"]
     frozen = model["parameters"] - model["trainable_parameters"]
     rows = [
@@ -296,7 +374,7 @@ def model_section(run: Mapping) -> str:
         rows.append(
             [
                 "test-time augmentation",
-                "the mean over several views of each image: " + run["model"]["test_time_augmentation"],
+                "the mean over several views of each image: " + escape(run["model"]["test_time_augmentation"]),
             ]
         )
     for member in model.get("members", []):
@@ -306,8 +384,8 @@ def model_section(run: Mapping) -> str:
     if calibration := model.get("calibration"):
         rows.append(["calibration", _calibration(calibration)])
     if training is None:
-        return "\n".join(["## Model", "", *table(["", ""], rows)])
-    rows += [
+        return rows
+    return rows + [
         ["training images", f"{training['images']:,}"],
         ["highest learning rate", f"{training['learning_rate']:g}"],
         ["epochs, steps", f"{training['epochs']:g}, {training['steps']:,}"],
@@ -315,7 +393,6 @@ def model_section(run: Mapping) -> str:
         ["processes", str(training["processes"])],
         ["time", _duration(training["seconds"])],
     ]
-    return "\n".join(["## Training", "", *table(["", ""], rows)])
 
 
 def _calibration(of: Mapping) -> str:
@@ -329,49 +406,76 @@ def _calibration(of: Mapping) -> str:
 
 
 def data_section(data: Mapping) -> str:
+    lines = [f"## Data: {escape(data['source'])}", ""]
+    if data["synthetic"]:
+        lines += [f"**{SYNTHETIC}**", ""]
+    return "\n".join([*lines, *table(*data_table(data)), "", split_sentences(data)])
+
+
+def data_table(data: Mapping) -> Table:
     labels = list(next(iter(data["splits"].values()))["classes"])
     rows = [
         [name, *(f"{split[key]:,}" for key in ("images", "lesions", "absent_images"))]
         + [f"{split['classes'].get(label, 0):,}" for label in labels]
         for name, split in data["splits"].items()
     ]
+    return ["split", "images", "lesions", "absent images", *map(escape, labels)], rows
+
+
+def split_sentences(data: Mapping) -> str:
     seed = "" if data["split_seed"] is None else f", seed {data['split_seed']}"
     absent = sum(split["absent_images"] for split in data["splits"].values())
-    lines = [f"## Data: {escape(data['source'])}", ""]
-    if data["synthetic"]:
-        lines += [f"**{SYNTHETIC}**", ""]
-    lines += table(["split", "images", "lesions", "absent images", *map(escape, labels)], rows)
-    lines += ["", f"Split: {escape(data['split'])}{seed}."]
+    text = f"Split: {escape(data['split'])}{seed}."
     if absent:
-        lines[-1] += f" {absent:,} images of the table were not there; the figures are about the ones that were."
-    return "\n".join(lines)
+        text += f" {absent:,} images of the table were not there; the figures are about the ones that were."
+    return text
 
 
 def audit_section(data: Mapping) -> str:
-    audit, near = data["audit"], data["audit"]["near_duplicates"]
-    rows = [[key.replace("_", " "), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
-    rows.append(["near-duplicate images across splits", f"{near['pairs_across_splits']:,}"])
-    lines = ["### Leak audit", "", *table(["", "found"], rows), "", f"Near-duplicates by {escape(near['method'])}."]
-    lines[-1] += " Lesions that share one were kept in one split." if near["grouped"] else ""
+    near = data["audit"]["near_duplicates"]
+    lines = ["### Leak audit", "", *table(["", "found"], audit_rows(data["audit"])), "", audit_sentences(near)]
     if near["pairs"]:
-        pairs = [[escape(part) for part in pair] for pair in near["pairs"]]
-        lines += ["", "<details><summary>The pairs</summary>", ""]
-        lines += table(["image", "split", "image", "split", "distance"], pairs)
+        lines += ["", "<details><summary>The pairs</summary>", "", *table(*pairs_table(near)), ""]
         rest = near["pairs_across_splits"] - len(near["pairs"])
-        lines += ["", *([f"… and {rest:,} more.", ""] if rest > 0 else []), "</details>"]
+        lines += [*([f"… and {rest:,} more.", ""] if rest > 0 else []), "</details>"]
     return "\n".join(lines)
+
+
+def audit_rows(audit: Mapping) -> list[list[str]]:
+    """What was looked for, and how many were found."""
+    rows = [[escape(key.replace("_", " ")), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
+    return [*rows, ["near-duplicate images across splits", f"{audit['near_duplicates']['pairs_across_splits']:,}"]]
+
+
+def audit_sentences(near: Mapping) -> str:
+    grouped = " Lesions that share one were kept in one split." if near["grouped"] else ""
+    return f"Near-duplicates by {escape(near['method'])}.{grouped}"
+
+
+def pairs_table(near: Mapping) -> Table:
+    pairs = [[escape(part) for part in pair] for pair in near["pairs"]]
+    return ["image", "split", "image", "split", "distance"], pairs
 
 
 _REPEATABLE = "yes: by the same command, with these versions and as many threads, on such a processor"
 
 
 def provenance_section(run: Mapping) -> str:
+    command = command_line(run)
+    fence = fence_around(command)
+    return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *table(["", ""], provenance_rows(run))])
+
+
+def command_line(run: Mapping) -> str:
     trained, joined = run["training"] is not None, "members" in run["model"]
     subcommand = "train" if trained else "ensemble" if joined else "evaluate"
-    command = shlex.join(["ham-hf", subcommand, *map(str, run["argv"])])
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    return printable_lines(shlex.join(["ham-hf", subcommand, *map(str, run["argv"])]))
+
+
+def provenance_rows(run: Mapping) -> list[list[str]]:
+    trained = run["training"] is not None
     rows = []
-    if run["training"] is not None:
+    if trained:
         rows += [["recipe", escape(run["recipe"] or "none")], ["seed", str(run["seed"])]]
     rows += [
         ["split, SHA-256", escape(run["data"]["split_sha256"])],
@@ -385,10 +489,15 @@ def provenance_section(run: Mapping) -> str:
         )
     rows += [[escape(key), escape(value)] for key, value in run["hardware"].items()]
     rows += [[escape(key), escape(value)] for key, value in run["versions"].items()]
-    return "\n".join(["## Provenance", "", f"{fence}\n{command}\n{fence}", "", *table(["", ""], rows)])
+    return rows
 
 
-def _full_name(label: str) -> str:
+def fence_around(text: str) -> str:
+    """What begins and ends a block of code with `text` in it: longer than any such line of its own."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+
+
+def full_name(label: str) -> str:
     return f"{FULL_NAMES[label]} ({label})" if label in FULL_NAMES else escape(label)
 
 

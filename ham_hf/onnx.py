@@ -4,14 +4,18 @@ ham-hf predict model.onnx photo.jpg folder/ --csv out.csv
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from ham_hf.errors import InputError
 from ham_hf.labels import label_set
+from ham_hf.trust import check_processor
 
 if TYPE_CHECKING:  # the first is in an extra, the others take seconds to import
     import torch
@@ -62,15 +66,17 @@ def open_onnx(path: Path, revision: str | None = None) -> tuple["InferenceSessio
 def _read(found: Mapping[str, str], path: Path) -> dict:
     try:
         facts = {name: json.loads(found[name]) for name in METADATA}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: its metadata are damaged: {error}") from error
-    if label_set(facts["labels"]) is None:
+    labels = facts["labels"]
+    known = isinstance(labels, list) and all(isinstance(label, str) for label in labels) and label_set(labels)
+    if not known or len(labels) != len(known):
         raise InputError(f"{path} answers {facts['labels']}: expected the seven diagnoses, or nevus or other")
     return facts
 
 
 class OnnxClassifier:
-    """What `ham_hf.predict` needs of a model: its labels, and logits of a batch of pixel values."""
+    """What `ham_hf.classifier` needs of a model: its labels, and logits of a batch of pixel values."""
 
     def __init__(self, session: "InferenceSession", labels: list[str]):
         import torch
@@ -90,12 +96,31 @@ class OnnxClassifier:
 
 
 def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier, "BaseImageProcessor"]:
-    """A classifier for `ham_hf.predict`, and the processor that prepares its images as those of the training's end."""
+    """A classifier for `ham_hf.classifier`, and the processor that prepares its images as those of the training's end.
+
+    Raises:
+        InputError: they do not answer a blank image with a number for each label.
+    """
     from transformers import AutoImageProcessor
 
     import ham_hf.models.color_constancy  # noqa: F401  which AutoImageProcessor knows from then on
 
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "preprocessor_config.json").write_text(json.dumps(facts["processor"]), encoding="utf-8")
-        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    return OnnxClassifier(session, facts["labels"]), processor
+    model = OnnxClassifier(session, facts["labels"])
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "preprocessor_config.json").write_text(json.dumps(facts["processor"]), encoding="utf-8")
+            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        check_processor("the ONNX file", processor)
+        blank = processor(Image.new("RGB", (80, 60), "grey"), return_tensors="pt")["pixel_values"]
+        [answer] = model(pixel_values=blank).logits.tolist()
+    except InputError:
+        raise
+    except Exception as error:  # of a preparation or a graph that is not as `ham-hf export onnx` makes it
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"the ONNX file does not answer an image ({reason}): export the model again") from error
+    if len(answer) != len(facts["labels"]) or not all(map(math.isfinite, answer)):
+        raise InputError(
+            f"the ONNX file answers an image with {answer}: expected {len(facts['labels'])} finite numbers; export "
+            "the model again"
+        )
+    return model, processor

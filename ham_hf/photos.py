@@ -1,10 +1,9 @@
 """Photographs of one's own, of any size and format, as upright RGB images."""
 
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 # A 1 x 5000 strip would become 256 x 1,280,000 pixels when its shorter side is resized
 MAX_ASPECT_RATIO = 20
+MOST_PIXELS = 89_478_485  # Pillow's own limit; from there to twice as many it would warn, and decode them
 
 
 def find_photos(paths: Sequence[str | Path]) -> tuple[list[Path], int]:
@@ -80,21 +80,43 @@ def read_photo(path: Path, preview: bool = False) -> Image.Image:
     """
     if not path.is_file() or path.stat().st_size == 0:
         raise InputError(f"{path}: " + ("the file is empty" if path.is_file() else "no file"))
+    try:
+        return read_image(path.read_bytes(), preview)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read: {error.strerror}") from error
+
+
+def read_image(encoded: bytes, preview: bool = False) -> Image.Image:
+    """As `read_photo`, from the bytes of a file; the message of its InputError does not name it."""
     Image.init()  # Image.open(formats=…) does not load a format's plug-in itself
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-                raise InputError(f"{image.width} x {image.height} pixels, a strip: crop it around the lesion")
+        # From memory: of a path, Pillow 13 maps an uncompressed TIFF that is to be turned in the wrong shape
+        with Image.open(BytesIO(encoded), formats=FORMATS) as image:
+            _check_size(*image.size)  # before anything is decoded
             if preview:
                 image.draft(None, (1, 1))
             return upright_rgb(image)
+    except InputError:
+        raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: too many pixels ({error}): crop it around the lesion") from error
+        raise InputError(f"too many pixels ({error}): crop it around the lesion") from error
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"{path}: no image in a format read here ({', '.join(FORMATS)})") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error) as error:
-        # SyntaxError is Pillow's word for a broken PNG; the rest come out of its decoders too
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"no image in a format read here ({', '.join(FORMATS)})") from error
+    except Exception as error:  # Pillow's decoders raise anything at all: SyntaxError is their word for a broken PNG
+        raise InputError(str(error) or type(error).__name__) from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if min(width, height) < 1:
+        raise InputError(f"{width} x {height} pixels: there is nothing to see")
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            f"too many pixels ({width} x {height}, expected {MOST_PIXELS:,} at most): crop it around the lesion"
+        )
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise InputError(f"{width} x {height} pixels, a strip: crop it around the lesion")
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """The pictures of a report, drawn without pyplot: no window, no state left behind, the same file each time."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sklearn.metrics import roc_curve
 
 from ham_hf.errors import InputError
 from ham_hf.markdown import SYNTHETIC, number
-from ham_hf.predictions import Predictions
+from ham_hf.predictions import Predictions, replace_file
 from ham_hf.scoring import CALIBRATION_BINS, HEADLINE, calibration_bins
 from ham_hf.subgroups import FIELDS
 
@@ -39,6 +40,8 @@ def write_plots(
     folder: Path, report: Mapping, history: Sequence[Mapping], predictions: Mapping[str, Predictions | None]
 ) -> list[str]:
     """Draw into `folder` what the run has data for, remove what it no longer has; returns the file names."""
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, and pictures would be written where it points: remove the link")
     folder.mkdir(exist_ok=True)
     run, figures = report["run"], {}
     with style.context(["default", STYLE]):
@@ -96,7 +99,9 @@ def check_picture_path(flag: str, path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """As a PNG that says nothing of the program that drew it."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, metadata={"Software": None})
+    png = io.BytesIO()
+    figure.savefig(png, metadata={"Software": None})
+    replace_file(path, png.getvalue())
 
 
 def _points(history: Sequence[Mapping], key: str) -> tuple[list, list]:

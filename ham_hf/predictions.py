@@ -201,13 +201,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def replace_file(path: str | Path, text: str) -> None:
-    """Write `text` beside `path`, then move it there, so that no reader ever sees half a file."""
+def replace_file(path: str | Path, content: str | bytes) -> None:
+    """Write `content` beside `path`, then move it there, so that no reader ever sees half a file.
+
+    A link at `path` is replaced, and what it pointed to stays as it is.
+    """
     path = Path(path)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the report from one's colleagues
         os.replace(temporary, path)
     except BaseException:

@@ -15,6 +15,7 @@ from datasets import Dataset
 from PIL import Image
 from transformers import BaseImageProcessor
 
+from ham_hf.errors import InputError
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.photos import upright_rgb
 
@@ -60,11 +61,17 @@ def prepared_batches(
             if not waiting:
                 return
             cases = [waiting.popleft() for _ in range(min(BATCH_SIZE, len(waiting)))]
-            together = torch.cat([future.result() for future, _ in cases])  # (B, 3, H, W)
+            images = [future.result() for future, _ in cases]
+            if len(shapes := {tuple(image.shape[1:]) for image in images}) > 1:
+                raise InputError(
+                    f"the model's processor makes images of several sizes ({', '.join(map(str, sorted(shapes)))}): "
+                    "expected one, as with do_center_crop in its preprocessor_config.json; or give images of one shape"
+                )
+            together = torch.cat(images)  # (B, 3, H, W)
             batch = {"pixel_values": together.contiguous(memory_format=torch.channels_last)}
             if reads_patients:  # here: a tokenizer is not for several threads
                 batch |= processor.encode_patients(*zip(*(patient for _, patient in cases), strict=True))
-            del cases, together  # not held while the model is at work
+            del cases, images, together  # not held while the model is at work
             yield batch
     finally:
         pool.shutdown(cancel_futures=True)

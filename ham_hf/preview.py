@@ -26,15 +26,20 @@ EPOCHS = 6
 INCHES = 1.6  # a picture's side
 
 
+def own_parser() -> argparse.ArgumentParser:
+    """Of the flags that are not the recipe's."""
+    own = argparse.ArgumentParser(prog="ham-hf data preview", description=__doc__.splitlines()[0], allow_abbrev=False)
+    own.add_argument("--output", type=Path, default=Path("preview.png"), help="preview.png when left out")
+    return own
+
+
 def main(argv: list[str]) -> Path:
     """Draw what `RECIPE.yaml [--output FILE] [--flag value …]` asks for; returns the file.
 
     Raises:
         InputError: the recipe, the data or the file cannot be used.
     """
-    own = argparse.ArgumentParser(prog="ham-hf data preview", description=__doc__.splitlines()[0], allow_abbrev=False)
-    own.add_argument("--output", type=Path, default=Path("preview.png"), help="preview.png when left out")
-    args, flags = own.parse_known_args(argv)
+    args, flags = own_parser().parse_known_args(argv)
     check_picture_path("--output", args.output)
     recipe = parse_recipe(flags)
     if not recipe.image.augment:

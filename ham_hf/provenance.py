@@ -24,6 +24,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
+    """Of Python, ham_hf and PACKAGES, as installed."""
     return {
         "python": platform.python_version(),
         "ham_hf": ham_hf.__version__,
@@ -32,6 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> dict[str, str]:
+    """Of this machine: the kind of `device`, the GPU's name, the kind of CPU and its cores."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
     facts = {"device": device.type, "gpu": gpu, "cpu": platform.machine(), "cpu_cores": str(os.cpu_count())}
     return facts | {"threads": str(torch.get_num_threads())}

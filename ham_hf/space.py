@@ -10,11 +10,12 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
+from ham_hf.answers import SYNTHETIC_ALONE
 from ham_hf.errors import InputError
-from ham_hf.labels import DISCLAIMER, SYNTHETIC_ALONE
+from ham_hf.labels import DISCLAIMER
 
 PACKAGE = Path(__file__).parent
-PACKAGE_FILES = ("*.py", "py.typed", "*.jinja", "*.txt")
+PACKAGE_FILES = ("*.py", "py.typed", "*.jinja", "*.css", "*.js", "*.txt")
 PUBLISHED = (
     "README.md",
     "LICENSE",

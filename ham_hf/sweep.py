@@ -20,13 +20,13 @@ import yaml
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from ham_hf.arguments import SELECTION_METRICS
+from ham_hf.arguments import SELECTION_METRICS, read_yaml
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
-from ham_hf.markdown import number, table
+from ham_hf.markdown import escape, number, table
 from ham_hf.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ham_hf.predictions import replace_file
-from ham_hf.recipe import Recipe, parse_recipe, read_yaml, spell_flag
+from ham_hf.recipe import Recipe, parse_recipe, spell_flag
 from ham_hf.scoring import HEADLINE
 
 logger = logging.getLogger("ham_hf.sweep")
@@ -67,14 +67,8 @@ class Trial(NamedTuple):
     outcome: Literal["complete", "pruned", "failed"] = "complete"
 
 
-def main(argv: list[str]) -> None:
-    """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
-
-    Raises:
-        InputError: a file cannot be used, or the folder holds another search.
-    """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logger.setLevel(logging.INFO)
+def own_parser() -> argparse.ArgumentParser:
+    """Of the files, and the flags that are not the recipe's."""
     own = argparse.ArgumentParser(
         prog="ham-hf sweep",
         description=__doc__,
@@ -84,7 +78,18 @@ def main(argv: list[str]) -> None:
     own.add_argument("recipe", type=Path)
     own.add_argument("sweep", type=Path)
     own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and that of the sweep when left out")
-    args, flags = own.parse_known_args(argv)
+    return own
+
+
+def main(argv: list[str]) -> None:
+    """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
+
+    Raises:
+        InputError: a file cannot be used, or the folder holds another search.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+    args, flags = own_parser().parse_known_args(argv)
     recipe, sweep = parse_recipe([str(args.recipe), *flags]), read_sweep(args.sweep)
     folder = args.output_dir or Path("runs") / f"{args.recipe.stem}-{args.sweep.stem}"
     _check_against(recipe, sweep)
@@ -131,13 +136,28 @@ def read_sweep(path: Path) -> Sweep:
 def _check_variable(path: Path, method: str, name: str, space) -> None:
     is_range = isinstance(space, dict) and {"low", "high"} <= set(space) <= {"low", "high", "log"}
     if method == "optuna" and is_range:
-        for end in ("low", "high"):  # YAML takes 1e-4 for a word
-            space[end] = float(space[end]) if isinstance(space[end], str) else space[end]
+        _check_range(path, name, space)
     elif not (isinstance(space, list) and space):
         ranges = ", or {low: …, high: …, log: true}" if method == "optuna" else ""
         raise InputError(f"{path}: {name} is {space!r}: expected a list of values{ranges}")
     if method == "optuna" and name not in OPTUNA_VARIES:
         raise InputError(f"{path}: optuna varies {', '.join(OPTUNA_VARIES)}; for {name} use method: greedy")
+
+
+def _check_range(path: Path, name: str, space: dict) -> None:
+    for end in ("low", "high"):
+        if isinstance(space[end], str):  # YAML takes 1e-4 for a word
+            try:
+                space[end] = float(space[end])
+            except ValueError:
+                pass  # said below
+    low, high = space["low"], space["high"]
+    numbers = [isinstance(end, int | float) and not isinstance(end, bool) and abs(end) < 1e300 for end in (low, high)]
+    if not all(numbers) or not low < high or (space.get("log") and low <= 0):
+        raise InputError(
+            f"{path}: {name} goes from {str(low)[:80]!r} to {str(high)[:80]!r}: expected two numbers, low below high, "
+            "and above 0 with log: true"
+        )
 
 
 def _check_against(recipe: Recipe, sweep: Sweep) -> None:
@@ -274,7 +294,7 @@ def _suggest(trial, name: str, space: list | dict):
 def _write(
     folder: Path, recipe: Recipe, sweep: Sweep, trials: Sequence[Trial], best: Trial, flags: Sequence[str]
 ) -> None:
-    values = yaml.safe_load(recipe.path.read_text(encoding="utf-8")) | best.settings
+    values = read_yaml(recipe.path, "recipe", "recipes/quickstart.yaml") | best.settings
     header = f"# {recipe.path.name} with the best of {len(trials)} trials by {HEADLINE[sweep.metric]} on validation.\n"
     if flags:
         header += f"# Its trials also had: {' '.join(flags)}\n"
@@ -291,12 +311,12 @@ def render_sweep(sweep: Sweep, trials: Sequence[Trial], best: Trial) -> str:
     """The trials as a page, the best first."""
     ranked = sorted(trials, key=lambda trial: -1.0 if trial.value is None else trial.value, reverse=True)
     rows = [
-        [str(trial.settings.get(name, "–")) for name in sweep.variables]
+        [escape(trial.settings.get(name, "–")) for name in sweep.variables]
         + [trial.outcome if trial.value is None else number(trial.value)]
         for trial in ranked
     ]
     lines = [f"# Sweep: {len(trials)} trials, {sweep.method}", "", f"*{DISCLAIMER}*", ""]
-    lines += table([*sweep.variables, HEADLINE[sweep.metric]], rows)
+    lines += table([*map(escape, sweep.variables), HEADLINE[sweep.metric]], rows)
     lines += [
         "",
         f"By {HEADLINE[sweep.metric]} of the validation images. The best of {len(trials)} is the best partly by luck, "

@@ -36,6 +36,7 @@ from ham_hf import calibration, thresholds
 from ham_hf.arguments import ModelArguments
 from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
 from ham_hf.checkpoints import has_checkpoint, last_whole_checkpoint, only_writer
+from ham_hf.classifier import load_classifier
 from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
@@ -56,7 +57,6 @@ from ham_hf.models.multimodal import (
     find_text_encoder,
 )
 from ham_hf.optimization import optimizer_class
-from ham_hf.predict import load_classifier
 from ham_hf.predictions import read_predictions, replace_file
 from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
@@ -438,7 +438,7 @@ def _write_json(path: Path, value: dict) -> None:
 def _log_headlines(report: dict, folder: Path) -> None:
     for name, result in report["results"].items():
         logger.info("%s: %s", name, "no image, not evaluated" if result is None else headline_line(result))
-    logger.info("report: %s", folder / "report.md")
+    logger.info("report: %s, or as text %s", folder / "report.html", folder / "report.md")
 
 
 if __name__ == "__main__":

@@ -3,20 +3,19 @@
 ham-hf verify you/your-model --data_dir path/to/HAM10000
 """
 
-import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
-from datasets import Dataset
-from huggingface_hub import EvalResult, ModelCard, metadata_save, snapshot_download
-from transformers import BaseImageProcessor, PreTrainedModel
+from huggingface_hub import EvalResult, ModelCardData, metadata_save, snapshot_download
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ham_hf.arguments import DataArguments
 from ham_hf.card import FILES
+from ham_hf.classifier import find_classifier, labels_of, load_classifier
 from ham_hf.consistency import (
     CANNOT_TELL,
     FALSE,
@@ -28,22 +27,20 @@ from ham_hf.consistency import (
     check_weights,
     read_report,
 )
-from ham_hf.data import load_ham10000
+from ham_hf.data import load_checked
 from ham_hf.data.splits import SPLITS as PARTS
 from ham_hf.errors import InputError
 from ham_hf.eval_results import FOLDER, read_eval_results
+from ham_hf.evaluate import measure
 from ham_hf.labels import LABELS
 from ham_hf.markdown import number
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.patients import Patients
-from ham_hf.predict import find_classifier, labels_of, load_classifier, probabilities
-from ham_hf.predictions import Predictions
-from ham_hf.prepare import image_reader
-from ham_hf.report import SPLITS, split_results
-from ham_hf.thresholds import threshold_of
-from ham_hf.transforms import PATIENT
+from ham_hf.predictions import replace_file
+from ham_hf.reading import parse_yaml, read_json, read_text
+from ham_hf.report import SPLITS
+from ham_hf.terminal import printable
 
 _LISTED = 20  # findings
+_WIDEST, _LONGEST = 40, 400  # characters of what a card says, and of a reason
 _ALIASES = {"f1_macro": "macro_f1", "roc_auc_macro": "macro_auroc"}
 
 
@@ -93,11 +90,11 @@ def verify_card(
         data.split, data.split_seed = _split_of(claims)
     model, processor = load_classifier(location, commit, label_map)
     data.classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
-    splits, facts = load_ham10000(data)
+    splits, facts, _ = load_checked(data)
     reported = [name_of_part for name_of_part in SPLITS if report is not None and report["results"].get(name_of_part)]
     wanted = {part or claim.dataset_split for claim in claims} | set(reported)
     measured = {
-        name_of_part: _measure(model, processor, splits[name_of_part], name_of_part)
+        name_of_part: measure(model, processor, splits[name_of_part], name_of_part)
         for name_of_part in SPLITS
         if name_of_part in wanted and len(splits[name_of_part])
     }
@@ -115,28 +112,6 @@ def verify_card(
         findings += check_weights(_weights_folder(location, commit), report)
         findings += check_results(report, measured, hashes, reported)
     return Verification(verdicts, findings)
-
-
-def _measure(
-    model: PreTrainedModel, processor: BaseImageProcessor | PatientProcessor, rows: Dataset, description: str
-) -> dict:
-    """What report.json would say of these images."""
-    answers = probabilities(
-        model,
-        processor,
-        range(len(rows)),
-        zip(*(rows[column][:] for column in PATIENT), strict=True),
-        read=image_reader(rows),
-        total=len(rows),
-        description=description,
-    )
-    labels = np.array(rows["label"][:])
-    dx_types = [dx_type or "unknown" for dx_type in rows["dx_type"][:]]
-    return split_results(
-        Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, labels_of(model)),
-        Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
-        threshold_of(model),
-    )
 
 
 def card_folder(location: str, commit: str | None) -> Path:
@@ -162,12 +137,9 @@ def read_claims(folder: Path) -> dict[str, list[EvalResult]]:
     """
     path, found = folder / "README.md", {}
     if path.is_file():
-        try:
-            card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=False)
-        except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise InputError(f"{path}: its front matter cannot be read ({error}): expected a model-index") from error
-        found["README.md"] = card.data.eval_results or []
-    found |= read_eval_results(folder)
+        _, data = _read_card(path)
+        found["README.md"] = list(map(_plain, data.eval_results or []))
+    found |= {where: list(map(_plain, claims)) for where, claims in read_eval_results(folder).items()}
     if not found:
         raise InputError(f"{folder} has no README.md: there is no card, so no claim to check")
     if not any(found.values()):
@@ -175,6 +147,33 @@ def read_claims(folder: Path) -> dict[str, list[EvalResult]]:
             f"{path} makes no claim: its front matter has no model-index. `ham-hf evaluate` judges a model without one"
         )
     return found
+
+
+def _read_card(path: Path) -> tuple[str, ModelCardData]:
+    """A card's text, and its front matter.
+
+    Not with ModelCard, which would follow aliases of aliases and read a megabyte in a minute.
+    """
+    text = read_text(path)
+    front = REGEX_YAML_BLOCK.search(text)
+    values = parse_yaml(front[2], f"the front matter of {path}") if front else None
+    try:
+        data = ModelCardData(**(values or {}), ignore_metadata_errors=False)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: its front matter cannot be read ({reason}): expected a model-index") from error
+    return text, data
+
+
+def _plain(claim: EvalResult) -> EvalResult:
+    """A claim whose split, data and arguments are of the kinds that ours are, whatever YAML made of them."""
+    for name in ("dataset_config", "dataset_split", "dataset_revision"):
+        value = getattr(claim, name)
+        setattr(claim, name, None if value is None else str(value))
+    for name in ("dataset_args", "metric_args"):
+        value = getattr(claim, name)
+        setattr(claim, name, value if isinstance(value, dict) else None)
+    return claim
 
 
 def _split_of(claims: Sequence[EvalResult]) -> tuple[str, int]:
@@ -186,7 +185,10 @@ def _split_of(claims: Sequence[EvalResult]) -> tuple[str, int]:
     if name not in ("study", "grouped"):
         raise InputError(f"the card's claims are about the split of a CSV, {name}: add --split path/to/{name}")
     seeds = [(claim.dataset_args or {}).get("split_seed") for claim in claims]
-    return name, next((seed for seed in seeds if seed is not None), 0)
+    seed = next((seed for seed in seeds if seed is not None), 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"the card's split_seed is {str(seed)[:_WIDEST]!r}: add --split and --split_seed")
+    return name, seed
 
 
 def exit_code(verification: Verification) -> int:
@@ -204,13 +206,13 @@ def render(verification: Verification) -> str:
         place = "" if where == "README.md" else f" ({where})"
         rows.append(
             (
-                str(claim.dataset_split),
-                str(claim.metric_type),
-                f"{claimed:.4f}" if _is_number(claimed) else str(claimed),
+                _cell(claim.dataset_split),
+                _cell(claim.metric_type),
+                f"{claimed:.4f}" if _is_number(claimed) else _cell(claimed),
                 "–" if measured is None else f"{measured:.4f}",
                 f"{measured - _share(claim)[0]:+.4f}" if known else "–",
                 "–" if interval is None else f"[{number(interval[0])}, {number(interval[1])}]",
-                verdict + (f": {reason}" if reason else "") + place,
+                verdict + (f": {printable(reason)[:_LONGEST]}" if reason else "") + printable(place),
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
@@ -218,10 +220,16 @@ def render(verification: Verification) -> str:
     words = {HOLDS: "hold", FALSE: "false", CANNOT_TELL: "cannot be told"}
     found = [item.verdict for item in verification.verdicts]
     counts = ", ".join(f"{found.count(verdict)} {word}" for verdict, word in words.items())
-    findings = [f"{where}: {verdict}: {said}" for where, verdict, said in verification.findings]
+    findings = [printable(f"{where}: {verdict}: {said}")[:_LONGEST] for where, verdict, said in verification.findings]
     rest = [f"… and {len(findings) - _LISTED} more", ""] if len(findings) > _LISTED else [""] if findings else []
     summary = f"{len(found)} claims: {counts}." + (f" Not among them, above: {len(findings)}." if findings else "")
     return "\n".join([*map("  ".join, cells), "", *findings[:_LISTED], *rest, summary])
+
+
+def _cell(value: Any) -> str:
+    """What a card says, fit for a line on a terminal."""
+    text = printable(str(value))
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
 def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict], path: Path) -> None:
@@ -236,19 +244,21 @@ def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict]
         raise InputError(
             f"--write {path}: the claims are in {FOLDER} alone, and the card's text makes none to correct"
         )
-    text = (card_folder(location, commit) / "README.md").read_text(encoding="utf-8")
-    card = ModelCard(text)
-    for result, verdict in zip(card.data.eval_results, verdicts, strict=True):
+    text, data = _read_card(card_folder(location, commit) / "README.md")
+    for result, verdict in zip(data.eval_results, verdicts, strict=True):
         if verdict.verdict == FALSE and verdict.measured is not None:
             result.metric_value = verdict.measured
             if verdict.interval is not None:
                 result.metric_args = {"interval": list(verdict.interval)}
-                words = re.sub(r" \(95 % interval .*\)$", "", result.metric_name or result.metric_type)
+                words = re.sub(r" \(95 % interval .*\)$", "", str(result.metric_name or result.metric_type))
                 low, high = map(number, verdict.interval)
                 result.metric_name = f"{words} (95 % interval {low} to {high})"
     try:
-        path.write_text(text, encoding="utf-8")
-        metadata_save(path, card.data.to_dict())
+        with tempfile.TemporaryDirectory() as temporary:  # what writes the front matter would follow a link
+            card = Path(temporary) / "README.md"
+            card.write_text(text, encoding="utf-8")
+            metadata_save(card, data.to_dict())
+            replace_file(path, card.read_bytes())
     except OSError as error:
         raise InputError(
             f"--write {path} cannot be written: {error}; name a file in a folder that is there"
@@ -269,7 +279,7 @@ def _judge(
     if metric not in measured[part]["metrics"]:
         return cannot_tell("unknown metric" + (", say of which average" if metric in ("f1", "roc_auc") else ""))
     if not _is_number(claim.metric_value):
-        return cannot_tell(f"{claim.metric_value!r} is no number")
+        return cannot_tell(f"{repr(claim.metric_value)[:_WIDEST]} is no number")
     value, interval = measured[part]["metrics"][metric].values()
     claimed, rounding = _share(claim)
     sha256 = _sha256(claim)
@@ -296,9 +306,10 @@ def _trained_on(folder: Path) -> str | None:
     path = folder / "run.json"
     if not path.is_file():
         return None
+    run = read_json(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["data"]["splits"]["train"]["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        return run["data"]["splits"]["train"]["sha256"]
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path} is not as `ham-hf train` writes it ({type(error).__name__}: {error})") from error
 
 

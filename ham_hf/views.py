@@ -40,6 +40,7 @@ def view_logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torc
 
 
 def one_view(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Images (B, 3, S, S) themselves."""
     yield pixels
 
 

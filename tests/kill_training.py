@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from ham_hf.arguments import DataArguments
 from ham_hf.checkpoints import CHECKSUMS
 from ham_hf.data import load_ham10000
 
@@ -80,7 +79,7 @@ def main() -> int:
 
 def _write_split(data_dir: str, path: Path) -> Path:
     """The first images of the study's training and validation split; all others take no part."""
-    splits, _ = load_ham10000(DataArguments(data_dir=data_dir, split="study", allow_missing_images=True))
+    splits, _ = load_ham10000(data_dir, "study", allow_missing_images=True)
     used = {}
     for name, count in (("train", TRAINING), ("validation", VALIDATION)):
         rows = splits[name].shuffle(seed=0)

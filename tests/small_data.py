@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ham_hf.arguments import DataArguments
 from ham_hf.data import load_ham10000
 from ham_hf.labels import LABELS
 
@@ -54,4 +53,4 @@ def write_folder(folder: Path, rows: list[dict[str, str]], images: str = "images
 
 
 def load(folder: Path | str, **changes):
-    return load_ham10000(DataArguments(**{"data_dir": str(folder), "split": "grouped"} | changes))
+    return load_ham10000(folder, **{"split": "grouped"} | changes)

@@ -298,7 +298,8 @@ def test_predicting_with_damaged_weights_is_refused(classifier, photo, refused, 
 def test_predicting_with_pickled_weights_is_refused(classifier, photo, refused, tmp_path):
     pickled = shutil.copytree(classifier, tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    assert "model.safetensors not found there" in refused("predict", pickled, photo)
+    message = refused("predict", pickled, photo)
+    assert f"{pickled} has no model.safetensors" in message and "in pytorch_model.bin, a pickle" in message
 
 
 def test_a_revision_of_a_local_folder_is_refused(classifier, photo, refused):

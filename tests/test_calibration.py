@@ -10,11 +10,11 @@ from torch import nn
 from transformers import pipeline
 
 from ham_hf.calibration import calibration_of, fit_strength, fit_temperature, fold, last_linear
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.markdown import model_section
 from ham_hf.models import build_model
-from ham_hf.predict import load_classifier, probabilities
 from ham_hf.predictions import read_predictions
 from ham_hf.recipe import parse_recipe
 from ham_hf.scoring import compute_scores

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from ham_hf.arguments import ImageArguments
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import main as ham_hf
 from ham_hf.errors import InputError
 from ham_hf.models import build_processor
@@ -16,7 +17,6 @@ from ham_hf.models.color_constancy.image_processing_color_constancy import (
     ColorConstancyImageProcessor,
     shades_of_grey,
 )
-from ham_hf.predict import load_classifier, probabilities
 from ham_hf.recipe import parse_recipe
 from ham_hf.train import main
 from ham_hf.transforms import CachedImages, TrainTransform

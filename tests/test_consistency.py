@@ -210,7 +210,7 @@ def test_claims_in_eval_results_alone_are_checked_like_those_of_a_card(published
         ("- dataset: {id: a/b}\n  value: 0.99\n", 2, "ham10000.yaml cannot be read (no 'task_id')"),
         ("- dataset: skin\n  value: 0.99\n", 2, "ham10000.yaml cannot be read"),
         ("dataset: skin\n", 2, "ham10000.yaml cannot be read (no list of results)"),
-        ("- {", 2, "ham10000.yaml cannot be read"),
+        ("- {", 2, "ham10000.yaml is not readable YAML"),
         ("", 2, "ham10000.yaml cannot be read (no list of results)"),
     ],
 )

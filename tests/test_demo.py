@@ -27,15 +27,16 @@ from gradio_client import Client, handle_file  # noqa: E402
 from huggingface_hub import RepoCard  # noqa: E402
 
 import push_to_hub  # noqa: E402
+from ham_hf.answers import SYNTHETIC_ALONE  # noqa: E402
 from ham_hf.arguments import ModelArguments  # noqa: E402
+from ham_hf.classifier import load_classifier, probabilities  # noqa: E402
 from ham_hf.cli import main as ham_hf  # noqa: E402
 from ham_hf.demo import answer_html, running_demo  # noqa: E402
 from ham_hf.errors import InputError  # noqa: E402
-from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS, SYNTHETIC_ALONE  # noqa: E402
+from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS  # noqa: E402
 from ham_hf.models import build_processor, classifier_of  # noqa: E402
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor  # noqa: E402
 from ham_hf.photos import read_photo  # noqa: E402
-from ham_hf.predict import load_classifier, probabilities  # noqa: E402
 from ham_hf.thresholds import keep_threshold, suspicion  # noqa: E402
 from tests.hub_server import File, HubServer, Repo  # noqa: E402
 from tests.test_predict import make_run_folder, noise  # noqa: E402
@@ -264,7 +265,9 @@ def test_a_space_goes_to_the_hub_with_the_package_and_nothing_of_the_run(pushed)
     published = pushed.repos["spaces", SPACE].files
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ham_hf").rglob("*.py")}
     assert package <= published.keys() and published["LICENSE"] == (ROOT / "LICENSE").read_bytes()
-    assert {Path(name).suffix for name in published} == {"", ".md", ".py", ".jinja", ".txt", ".typed"}
+    assert {Path(name).suffix for name in published} == {
+        *("", ".md", ".py", ".jinja", ".css", ".js", ".txt", ".typed")
+    }
     page = published["README.md"].decode()
     front = RepoCard(page).data.to_dict()
     assert front["sdk"] == "gradio" and front["app_file"] == "app.py" and front["models"] == [MODEL]

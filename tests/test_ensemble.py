@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import main as ham_hf
 from ham_hf.ensemble import join, select_greedily
 from ham_hf.labels import LABELS
-from ham_hf.predict import load_classifier, probabilities
 from ham_hf.predictions import read_predictions
 from ham_hf.scoring import compute_scores
 from ham_hf.train import main

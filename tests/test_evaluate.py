@@ -10,13 +10,13 @@ import pytest
 from datasets import Dataset
 from transformers import AutoModelForImageClassification
 
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import main
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.evaluate import write_submission
 from ham_hf.hardware import supports_bf16
 from ham_hf.labels import LABELS, diagnosis_code
 from ham_hf.metrics import HamMetrics
-from ham_hf.predict import load_classifier, probabilities
 from ham_hf.predictions import Predictions, read_predictions
 from ham_hf.scoring import compute_scores
 from tests.small_data import load, make_rows, write_folder, write_image, write_table

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from ham_hf import export
 from ham_hf.ablation import write_ablations
 from ham_hf.arguments import ModelArguments
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import main
 from ham_hf.data import canonical_features
 from ham_hf.errors import InputError
@@ -23,7 +24,6 @@ from ham_hf.models import IMAGENET_MEAN, IMAGENET_STD, build_model, build_proces
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline
 from ham_hf.optimization import give_own_rate
-from ham_hf.predict import load_classifier, probabilities
 from ham_hf.predictions import read_predictions
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 

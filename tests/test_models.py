@@ -206,7 +206,7 @@ def test_pickled_weights_are_refused(checkpoint):
     folder = checkpoint("vit")
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="no weights in safetensors"):
+    with pytest.raises(InputError, match="no model.safetensors, .*: its weights are in pytorch_model.bin"):
         build_model(str(folder))
 
 

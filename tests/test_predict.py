@@ -16,21 +16,21 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessor, pipeline
 
+from ham_hf.answers import predict_photos
+from ham_hf.classifier import (
+    BF16_LIMIT,
+    BF16_PHOTOS,
+    iterate_probabilities,
+    load_classifier,
+    probabilities,
+    usable_bf16_difference,
+)
 from ham_hf.cli import main
 from ham_hf.errors import InputError
 from ham_hf.hardware import supports_bf16
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.models import build_model, build_processor, classifier_of
 from ham_hf.photos import check_photos, find_photos, read_photo, upright_rgb
-from ham_hf.predict import (
-    BF16_LIMIT,
-    BF16_PHOTOS,
-    iterate_probabilities,
-    load_classifier,
-    predict_photos,
-    probabilities,
-    usable_bf16_difference,
-)
 from ham_hf.prepare import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
 from tests.tiny_checkpoints import make_tiny_checkpoint
 

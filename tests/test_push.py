@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ham_hf.arguments import ModelArguments
 from ham_hf.card import REPO_ID
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.models import build_model, build_processor
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline
-from ham_hf.predict import load_classifier, probabilities
 from ham_hf.report import write_report
 from push_to_hub import check_that_it_loads, stage
 from tests.hub_server import File, HubServer, Repo
@@ -33,6 +35,7 @@ LISTED = {
     "README.md",
     "config.json",
     "model.safetensors",
+    "report.html",
     "report.json",
     "report.md",
     "run.json",
@@ -284,6 +287,17 @@ def test_paths_of_this_machine_and_tokens_are_not_published(run, tmp_path):
     assert texts["recipe.yaml"] == "data_dir: HAM10000  # and/or another\nsplit: other.csv\n"
     assert texts["README.md"] == f"{CARD}HAM10000/a.jpg, ~/secret/b.csv, https://host/srv/r\n"
     assert any(f"{data} → HAM10000 (" in note and "run.json" in note for note in notes)
+
+
+def test_the_html_page_loses_its_paths_and_keeps_its_pictures(run, tmp_path):
+    data, picture = "/home/d'arc & sons/HAM10000", "data:image/png;base64,iVBO+/srv/r+/srv/r/+/srv/r="
+    change_facts(run, argv=[f"--data_dir={data}", "--output_dir", "/srv/r"])
+    command = escape(shlex.join(["ham-hf", "train", f"--data_dir={data}", "--output_dir", "/srv/r"]))
+    (run / "report.html").write_text(f'<p>{escape(data)}</p><code>{command}</code><img src="{picture}" />')
+    stage(run, tmp_path / "staged", repo_id=IMAGE_REPO)
+    page = (tmp_path / "staged" / "report.html").read_text()
+    assert "d&#39;arc" not in page and "sons" not in page and page.startswith("<p>HAM10000</p>")
+    assert "--output_dir r</code>" in page and f'src="{picture}"' in page
 
 
 def test_a_private_repository_is_private(hub, run, tmp_path):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ham_hf.classifier import load_classifier
 from ham_hf.cli import main as ham_hf
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
-from ham_hf.predict import load_classifier
 from ham_hf.predictions import Predictions
 from ham_hf.recipe import parse_recipe
 from ham_hf.thresholds import fit_threshold, threshold_results

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
-from ham_hf.arguments import DataArguments
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
@@ -35,6 +34,7 @@ RUN_FILES = {
     "predictions_test.csv",
     "predictions_validation.csv",
     "preprocessor_config.json",
+    "report.html",
     "report.json",
     "report.md",
     "README.md",
@@ -104,7 +104,7 @@ def test_a_run_leaves_a_complete_folder_and_no_pickle(unbroken):
 
 
 def test_every_validation_and_test_image_is_predicted_once(unbroken, synthetic_dir):
-    splits, _ = load_ham10000(DataArguments(data_dir=str(synthetic_dir), split="grouped"))
+    splits, _ = load_ham10000(synthetic_dir, "grouped")
     for split in ("validation", "test"):
         assert sorted(row["image_id"] for row in rows(unbroken, split)) == sorted(splits[split]["image_id"][:])
         truth = dict(zip(splits[split]["image_id"][:], splits[split]["label"][:], strict=True))
@@ -112,7 +112,7 @@ def test_every_validation_and_test_image_is_predicted_once(unbroken, synthetic_d
 
 
 def test_the_patients_are_those_of_the_predicted_images(unbroken, synthetic_dir):
-    splits, _ = load_ham10000(DataArguments(data_dir=str(synthetic_dir), split="grouped"))
+    splits, _ = load_ham10000(synthetic_dir, "grouped")
     for name in ("validation", "test"):
         split = splits[name]
         patients = read_patients(unbroken / f"patients_{name}.csv", split["image_id"][:])
@@ -121,7 +121,7 @@ def test_the_patients_are_those_of_the_predicted_images(unbroken, synthetic_dir)
 
 
 def test_the_predictions_are_those_of_the_published_folder(unbroken, synthetic_dir):
-    splits, _ = load_ham10000(DataArguments(data_dir=str(synthetic_dir), split="grouped"))
+    splits, _ = load_ham10000(synthetic_dir, "grouped")
     classify = pipeline("image-classification", model=str(unbroken), top_k=7)
     for item, row in zip(splits["validation"].select(range(5)), rows(unbroken)[:5], strict=True):
         assert item["image_id"] == row["image_id"]

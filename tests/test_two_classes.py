@@ -6,7 +6,6 @@ import json
 import pytest
 from datasets import Image
 
-from ham_hf.arguments import DataArguments
 from ham_hf.cli import main
 from ham_hf.data import load_ham10000
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, label_set
@@ -14,9 +13,8 @@ from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 
 def test_every_diagnosis_but_nevus_becomes_other_and_nothing_else_changes(synthetic_dir):
-    arguments = {"data_dir": str(synthetic_dir), "split": "grouped"}
-    seven, seven_facts = load_ham10000(DataArguments(**arguments))
-    two, two_facts = load_ham10000(DataArguments(**arguments, classes="nevus_or_other"))
+    seven, seven_facts = load_ham10000(synthetic_dir, "grouped")
+    two, two_facts = load_ham10000(synthetic_dir, "grouped", classes="nevus_or_other")
     for name in seven:
         assert two[name].features["label"].names == list(NEVUS_OR_OTHER)
         expected = ["nv" if LABELS[label] == "nv" else "other" for label in seven[name]["label"][:]]

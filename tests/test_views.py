@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
+from ham_hf.classifier import labels_of, load_classifier, probabilities
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
-from ham_hf.predict import labels_of, load_classifier, probabilities
 from ham_hf.train import main
 from ham_hf.views import VIEWS, dihedral_views, set_test_time_augmentation, which_views
 from push_to_hub import check_that_it_loads

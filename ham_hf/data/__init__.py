@@ -33,11 +33,45 @@ class Source(NamedTuple):
     dataset: Dataset
 
 
-def load_ham10000(args: DataArguments) -> tuple[DatasetDict, dict]:
-    """Read, check, split and audit the images that `args` names.
+def load_ham10000(
+    data_dir: str | Path,
+    split: str = "study",
+    *,
+    data_revision: str | None = None,
+    metadata_csv: str | Path | None = None,
+    split_seed: int = 0,
+    group_near_duplicates: bool = False,
+    allow_missing_images: bool = False,
+    classes: str = "diagnoses",
+) -> tuple[DatasetDict, dict]:
+    """Read, check, split and audit a copy of HAM10000, as a training does.
 
-    `load_checked` without what it found in each image.
+    Args:
+        data_dir: a folder, a Hub dataset id, or "synthetic".
+        split: "study", "grouped", "all" (every image is a test image), or the path of a CSV.
+        data_revision: commit, branch or tag of a Hub dataset.
+        metadata_csv: the table of the images, where it has a name of its own.
+        split_seed: of "grouped".
+        group_near_duplicates: of "grouped": lesions with near-duplicate images stay together.
+        allow_missing_images: go on without images that are missing or broken.
+        classes: "diagnoses" or "nevus_or_other".
+
+    Returns:
+        The splits and the facts about them, as `load_checked`.
+
+    Raises:
+        InputError: as `load_checked`.
     """
+    args = DataArguments(
+        data_dir=str(data_dir),
+        data_revision=data_revision,
+        split=str(split),
+        metadata_csv=None if metadata_csv is None else str(metadata_csv),
+        split_seed=split_seed,
+        group_near_duplicates=group_near_duplicates,
+        allow_missing_images=allow_missing_images,
+        classes=classes,
+    )
     splits, facts, _ = load_checked(args)
     return splits, facts
 

@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
+from ham_hf.photos import upright_rgb
 
 logger = logging.getLogger("ham_hf.data")
 
@@ -117,6 +118,7 @@ class EncodedImages:
 
     @property
     def sha256s(self) -> Collection[str]:
+        """Of every content, once."""
         return self._rows.keys()
 
     def read(self, sha256: str) -> bytes:
@@ -134,9 +136,10 @@ class EncodedImages:
 
 
 def decode_rgb(data: bytes) -> PIL.Image.Image:
-    """Encoded bytes → what a `datasets` image column gives for them, which turns photographs upright, in RGB."""
+    """Encoded bytes → what a `datasets` image column gives for them, which turns photographs upright, in RGB with 8
+    bits: the pixels that a prediction is made from, see `upright_rgb`."""
     image = datasets.Image().decode_example({"bytes": data, "path": None})
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" and not image.has_transparency_data else upright_rgb(image)  # a copy
 
 
 def build_cache(dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]) -> PixelCache:
@@ -206,6 +209,7 @@ def find_cache(kind: Mapping, sha256s: Collection[str]) -> PixelCache | None:
 
 
 def cache_folder() -> Path:
+    """Where the caches are, under HF_DATASETS_CACHE."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "ham_hf" / "pixels"
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 from datasets import Dataset, Features, Image
 
 from ham_hf.data.isic import NOT_SCORED, from_ground_truth, from_isic
-from ham_hf.data.table import build_dataset, clean_table, require_columns
+from ham_hf.data.table import build_dataset, clean_table, read_csv, require_columns
 from ham_hf.errors import InputError
 from ham_hf.labels import diagnosis_code
 
@@ -26,9 +25,14 @@ _LOOKED_FOR = (
 _OPTIONAL = ("dx_type", "age", "sex", "localization")  # of a table of one's own
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _DEPTH = 3  # images lie in the folder itself or up to two folders below
+# Of an image in a zip: HAM10000's have 0.3 MB, and compress by a hundredth
+_MOST_BYTES = 100_000_000
+_MOST_RATIO = 100
 
 
 class ZipMember(NamedTuple):
+    """A file in a zip."""
+
     archive: Path
     name: str
 
@@ -110,38 +114,72 @@ def _header(path: Path) -> str:
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} is not there: expected a CSV with the columns image_id, lesion_id and dx")
-    separator = "\t" if "\t" in _header(path) else ","
-    try:
-        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty: expected {_LOOKED_FOR}") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no readable table: {error}; expected text with commas or tabs") from error
-    raw.columns = raw.columns.str.strip()
+    if not path.stat().st_size:
+        raise InputError(f"{path} is empty: expected {_LOOKED_FOR}")
+    raw = read_csv(path, "\t" if "\t" in _header(path) else ",")
     raw.index = range(2, len(raw) + 2)  # the header is line 1
     return raw
 
 
 def _find_images(folder: Path, wanted: set[str]) -> dict[str, Path | ZipMember]:
+    """Links are followed: images may lie elsewhere. A name of two different files is refused."""
     found: dict[str, Path | ZipMember] = {}
+    contents: dict[str, tuple[int, int | None]] = {}  # bytes, and in a zip the checksum
+
+    def add(image_id: str, file: Path | ZipMember, size: int, crc: int | None) -> None:
+        # Kaggle's copy has every image twice, in HAM10000_images_part_1/ and ham10000_images_part_1/
+        first, (first_size, first_crc) = found.setdefault(image_id, file), contents.setdefault(image_id, (size, crc))
+        if size != first_size or (None not in (crc, first_crc) and crc != first_crc):
+            raise InputError(f"two different files for image {image_id}: {first} and {file}; remove one")
+
     for depth in range(1, _DEPTH + 1):
         for path in sorted(folder.glob("/".join("*" * depth))):
-            if path.suffix.lower() in _SUFFIXES and path.stem in wanted:
-                # Kaggle's copy has every image twice, in HAM10000_images_part_1/ and ham10000_images_part_1/
-                first = found.setdefault(path.stem, path)
-                if first is not path and first.stat().st_size != path.stat().st_size:
-                    raise InputError(f"two different files for image {path.stem}: {first} and {path}; remove one")
-    for archive in sorted(path for path in folder.iterdir() if path.suffix.lower() == ".zip"):
-        try:
-            with zipfile.ZipFile(archive) as file:
-                names = file.namelist()
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{archive} is no readable zip ({error}): download it again") from error
-        for name in sorted(names):
-            stem, _, suffix = name.rpartition("/")[2].rpartition(".")
-            if f".{suffix.lower()}" in _SUFFIXES and stem in wanted:
-                found.setdefault(stem, ZipMember(archive, name))
+            if path.suffix.lower() in _SUFFIXES and path.stem in wanted and path.is_file():
+                add(path.stem, path, path.stat().st_size, None)
+    for archive in sorted(path for path in folder.iterdir() if path.suffix.lower() == ".zip" and path.is_file()):
+        for member in sorted(_members(archive, wanted), key=lambda member: member.filename):
+            add(_stem(member), ZipMember(archive, member.filename), member.file_size, member.CRC)
     return found
+
+
+def _stem(member: zipfile.ZipInfo) -> str:
+    return member.filename.rpartition("/")[2].rpartition(".")[0]
+
+
+def _members(archive: Path, wanted: set[str]) -> list[zipfile.ZipInfo]:
+    """The members that are called like wanted images, wherever they lie: nothing is ever unpacked under its name.
+
+    Raises:
+        InputError: the zip cannot be read, or a member is none that an image could be.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = file.infolist()
+    except Exception as error:  # besides BadZipFile, whatever a broken directory makes of zipfile's arithmetic
+        raise InputError(f"{archive} is no readable zip ({error}): download it again") from error
+    members = [of for of in members if of.filename.lower().endswith(_SUFFIXES) and _stem(of) in wanted]
+    for member in members:
+        if wrong := _wrong_with(member):
+            raise InputError(f"{archive}/{member.filename} {wrong}")
+    if sum(member.compress_size for member in members) > archive.stat().st_size:
+        raise InputError(f"{archive} has members that overlap, as no zip program makes them: download it again")
+    return members
+
+
+def _wrong_with(member: zipfile.ZipInfo) -> str | None:
+    """What no image in a zip is, and a small file that unpacks to a huge one may be."""
+    if member.flag_bits & 1:
+        return "is encrypted: unpack the zip"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"is compressed by method {member.compress_type}: expected stored or deflated; zip it again"
+    if member.file_size > _MOST_BYTES:
+        return f"has {member.file_size:,} bytes: expected an image of {_MOST_BYTES:,} at most; leave it out"
+    if member.file_size > _MOST_RATIO * max(member.compress_size, 10_000):
+        return (
+            f"unpacks from {member.compress_size:,} bytes to {member.file_size:,}: expected {_MOST_RATIO} times as "
+            "many at most, for an image hardly compresses; leave it out"
+        )
+    return None
 
 
 def _image_column(files: list[Path | ZipMember | None]) -> Dataset:
@@ -183,5 +221,5 @@ def _cells(files: tuple[Path | ZipMember | None, ...]) -> Iterator[dict]:
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         return archive.read(name)
-    except (zipfile.BadZipFile, zlib.error):
+    except Exception:  # besides BadZipFile, whatever zipfile and zlib make of damaged bytes
         return b""  # no image: the check of all images names it with the other broken ones

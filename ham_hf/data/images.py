@@ -4,15 +4,16 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import datasets
 import imagehash
-import PIL.Image
 from datasets import Dataset
 from datasets.utils import tqdm
+
+from ham_hf.errors import InputError
+from ham_hf.photos import read_image
 
 # 16 x 16 = 256 bits. At 64 bits HAM10000's different lesions collide: with equal layout (one dark blob in the middle)
 # 198 pairs of other lesions lie within 4 bits.
@@ -64,13 +65,10 @@ def _check(cell: dict, known: dict[str, str]) -> ImageCheck:
     if sha256 in known:
         return ImageCheck(sha256, known[sha256], None)
     try:
-        with PIL.Image.open(BytesIO(data)) as image:
-            grey = image.convert("L")  # decodes to the last row: a truncated file fails here
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        # The message names a BytesIO at some address: nothing a user could use
-        reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
-        return ImageCheck(sha256, None, f"{reason} ({len(data)} bytes)")
-    return ImageCheck(sha256, str(imagehash.phash(grey, HASH_SIZE)), None)
+        image = read_image(data)  # decodes to the last row: a truncated file fails here
+    except InputError as error:
+        return ImageCheck(sha256, None, f"{error} ({len(data)} bytes)")
+    return ImageCheck(sha256, str(imagehash.phash(image.convert("L"), HASH_SIZE)), None)
 
 
 def _cache_file() -> Path:

@@ -5,6 +5,7 @@ ham-hf data audit path/to/HAM10000 --split my_split.csv
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -13,16 +14,23 @@ from ham_hf.data import audit, read_source
 from ham_hf.data.images import check_images
 from ham_hf.data.splits import assign_splits, read_split_csv
 from ham_hf.data.table import some
+from ham_hf.terminal import printable_lines
 
 
-def inspect_data(args: DataArguments) -> tuple[str, bool]:
+class Inspection(NamedTuple):
+    """`lines` are all that was found but leaks; `absent` and `broken` are image ids."""
+
+    lines: list[str]
+    absent: list[str]
+    broken: list[str]
+    leaks: list[str]
+
+
+def inspect_data(args: DataArguments) -> Inspection:
     """Everything that is wrong with the data `args` names, at once: unlike a training, it does not stop at the first.
 
     The split is 'study', 'grouped', or a CSV (image_id, split) with splits of any names, in which images may be
     missing; '' looks at the copy alone.
-
-    Returns:
-        What was found, and whether any of it leaks.
 
     Raises:
         InputError: the source or the split cannot be read.
@@ -52,8 +60,14 @@ def inspect_data(args: DataArguments) -> tuple[str, bool]:
         leaks += _split_leaks(table, split)
         across = [pair for pair in pairs if split.get(pair[0], "") != split.get(pair[1], "")]
         lines.append(f"near-duplicates across splits: {_pairs(across)}")
-    verdict = "It leaks:" if leaks else "No leak found."
-    return "\n".join([*lines, "", verdict, *(f"- {leak}" for leak in leaks)]), bool(leaks)
+    return Inspection(lines, absent, broken, leaks)
+
+
+def render_inspection(inspection: Inspection) -> str:
+    """All of it, as `ham-hf data audit` prints it; a CSV's splits may have any name."""
+    verdict = "It leaks:" if inspection.leaks else "No leak found."
+    text = "\n".join([*inspection.lines, "", verdict, *(f"- {leak}" for leak in inspection.leaks)])
+    return printable_lines(text)
 
 
 def _assignment(args: DataArguments, table: pd.DataFrame, pairs: list[audit.NearPair]) -> dict[str, str]:

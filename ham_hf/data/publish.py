@@ -17,7 +17,7 @@ from huggingface_hub import DatasetCardData
 
 from ham_hf import markdown
 from ham_hf.arguments import DataArguments
-from ham_hf.data import load_ham10000
+from ham_hf.data import load_checked
 from ham_hf.data.splits import is_ham10000
 from ham_hf.data.table import some
 from ham_hf.errors import InputError
@@ -79,7 +79,7 @@ def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
     Raises:
         InputError: an image is not HAM10000's, or the copy or its split are not fit for a training.
     """
-    splits, facts = load_ham10000(data)
+    splits, facts, _ = load_checked(data)
     foreign = [name for rows in splits.values() for name in rows["image_id"][:] if not is_ham10000(name)]
     if foreign:
         raise InputError(
@@ -106,7 +106,7 @@ def _with_images(rows: Dataset) -> Dataset:
 
 
 def render_dataset_card(facts: Mapping, splits: DatasetDict, repo_id: str) -> str:
-    """README.md of the dataset, from the facts of `load_ham10000`."""
+    """README.md of the dataset, from the facts of `load_checked`."""
     images = sum(map(len, splits.values()))
     files = [{"split": name, "path": f"data/{name}-*.parquet"} for name, rows in splits.items() if len(rows)]
     front = DatasetCardData(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ham_hf.data.table import some
+from ham_hf.data.table import read_csv, some
 from ham_hf.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -107,10 +107,7 @@ def read_split_csv(path: Path) -> pd.DataFrame:
         raise InputError(
             f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split"
         )
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no readable CSV: {error}; expected columns image_id and split") from error
+    rows = read_csv(path)
     if not {"image_id", "split"} <= set(rows.columns):
         raise InputError(f"{path} has columns {', '.join(rows.columns)}; expected image_id and split")
     twice = rows.loc[rows["image_id"].duplicated(), "image_id"].tolist()

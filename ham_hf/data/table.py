@@ -1,5 +1,7 @@
 """The table of images: seven columns, checked once, whatever the source; and the Dataset made of it."""
 
+from pathlib import Path
+
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
@@ -27,6 +29,24 @@ def canonical_features() -> Features:
     )
 
 
+def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
+    """Every value a string, as it stands there; the names of columns without the spaces around them.
+
+    Raises:
+        InputError: it is no text, no table, or has a column twice.
+    """
+    try:
+        # Without a header: with one, pandas would take the first of too many values in a row for the row's name
+        raw = pd.read_csv(path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError, OSError) as error:  # ValueError: no UTF-8
+        raise InputError(f"{path} is no readable table: {error}; expected text with commas or tabs") from error
+    raw = raw.fillna("")  # of rows that end early
+    raw.columns = [name.strip() for name in raw.iloc[0]]
+    if twice := sorted(set(raw.columns[raw.columns.duplicated()])):
+        raise InputError(f"{path} has the column {twice[0]!r} more than once: expected every name once")
+    return raw.iloc[1:].reset_index(drop=True)
+
+
 def clean_table(raw: pd.DataFrame, where: str) -> pd.DataFrame:
     """The seven columns of `raw` with one spelling of missing values.
 
@@ -45,6 +65,9 @@ def clean_table(raw: pd.DataFrame, where: str) -> pd.DataFrame:
     table = raw[list(COLUMNS)].astype(object).map(_text)
     for column in ("image_id", "lesion_id"):
         _reject(table, table[column].isna(), where, column, f"an {column} in every row")
+    for column in COLUMNS:
+        odd = table[column].map(lambda text: isinstance(text, str) and not text.isprintable()).astype(bool)
+        _reject(table, odd, where, column, "text without control characters")
     _reject(table, ~table["dx"].isin(LABELS), where, "dx", f"one of {', '.join(LABELS)}")
     age = pd.to_numeric(table["age"], errors="coerce")
     _reject(table, table["age"].notna() & age.isna(), where, "age", "a number of years, or nothing")
@@ -57,6 +80,7 @@ def clean_table(raw: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
+    """Raises InputError where the table `name` lacks one of `columns`."""
     missing = [column for column in columns if column not in raw.columns]
     if missing:
         found = ", ".join(map(repr, raw.columns)) or "none"
@@ -92,7 +116,7 @@ def _reject(table: pd.DataFrame, wrong: pd.Series, where: str, column: str, expe
     row = wrong.idxmax()
     others = f" (and {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
     value = table.loc[row, column]
-    found = "missing" if value is None or value != value else repr(value)
+    found = "missing" if value is None or value != value else repr(value)[:80]
     raise InputError(f"{where} {row}: {column} is {found}{others}, expected {expected}")
 
 

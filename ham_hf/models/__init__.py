@@ -1,12 +1,12 @@
 """From a checkpoint's name to a model with our diagnoses and the processor that feeds it."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     BitImageProcessor,
@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
+from ham_hf import trust
 from ham_hf.errors import InputError
 from ham_hf.hub import locate_model
 from ham_hf.labels import LABELS
@@ -54,10 +55,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     else:
         location, commit = locate_model(name, revision)
     source = {"revision": commit} if commit and location == name else {}
-    try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: transformers does not know this model: {error}") from error
+    config = trust.read_config(name, location, **source)
     if isinstance(config, MMBTConfig | FusionConfig):
         raise InputError(
             f"{name} reads the patient too ({config.model_type}): expected an image model to start from, which "
@@ -101,22 +99,42 @@ def build_model(
             config = model_class.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
         case _:
             model_class = AutoModelForImageClassification
+    model, loading = load_pretrained(model_class, checkpoint, config, name, config_overrides)
+    _check_loaded(model, loading, name)
+    return model
+
+
+def load_pretrained(
+    model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, name: str, overrides: dict | None = None
+) -> tuple[PreTrainedModel, dict]:
+    """A model of `config` in float32 with a checkpoint's weights, and what transformers says of the loading.
+
+    What the checkpoint lacks, or has in another shape, is new.
+
+    Raises:
+        InputError: its weights are not to be had, no numbers or not in safetensors, or do not fit `config`, in which
+            `overrides` are not the checkpoint's.
+    """
+    folder = trust.fetch_weights(name, checkpoint.location, checkpoint.revision, model_class.__name__)
+    make = model_class.from_config if model_class.__name__.startswith("Auto") else model_class
     try:
+        trust.check_proportion(name, folder, lambda: make(copy.deepcopy(config)))
         model, loading = model_class.from_pretrained(
-            checkpoint.location,
-            **checkpoint.source,
+            folder,
             config=config,
             dtype="float32",
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except OSError as error:
-        raise InputError(f"{name}: no weights in safetensors, the one format read here: {error}") from error
-    except TypeError as error:  # timm's, for arguments that an architecture has not
-        raise InputError(f"{name} does not take these values: {config_overrides}: {error}") from error
-    _check_loaded(model, loading, name)
-    return model
+    except InputError:
+        raise
+    except Exception as error:  # timm's and transformers', for values that do not suit an architecture
+        reason = f"{type(error).__name__}: {error}"
+        of_values = f" does not take these values: {overrides}: " if overrides else ": its files do not fit together: "
+        raise InputError(f"{name}{of_values}{reason}") from error
+    trust.check_finite(name, model)
+    return model, loading
 
 
 def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreTrainedConfig:
@@ -228,6 +246,28 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
+def _normalization_of(checkpoint: Checkpoint, name: str) -> tuple[list[float], list[float]]:
+    """The mean and the deviation that a checkpoint's own processor normalises by."""
+    try:
+        original = AutoImageProcessor.from_pretrained(
+            checkpoint.location, trust_remote_code=False, **checkpoint.source
+        )
+        if isinstance(original, BitImageProcessor) or "image_mean" in original.to_dict():
+            mean, std = list(original.image_mean), list(original.image_std)
+        else:  # timm's own processor keeps them in its data config
+            mean, std = list(original.data_config["mean"]), list(original.data_config["std"])
+    except Exception as error:  # of a file of values that transformers did not expect
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{name}: its preprocessor_config.json cannot be read: {reason}") from error
+    numbers = [isinstance(value, int | float) and abs(value) < 1e9 for value in (*mean, *std)]
+    if not all(numbers) or len(mean) != 3 or len(std) != 3 or 0 in std:
+        raise InputError(
+            f"{name}: its preprocessor_config.json has image_mean {mean} and image_std {std}: expected three numbers "
+            "each, and no deviation of 0; or set normalization: imagenet"
+        )
+    return mean, std
+
+
 def build_processor(
     name: str,
     *,
@@ -248,11 +288,7 @@ def build_processor(
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if normalization == "checkpoint":
         checkpoint = find_checkpoint(name, revision)
-        original = AutoImageProcessor.from_pretrained(checkpoint.location, **checkpoint.source)
-        if isinstance(original, BitImageProcessor) or "image_mean" in original.to_dict():
-            mean, std = list(original.image_mean), list(original.image_std)
-        else:  # timm's own processor keeps them in its data config
-            mean, std = list(original.data_config["mean"]), list(original.data_config["std"])
+        mean, std = _normalization_of(checkpoint, name)
     if normalization == "twice":
         # ((x - m) / s / 255 - m) / s, where x is the pixel from 0 to 1, is (x - m (1 + 255 s)) / (255 s s)
         mean = [m * (1 + 255 * s) for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]

@@ -17,10 +17,11 @@ from transformers import (
     ViTModel,
 )
 
+from ham_hf import trust
 from ham_hf.arguments import ModelArguments
 from ham_hf.errors import InputError
 from ham_hf.hub import locate_model
-from ham_hf.models import Checkpoint, find_checkpoint, override_config
+from ham_hf.models import Checkpoint, find_checkpoint, load_pretrained, override_config
 from ham_hf.models.mmbt import pipeline_mmbt
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import (
@@ -52,10 +53,7 @@ def find_text_encoder(name: str, revision: str | None = None) -> Checkpoint:
     elif not Path(name).is_dir():
         location, commit = locate_model(name, revision)
     source = {"revision": commit} if commit and location == name else {}
-    try:
-        config = AutoConfig.from_pretrained(location, **source)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: transformers does not know this model: {error}") from error
+    config = trust.read_config(name, location, **source)
     if config.model_type != "bert":
         raise InputError(
             f"text_model_name_or_path is {name}, a {config.model_type} model: expected a BERT, such as "
@@ -135,19 +133,10 @@ def _text_encoder(args: ModelArguments, revision: str | None) -> BertModel:
 
 
 def _load(model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, name: str) -> PreTrainedModel:
-    try:
-        model, loading = model_class.from_pretrained(
-            checkpoint.location,
-            **checkpoint.source,
-            config=config,
-            dtype="float32",
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except OSError as error:
-        raise InputError(f"{name}: no weights in safetensors, the one format read here: {error}") from error
+    model, loading = load_pretrained(model_class, checkpoint, config, name)
     # A pooler may be new: only BERT's is read, and it is trained
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
+    others = {key for key, *_ in loading["mismatched_keys"]}
+    missing = sorted(key for key in {*loading["missing_keys"], *others} if not key.startswith("pooler."))
     if missing:
         raise InputError(f"{name}: {len(missing)} weights are not in the checkpoint, such as {missing[:3]}")
     return model
@@ -174,7 +163,11 @@ def build_patient_processor(
     if args.patient_encoding == "codes":
         return PatientProcessor(image_processor, "codes", list(sites))
     checkpoint = find_text_encoder(args.text_model_name_or_path, text_revision)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, **checkpoint.source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False, **checkpoint.source)
+    except Exception as error:  # of a file of values that transformers did not expect
+        name, reason = args.text_model_name_or_path, f"{type(error).__name__}: {error}"
+        raise InputError(f"{name}: its tokenizer cannot be read: {reason}") from error
     return SentenceProcessor(image_processor, tokenizer, list(sites))
 
 

@@ -20,13 +20,14 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, pipeline
 
+from ham_hf.answers import predict_photos
 from ham_hf.arguments import DataArguments
+from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.evaluate import evaluate_model
 from ham_hf.hardware import supports_bf16
 from ham_hf.labels import LABELS
 from ham_hf.models import build_model, build_processor
 from ham_hf.photos import check_photos, find_photos, read_photo
-from ham_hf.predict import load_classifier, predict_photos, probabilities
 from ham_hf.views import set_test_time_augmentation
 from tests.benchmarks import Side, compare, header, in_its_process
 

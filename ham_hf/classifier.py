@@ -1,13 +1,7 @@
-"""Probabilities for one's own photographs, from a run folder or a model on the Hub.
+"""A trained model, from a run folder or the Hub: where it is, whether it will do, and its probabilities of images."""
 
-ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
-"""
-
-import csv
-import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +9,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ham_hf import trust
 from ham_hf.errors import InputError
-from ham_hf.labels import FULL_NAMES, LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
-from ham_hf.photos import read_photo
+from ham_hf.labels import LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
+from ham_hf.reading import read_json
 from ham_hf.thresholds import threshold_of
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt file name should not
     import torch
-    from transformers import BaseImageProcessor, PreTrainedModel
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
     from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
@@ -47,6 +42,8 @@ def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | 
     if revision is not None:
         raise InputError(f"{name} is here on this machine, where --revision {revision} means nothing: leave it out")
     if missing := _missing_files(folder):
+        if missing == [trust.WEIGHTS]:  # says how to make them of a pickle
+            trust.check_weights(name, folder)
         checkpoints = sorted(folder.glob("checkpoint-*"))
         remedy = (
             f"its training is not finished; {checkpoints[-1]} is what it has so far"
@@ -62,8 +59,8 @@ def _missing_files(folder: Path) -> list[str]:
     # The second is of a model that reads the patient too
     if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
         missing.append("preprocessor_config.json")
-    if not any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
-        missing.append("model.safetensors")
+    if not any((folder / file).is_file() for file in (trust.WEIGHTS, trust.INDEX)):
+        missing.append(trust.WEIGHTS)
     return missing
 
 
@@ -83,10 +80,9 @@ def load_classifier(
         InputError: it is not to be had, is no image classifier, or answers other labels; known before its weights
             are downloaded.
     """
-    name, revision = find_classifier(name, revision)
+    location, revision = find_classifier(name, revision)
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     # Which AutoImageProcessor and AutoConfig know from then on
@@ -96,38 +92,88 @@ def load_classifier(
     from ham_hf.models.multimodal import load_patient_processor
     from ham_hf.views import which_views
 
-    # Code that comes with a checkpoint is never run
-    source = {"revision": revision, "trust_remote_code": False}
-    try:
-        config = AutoConfig.from_pretrained(name, **source)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{name}: transformers cannot read its config.json: {error}") from error
+    config = trust.read_config(name, location, revision=revision)
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise InputError(
             f"{name} is a {config.model_type} model, no image classifier: expected a run folder of `ham-hf train`, "
             "or a model that AutoModelForImageClassification reads"
         )
+    _check_labels(name, config)
     config.id2label = _codes(name, config.id2label, label_map or {})
+    folder = trust.fetch_weights(name, location, revision)
+    source = {"revision": revision, "trust_remote_code": False}
     try:
+        trust.check_proportion(
+            name, folder, lambda: AutoModelForImageClassification.from_config(copy.deepcopy(config))
+        )
         model, loading = AutoModelForImageClassification.from_pretrained(
-            name, config=config, dtype="float32", use_safetensors=True, output_loading_info=True, **source
+            folder,
+            config=config,
+            dtype="float32",
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         if isinstance(model, PatientModel):
-            processor = load_patient_processor(config, name, **source)
+            processor = load_patient_processor(config, location, **source)
         else:
-            processor = AutoImageProcessor.from_pretrained(name, **source)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{name}: its files do not fit together or are damaged: {error}") from error
+            processor = AutoImageProcessor.from_pretrained(location, **source)
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises anything at all about values that are not as they should be
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{name}: its files do not fit together or are damaged: {reason}") from error
     if loading["missing_keys"]:
         raise InputError(
             f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
         )
+    trust.check_finite(name, model)
     which_views(model)  # these raise where its config says what cannot be
     threshold_of(model)
     model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
-    return model.eval(), processor
+    _check_answer(name, model.eval(), processor)
+    return model, processor
+
+
+def _check_labels(name: str, config: "PreTrainedConfig") -> None:
+    """Raises InputError where it is not clear which label is which of the model's answers."""
+    labels = config.id2label
+    if not isinstance(labels, dict) or not all(isinstance(label, str) for label in labels.values()):
+        raise InputError(f"{name}: config.json has id2label {str(labels)[:80]}: expected a word for each number")
+    if sorted(labels) != list(range(len(labels))):
+        raise InputError(
+            f"{name}: config.json has id2label with the numbers {str(sorted(labels))[:80]}: expected 0 to "
+            f"{len(labels) - 1}, each once, for the model's {len(labels)} answers"
+        )
+    backward = config.label2id if isinstance(config.label2id, dict) else {}
+    for number, label in labels.items():
+        if label in backward and str(backward[label]) != str(number) and list(labels.values()).count(label) == 1:
+            raise InputError(
+                f"{name}: config.json contradicts itself: id2label calls answer {number} {label!r}, label2id says "
+                f"that {label!r} is {backward[label]!r}; correct the one that is wrong"
+            )
+
+
+def _check_answer(name: str, model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor") -> None:
+    """Raises InputError where model and processor do not work together, before a user's images are read."""
+    from ham_hf.transforms import image_processor
+
+    trust.check_processor(name, image_processor(processor))
+    try:
+        [row] = probabilities(model, processor, [Image.new("RGB", (80, 60), "grey")])
+    except Exception as error:  # of whatever layer a config's value does not suit
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{name}: it does not answer an image ({reason}): its config.json, preprocessor_config.json and weights "
+            "do not belong together"
+        ) from error
+    if not np.isfinite(row).all():
+        raise InputError(
+            f"{name}: its answer to an image is {row.tolist()}: expected probabilities; look at image_mean and "
+            "image_std in its preprocessor_config.json"
+        )
 
 
 def _codes(name: str, id2label: dict[int, str], label_map: Mapping[str, str | None]) -> dict[int, str | None]:
@@ -168,7 +214,11 @@ def usable_bf16_difference(name: str, photos: int) -> float | None:
     say it or says that it is far.
     """
     difference = _run_facts(name, lambda run: run.get("model", {}).get("bf16_difference"), None)  # not in an older run
-    if difference is None or difference > BF16_LIMIT or photos < BF16_PHOTOS:
+    if difference is None or photos < BF16_PHOTOS:
+        return None
+    if isinstance(difference, bool) or not isinstance(difference, int | float) or not 0 <= difference <= 1:
+        raise InputError(f"{name}/run.json has bf16_difference {difference!r}: expected a number from 0 to 1")
+    if difference > BF16_LIMIT:
         return None
     from ham_hf.hardware import supports_bf16
 
@@ -179,9 +229,10 @@ def _run_facts(name: str, read: Callable[[dict], Any], otherwise: Any) -> Any:
     path = Path(name) / "run.json"
     if not path.is_file():
         return otherwise
+    run = read_json(path)
     try:
-        return read(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return read(run)
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not as `ham-hf train` writes it ({type(error).__name__}: {error})") from error
 
 
@@ -277,7 +328,7 @@ def all_view_logits(
     """The logits (N, views, C) float64 that `probabilities` with the same arguments are the mean softmax of."""
     batches = _batches(model, processor, images, patients, read)
     rows = (row for inputs in batches for row in _logits(model, inputs).cpu().numpy())
-    return np.array(list(_progress(rows, total, description)))
+    return np.array(list(progress(rows, total, description)))
 
 
 def probabilities(
@@ -296,115 +347,12 @@ def probabilities(
     All else is as for `iterate_probabilities`; `total` and `description` are for the progress bar.
     """
     rows = iterate_probabilities(model, processor, images, patients, read=read, bf16_difference=bf16_difference)
-    rows = list(_progress(rows, total, description))
+    rows = list(progress(rows, total, description))
     return np.array(rows).reshape(-1, len(labels_of(model)))
 
 
-def predict_photos(
-    model: "PreTrainedModel",
-    processor: "BaseImageProcessor | PatientProcessor",
-    photos: Sequence[Path],
-    csv_path: Path | None = None,
-    patients: Sequence[Patient] | None = None,
-    bf16_difference: float | None = None,
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """(photograph, its probabilities) for each; the CSV appears whole, after the last one, or not at all."""
-    rows = iterate_probabilities(model, processor, photos, patients, read=read_photo, bf16_difference=bf16_difference)
-    results = zip(photos, _progress(rows, len(photos), "predicting"), strict=True)
-    return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
-
-
-def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
-    """The patient of each photograph, from a CSV with the columns file, age, sex and localization.
-
-    `file` is the photograph's path or name; empty cells are unknown.
-
-    Raises:
-        InputError: the file is not readable, lacks a column or a photograph, or an age is no number.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--patients {path} is not readable as CSV: {error}") from error
-    columns = ("file", "age", "sex", "localization")
-    if not rows or not set(columns) <= set(rows[0]):
-        found = ", ".join(map(str, rows[0])) if rows else "no row"
-        raise InputError(f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row a file")
-    by_file = {row["file"]: _patient_of(row, f"--patients {path}, row {n}") for n, row in enumerate(rows, start=2)}
-    missing = [str(photo) for photo in photos if str(photo) not in by_file and photo.name not in by_file]
-    if missing:
-        raise InputError(
-            f"--patients {path} has no row for {len(missing)} photographs, such as {missing[0]}: "
-            "add a row with its path or name under file; cells may be empty"
-        )
-    return [by_file.get(str(photo), by_file.get(photo.name)) for photo in photos]
-
-
-def _patient_of(row: dict, where: str) -> Patient:
-    try:
-        age = float(row["age"]) if row["age"] else None
-    except ValueError:
-        raise InputError(f"{where}: age is {row['age']!r}: expected a number of years, or nothing") from None
-    return age, row["sex"] or None, row["localization"] or None
-
-
-def check_patients(
-    model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor", patients: Sequence[Patient]
-) -> None:
-    """Raises InputError for a value that the model does not know, or where it does not read the patient at all."""
-    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-
-    if not isinstance(model, PatientModel):
-        raise InputError(
-            f"this model ({type(model).__name__}) reads the photograph alone: leave out --age, --sex, --site and "
-            "--patients"
-        )
-    for patient in set(patients):
-        try:
-            processor.encode_patients(*([value] for value in patient))
-        except ValueError as error:
-            raise InputError(str(error)) from None
-
-
-def check_csv_path(path: Path) -> None:
-    """Raises InputError where no CSV could be written, before the work is done."""
-    if path.is_dir():
-        raise InputError(f"--csv {path} is a folder: name a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--csv {path}: no file can be written in {path.parent}: make that folder, or name another")
-
-
-def _copied_to_csv(
-    results: Iterable[tuple[Path, np.ndarray]], path: Path, labels: Sequence[str]
-) -> Iterator[tuple[Path, np.ndarray]]:
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        # surrogateescape: names of files are bytes, and need not be UTF-8
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "prediction", *labels])
-            for photo, row in results:
-                writer.writerow([photo, labels[row.argmax()], *row.tolist()])
-                yield photo, row
-        os.chmod(unfinished, 0o644)  # mkstemp's 0600 would hide it from one's colleagues
-        os.replace(unfinished, path)
-    except BaseException:  # GeneratorExit and Ctrl-C as well
-        os.unlink(unfinished)
-        raise
-
-
-def table(photo: Path, row: np.ndarray, labels: Sequence[str] = LABELS) -> str:
-    """The photograph's name and its diagnoses, the likeliest first."""
-    width = max(len(FULL_NAMES[label]) for label in labels)
-    lines = [os.fsencode(photo).decode(errors="replace")]
-    for i in np.argsort(-row, kind="stable"):
-        lines.append(f"  {labels[i]:<5}  {FULL_NAMES[labels[i]]:<{width}}  {row[i]:.4f}")
-    return "\n".join(lines)
-
-
-def _progress(items: Iterable, total: int | None, description: str | None) -> Iterable:
-    # Nothing for a handful, nor in a log file
+def progress(items: Iterable, total: int | None, description: str | None) -> Iterable:
+    """`items` with a bar of images; none for a handful, nor in a log file."""
     return tqdm(
         items, total=total, desc=description, unit="image", leave=False, disable=True if total and total < 20 else None
     )

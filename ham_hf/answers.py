@@ -1,0 +1,178 @@
+"""Probabilities for one's own photographs, from a run folder or a model on the Hub.
+
+ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
+"""
+
+import csv
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ham_hf.classifier import (
+    Patient,
+    find_classifier,
+    is_trained_on_synthetic_images,
+    iterate_probabilities,
+    labels_of,
+    load_classifier,
+    progress,
+)
+from ham_hf.errors import InputError
+from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
+from ham_hf.photos import check_photos, find_photos, read_photo
+from ham_hf.terminal import printable
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
+
+    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+
+logger = logging.getLogger("ham_hf.answers")
+
+SYNTHETIC_ALONE = (
+    "This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing."
+)
+
+
+def predict(
+    name: str | Path,
+    photos: str | Path | Sequence[str | Path],
+    *,
+    patients: Sequence[Patient] | None = None,
+    revision: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Probabilities for photographs of one's own, as `ham-hf predict` gives them. They are no diagnosis.
+
+    Args:
+        name: a run folder or a Hub id.
+        photos: an image file, a folder with image files, or several of these.
+        patients: (age in years, sex, body site) of each photograph, None where unknown, for models that read them.
+        revision: commit, branch or tag on the Hub.
+
+    Returns:
+        Path of each photograph → code of each diagnosis → its probability, computed in float32.
+
+    Raises:
+        InputError: the model or a photograph cannot be used, or the patients do not fit them.
+    """
+    files, _ = find_photos([photos] if isinstance(photos, str | Path) else photos)
+    if patients is not None and len(patients) != len(files):
+        raise InputError(f"{len(patients)} patients for {len(files)} photographs: expected one each")
+    find_classifier(str(name), revision)
+    check_photos(files)
+    model, processor = load_classifier(str(name), revision)
+    if patients is not None:
+        check_patients(model, processor, patients)
+    if is_trained_on_synthetic_images(str(name)):
+        logger.warning(SYNTHETIC_ALONE)
+    logger.warning(DISCLAIMER)
+    rows = predict_photos(model, processor, files, patients=patients)
+    return {str(file): dict(zip(labels_of(model), row.tolist(), strict=True)) for file, row in rows}
+
+
+def predict_photos(
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    photos: Sequence[Path],
+    csv_path: Path | None = None,
+    patients: Sequence[Patient] | None = None,
+    bf16_difference: float | None = None,
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """(photograph, its probabilities) for each; the CSV appears whole, after the last one, or not at all."""
+    rows = iterate_probabilities(model, processor, photos, patients, read=read_photo, bf16_difference=bf16_difference)
+    results = zip(photos, progress(rows, len(photos), "predicting"), strict=True)
+    return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
+
+
+def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
+    """The patient of each photograph, from a CSV with the columns file, age, sex and localization.
+
+    `file` is the photograph's path or name; empty cells are unknown.
+
+    Raises:
+        InputError: the file is not readable, lacks a column or a photograph, or an age is no number.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--patients {path} is not readable as CSV: {error}") from error
+    columns = ("file", "age", "sex", "localization")
+    if not rows or not set(columns) <= set(rows[0]):
+        found = ", ".join(map(str, rows[0])) if rows else "no row"
+        raise InputError(f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row a file")
+    by_file = {row["file"]: _patient_of(row, f"--patients {path}, row {n}") for n, row in enumerate(rows, start=2)}
+    missing = [str(photo) for photo in photos if str(photo) not in by_file and photo.name not in by_file]
+    if missing:
+        raise InputError(
+            f"--patients {path} has no row for {len(missing)} photographs, such as {missing[0]}: "
+            "add a row with its path or name under file; cells may be empty"
+        )
+    return [by_file.get(str(photo), by_file.get(photo.name)) for photo in photos]
+
+
+def _patient_of(row: dict, where: str) -> Patient:
+    try:
+        age = float(row["age"]) if row["age"] else None
+    except ValueError:
+        raise InputError(f"{where}: age is {row['age']!r}: expected a number of years, or nothing") from None
+    return age, row["sex"] or None, row["localization"] or None
+
+
+def check_patients(
+    model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor", patients: Sequence[Patient]
+) -> None:
+    """Raises InputError for a value that the model does not know, or where it does not read the patient at all."""
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+
+    if not isinstance(model, PatientModel):
+        raise InputError(
+            f"this model ({type(model).__name__}) reads the photograph alone: leave out --age, --sex, --site and "
+            "--patients"
+        )
+    for patient in set(patients):
+        try:
+            processor.encode_patients(*([value] for value in patient))
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+
+def check_csv_path(path: Path) -> None:
+    """Raises InputError where no CSV could be written, before the work is done."""
+    if path.is_dir():
+        raise InputError(f"--csv {path} is a folder: name a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"--csv {path}: no file can be written in {path.parent}: make that folder, or name another")
+
+
+def _copied_to_csv(
+    results: Iterable[tuple[Path, np.ndarray]], path: Path, labels: Sequence[str]
+) -> Iterator[tuple[Path, np.ndarray]]:
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        # surrogateescape: names of files are bytes, and need not be UTF-8
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["file", "prediction", *labels])
+            for photo, row in results:
+                writer.writerow([photo, labels[row.argmax()], *row.tolist()])
+                yield photo, row
+        os.chmod(unfinished, 0o644)  # mkstemp's 0600 would hide it from one's colleagues
+        os.replace(unfinished, path)
+    except BaseException:  # GeneratorExit and Ctrl-C as well
+        os.unlink(unfinished)
+        raise
+
+
+def table(photo: Path, row: np.ndarray, labels: Sequence[str] = LABELS) -> str:
+    """The photograph's name and its diagnoses, the likeliest first."""
+    width = max(len(FULL_NAMES[label]) for label in labels)
+    lines = [printable(str(photo))]
+    for i in np.argsort(-row, kind="stable"):
+        lines.append(f"  {labels[i]:<5}  {FULL_NAMES[labels[i]]:<{width}}  {row[i]:.4f}")
+    return "\n".join(lines)

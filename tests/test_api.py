@@ -1,0 +1,112 @@
+"""`from ham_hf import …`: what a notebook finds, and that the README's examples run."""
+
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ham_hf
+from ham_hf.answers import SYNTHETIC_ALONE
+from ham_hf.classifier import load_classifier, probabilities
+from ham_hf.errors import InputError
+from ham_hf.labels import DISCLAIMER, LABELS
+from ham_hf.photos import read_photo
+from ham_hf.scoring import compute_scores
+from tests.small_data import make_rows, write_folder, write_image
+from tests.test_cli import HEAVY, ROOT, run_python
+from tests.test_predict import make_run_folder
+
+SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## In a notebook")[2].partition("\n## ")[0]
+EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with all that the README's examples name: images with HAM10000's ids, a run, photographs."""
+    folder = tmp_path_factory.mktemp("notebook")
+    rows = make_rows(lesions=70, images=1)
+    for number, row in enumerate(rows):
+        row["image_id"] = f"ISIC_{24306 + number:07d}"
+    write_folder(folder / "path" / "to" / "HAM10000", rows)
+    make_run_folder(folder / "runs" / "my_run")
+    (folder / "photos").mkdir()
+    for seed, name in enumerate(("photo.jpg", "photos/a.jpg", "photos/b.png")):
+        write_image(folder / name, seed)
+    return folder
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.splitlines()[0])
+def test_an_example_of_the_readme_is_short_and_runs(example, place, monkeypatch):
+    monkeypatch.chdir(place)
+    assert sum(bool(line) for line in example.splitlines()) <= 5
+    names = {}
+    exec(example, names)
+    if "splits" in names:
+        assert sum(len(split) for split in names["splits"].values()) == 70 and names["facts"]["split"] == "study"
+        assert list(names["model"].config.id2label.values()) == list(LABELS)
+    else:
+        assert list(names["answers"]) == ["photo.jpg", "photos/a.jpg", "photos/b.png"]
+        assert names["metrics"]["balanced_accuracy"]["interval"][0] <= names["metrics"]["balanced_accuracy"]["value"]
+
+
+def test_the_readme_shows_every_name():
+    assert len(EXAMPLES) == 2
+    shown = [name for line in re.findall("from ham_hf import (.*)", SECTION) for name in line.split(", ")]
+    assert sorted(shown) == ham_hf.__all__ == sorted(set(ham_hf.__all__) & set(dir(ham_hf)))
+
+
+def test_no_module_bears_the_name_of_a_function():
+    modules = {module.name for module in pkgutil.iter_modules(ham_hf.__path__)}
+    assert not modules & set(ham_hf.__all__) and "classifier" in modules
+    assert all(callable(getattr(ham_hf, name)) for name in ham_hf.__all__)
+
+
+def test_a_misspelt_name_is_an_import_error_and_importing_ham_hf_imports_nothing_heavy():
+    code = f"import ham_hf, sys; print([name for name in {HEAVY} if name in sys.modules])\nfrom ham_hf import predcit"
+    done = run_python("-c", code)
+    assert done.stdout == "[]\n" and "ImportError: cannot import name 'predcit' from 'ham_hf'" in done.stderr
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_an_evaluation_scores_what_the_model_answers(part, place):
+    run, data = place / "runs" / "my_run", place / "path" / "to" / "HAM10000"
+    rows = ham_hf.load_ham10000(data)[0][part]
+    answers = probabilities(*load_classifier(str(run)), rows["image"])
+    expected = compute_scores(answers, np.array(rows["label"][:]))
+    metrics = ham_hf.evaluate_run(run, data, part=part)
+    for name in metrics:
+        undefined = np.isnan(expected[name])
+        assert metrics[name]["value"] == (None if undefined else pytest.approx(expected[name], abs=1e-6))
+    low, high = metrics["log_loss"]["interval"]
+    assert low < expected["log_loss"] < high
+
+
+def test_an_evaluation_of_no_image_says_what_is_missing(place):
+    run, data = place / "runs" / "my_run", place / "path" / "to" / "HAM10000"
+    with pytest.raises(InputError, match="has no validation image under the split 'all'"):
+        ham_hf.evaluate_run(run, data, split="all")
+    with pytest.raises(InputError, match="part is 'train': expected one of validation, test"):
+        ham_hf.evaluate_run(run, data, part="train")
+
+
+def test_predictions_are_those_of_the_command_and_no_diagnosis(place, caplog):
+    run, photo = place / "runs" / "my_run", place / "photo.jpg"
+    [(name, answer)] = ham_hf.predict(run, photo).items()
+    assert name == str(photo) and list(answer) == list(LABELS)
+    assert list(answer.values()) == probabilities(*load_classifier(str(run)), [read_photo(photo)])[0].tolist()
+    assert caplog.messages == [DISCLAIMER]
+    (run / "run.json").write_text('{"data": {"synthetic": true}}')
+    caplog.clear()
+    ham_hf.predict(run, photo)
+    assert caplog.messages == [SYNTHETIC_ALONE, DISCLAIMER]
+    (run / "run.json").unlink()
+
+
+def test_patients_are_one_for_each_photograph(place):
+    run = place / "runs" / "my_run"
+    with pytest.raises(InputError, match="1 patients for 2 photographs"):
+        ham_hf.predict(run, place / "photos", patients=[(45, "female", "back")])
+    with pytest.raises(InputError, match="reads the photograph alone"):
+        ham_hf.predict(run, place / "photos", patients=[(45, "female", "back")] * 2)
