@@ -2,9 +2,12 @@
 
 python push_to_hub.py runs/quickstart you/your-model --dry_run
 python push_to_hub.py runs/quickstart you/your-model --private
+python push_to_hub.py runs/quickstart you/your-space --space --model you/your-model
 
 What goes is on a list; checkpoints, optimiser state, logs and images are not on it. Before anything is sent, the files
 are loaded as their users will load them, in a new process without ham_hf, and must answer as the run's model does.
+
+The third makes a Space of the model that the first two published: the page of `ham-hf demo`, for everybody.
 """
 
 import argparse
@@ -23,7 +26,7 @@ from markupsafe import escape
 from ham_hf import __version__
 from ham_hf.cli import run_command
 from ham_hf.errors import InputError
-from ham_hf.publish import Destination, check_repo_id, listing, publish
+from ham_hf.publish import Destination, check_is_published, check_repo_id, listing, publish
 
 # What is published; nothing else of the run folder is
 PUBLISHED = (
@@ -91,29 +94,49 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     check_repo_id(args.repo_id)
+    _check_space(args)
     _check_run(args.run)
-    to = Destination(
+    to = _destination(args)
+    with tempfile.TemporaryDirectory(prefix="ham_hf-push-") as temporary:
+        staged = Path(temporary) / "staged"
+        if args.space:
+            _stage_space(args, staged)
+        else:
+            for line in stage(args.run, staged, repo_id=args.repo_id, with_patient_data=args.with_patient_data):
+                print(line)
+        if args.eval_results:
+            _add_eval_results(staged)
+        if args.dry_run:
+            print(listing(staged))
+            print(f"Nothing was sent. Without --dry_run, this goes to the {to.repo_type} {args.repo_id}.")
+        elif args.space:
+            weights = sorted(args.run.glob("model*.safetensors"))
+            publish(staged, to, lambda: check_is_published(args.model, weights, args.token))
+        else:
+            publish(staged, to, lambda: check_that_it_loads(args.run, staged))
+
+
+def _destination(args: argparse.Namespace) -> Destination:
+    where = {"private": args.private, "revision": args.revision, "create_pr": args.create_pr, "token": args.token}
+    if args.space:
+        from ham_hf import space
+
+        return Destination(
+            args.repo_id,
+            "space",
+            published=space.PUBLISHED,
+            foreign=("app.py", "ham_hf/demo.py"),
+            message=f"The page of ham-hf demo {__version__} for {args.model}",
+            **where,
+        )
+    return Destination(
         args.repo_id,
         "model",
         published=(*PUBLISHED, *PATIENT_DATA, EVAL_RESULTS),
         foreign=("config.json", "run.json"),
         message=f"Publish a run of ham_hf {__version__}",
-        private=args.private,
-        revision=args.revision,
-        create_pr=args.create_pr,
-        token=args.token,
+        **where,
     )
-    with tempfile.TemporaryDirectory(prefix="ham_hf-push-") as temporary:
-        staged = Path(temporary) / "staged"
-        for line in stage(args.run, staged, repo_id=args.repo_id, with_patient_data=args.with_patient_data):
-            print(line)
-        if args.eval_results:
-            _add_eval_results(staged)
-        if args.dry_run:
-            print(listing(staged))
-            print(f"Nothing was sent. Without --dry_run, this goes to {args.repo_id}.")
-        else:
-            publish(staged, to, lambda: check_that_it_loads(args.run, staged))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,10 +161,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--eval_results", action="store_true", help=f"publish the card's claims as {EVAL_RESULTS} as well"
     )
+    parser.add_argument(
+        "--space", action="store_true", help="publish a Space with the page of `ham-hf demo`, in place of a model"
+    )
+    parser.add_argument(
+        "--model", metavar="MODEL_ID", help="with --space: the model on the Hub that RUN was pushed to"
+    )
     return parser
 
 
 # The files
+
+
+def _check_space(args: argparse.Namespace) -> None:
+    if args.space == (args.model is None):
+        raise InputError("--space and --model go together: --model names the published model that the Space asks")
+    if args.space and (args.with_patient_data or args.eval_results):
+        raise InputError("--with_patient_data and --eval_results are for a model: leave them out with --space")
+    if args.model is not None:
+        check_repo_id(args.model, "--model")
+
+
+def _stage_space(args: argparse.Namespace, folder: Path) -> None:
+    from ham_hf.classifier import is_trained_on_synthetic_images
+    from ham_hf.space import stage_space
+
+    folder.mkdir()
+    stage_space(folder, args.repo_id, args.model, synthetic=is_trained_on_synthetic_images(str(args.run)))
 
 
 def _check_run(run: Path) -> None:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from ham_hf.around_cli import add_around_commands
 from ham_hf.data_cli import add_data_commands
+from ham_hf.demo_cli import add_demo_command
 from ham_hf.errors import InputError
 from ham_hf.judging_cli import add_judging_commands
 from ham_hf.terminal import printable, printable_lines
@@ -142,6 +143,7 @@ def build_parser(parents: Mapping[str, list[argparse.ArgumentParser]] = NO_PAREN
     )
     predict.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
     predict.set_defaults(run=_predict)
+    add_demo_command(commands)
 
     export = commands.add_parser("export", help="the model in another format", allow_abbrev=False)
     formats = export.add_subparsers(title="formats", metavar="FORMAT", required=True)
@@ -169,7 +171,7 @@ def _predict(args: argparse.Namespace) -> None:
     from ham_hf import answers, classifier, onnx
     from ham_hf.labels import DISCLAIMER
     from ham_hf.photos import check_photos, find_photos
-    from ham_hf.thresholds import threshold_of
+    from ham_hf.thresholds import suspicion, threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
     if args.csv:
@@ -194,7 +196,7 @@ def _predict(args: argparse.Namespace) -> None:
     for photo, row in answers.predict_photos(model, processor, photos, args.csv, patients, bf16):
         tqdm.write(answers.table(photo, row, classifier.labels_of(model)) + "\n")  # above the progress bar
     if not is_onnx and (threshold := threshold_of(model)) is not None:
-        print(f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest.")
+        print(suspicion(threshold))
     if others:
         print(f"{others} other files in the folders were left out, for their suffixes.")
     if args.csv:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from matplotlib import style
 from matplotlib.figure import Figure
+from PIL import Image
 from tqdm import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
@@ -39,6 +40,7 @@ KINDS = {
 # SmoothGrad (Smilkov et al., 2017, https://arxiv.org/abs/1706.03825), the same for convolutions and attention
 SAMPLES, NOISE = 16, 0.15  # noisy copies of an image, and their deviation as a share of its range
 BLUR = 9  # pixels: single ones say nothing
+CAVEAT = "It shows where a model looks, not why, and a plausible picture is no proof of a sound reason."
 
 
 class Case(NamedTuple):
@@ -121,6 +123,12 @@ def saliency(model: PreTrainedModel, pixel_values: torch.Tensor, target: int) ->
     return ((blurred - blurred.min()) / (blurred.max() - blurred.min()).clamp(min=1e-12)).detach().cpu().numpy()
 
 
+def crop_of(processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
+    """The part of an upright image that the model gets, at its size and before normalisation: (H, W, 3), 0 to 1."""
+    crop = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+    return crop.permute(1, 2, 0).clamp(0, 1).numpy()
+
+
 def _require_captum() -> None:
     try:
         import captum  # noqa: F401
@@ -138,9 +146,8 @@ def _draw(
         grid = figure.subplots(2, len(cases), squeeze=False)
         for (above, below), case in zip(grid.T, cases, strict=True):
             image = upright_rgb(read(case.row))
-            crop = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0].permute(1, 2, 0)
             pixels = processor(image, return_tensors="pt")["pixel_values"].to(model.device)
-            picture = crop.clamp(0, 1).numpy()
+            picture = crop_of(processor, image)
             above.imshow(picture)
             below.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1)
             below.imshow(saliency(model, pixels, code_of[case.answer]), cmap="inferno", alpha=0.6)
@@ -159,7 +166,6 @@ def _page(name: str, part: str, sheets: Sequence[Path]) -> str:
     return (
         f"# Cases of {escape(Path(name).name)}, {part}\n\n*{DISCLAIMER}*\n\n"
         f"Of each diagnosis, one image of each kind that there is:\n\n{rules}\n\n"
-        "Above the image as the model gets it; below, bright, what moves its answer most (SmoothGrad, captum). It "
-        "shows where a model looks, not why, and a plausible picture is no proof of a sound reason. **These are "
-        f"photographs of patients: they are not published with the model.**\n\n{pictures}\n"
+        "Above the image as the model gets it; below, bright, what moves its answer most (SmoothGrad, captum). "
+        f"{CAVEAT} **These are photographs of patients: they are not published with the model.**\n\n{pictures}\n"
     )

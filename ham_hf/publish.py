@@ -1,6 +1,6 @@
 """Bring a repository of the Hub to the files of a folder, in one commit or none: the only way anything goes there.
 
-Used by push_to_hub.py for runs and by `ham-hf data push` for datasets.
+Used by push_to_hub.py for runs and Spaces, and by `ham-hf data push` for datasets.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class Destination(NamedTuple):
     """
 
     repo_id: str
-    repo_type: str  # model or dataset
+    repo_type: str  # model, dataset or space
     published: Sequence[str]
     foreign: tuple[str, str]
     message: str  # of the commit
@@ -34,17 +34,17 @@ class Destination(NamedTuple):
     token: str | None = None
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Raises InputError for what cannot be a repository's name."""
+def check_repo_id(repo_id: str, argument: str = "REPO_ID") -> None:
+    """Raises InputError for what cannot be a repository's name; `argument` is where it was given."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise InputError(f"REPO_ID is {repo_id!r}: expected owner/name. {error}") from None
+        raise InputError(f"{argument} is {repo_id!r}: expected owner/name. {error}") from None
     if "/" not in repo_id:
-        raise InputError(f"REPO_ID is {repo_id!r}: expected owner/name, such as you/{repo_id}")
+        raise InputError(f"{argument} is {repo_id!r}: expected owner/name, such as you/{repo_id}")
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -97,6 +97,22 @@ def publish(staged: Path, to: Destination, check: Callable[[], None]) -> None:
     print(done)
 
 
+def check_is_published(model_id: str, weights: Sequence[Path], token: str | None) -> None:
+    """Raises InputError where there is no such model on the Hub, or its weights are not these files."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name="ham_hf", library_version=__version__)
+    with _explained(model_id):
+        remote = _look(api, Destination(model_id, "model", (), ("", ""), ""), None)
+    if remote is None:
+        raise InputError(f"there is no model {model_id} that this token may see: push the run there first")
+    others = [path.name for path in weights if remote.files.get(path.name) not in _identities(path)]
+    if others:
+        raise InputError(
+            f"the weights of {model_id} are not those of the run ({', '.join(others)}): push it there first"
+        )
+
+
 def _look(api: "HfApi", to: Destination, revision: str | None) -> Remote | None:
     """The repository as it is now; None where there is none that we may see."""
     from huggingface_hub import RepoFile
@@ -138,7 +154,7 @@ def _check_rights(to: Destination, remote: Remote | None, user: dict) -> None:
     if role == "write" and owner not in writable:
         raise InputError(
             f"{user['name']} may not write to {owner}'s repositories: expected {' or '.join(writable)} as the owner"
-            + (", or --create_pr to propose it" if remote and to.repo_type == "model" else "")
+            + (", or --create_pr to propose it" if remote and to.repo_type != "dataset" else "")
         )
     if remote and to.private and not remote.private:
         raise InputError(
@@ -148,7 +164,7 @@ def _check_rights(to: Destination, remote: Remote | None, user: dict) -> None:
     if remote and to.foreign[0] in remote.files and to.foreign[1] not in remote.files:
         raise InputError(
             f"the name {repo_id} is taken, by a {to.repo_type} that was not published from here: choose another name"
-            + (", or --create_pr to propose this one in its place" if to.repo_type == "model" else "")
+            + (", or --create_pr to propose this one in its place" if to.repo_type != "dataset" else "")
         )
 
 
@@ -210,7 +226,9 @@ def _send(api: "HfApi", to: Destination, staged: Path, remote: Remote | None) ->
     state = "No commit was made"
     with _explained(to.repo_id, state):
         if remote is None:
-            api.create_repo(**where, private=to.private or None)
+            api.create_repo(
+                **where, private=to.private or None, space_sdk="gradio" if to.repo_type == "space" else None
+            )
             state += f"; the new repository {to.repo_id} is empty"
     additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
     left_over = len(operations) - len(additions)

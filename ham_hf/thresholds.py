@@ -33,6 +33,11 @@ def threshold_of(model: "PreTrainedModel") -> float | None:
     return float(threshold)
 
 
+def suspicion(threshold: float) -> str:
+    """The sentence for whoever reads the probabilities."""
+    return f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest."
+
+
 def fit_threshold(predictions: Predictions, sensitivity: float) -> float:
     """The highest threshold t with which "probability of mel at least t" finds this share of the melanomas.
 

@@ -22,7 +22,7 @@ downloads by LFS, in one piece (the Hub takes files above 5 GB in several).
     HEAD, GET /{repo}/resolve/{revision}/{path}          hf_hub_download and from_pretrained, with etags
     GET  /cdn/{sha256}                                   where /resolve sends for LFS files: another host, with ranges
 
-Datasets: /api/datasets/… and /datasets/{repo}/…, which is all that load_dataset asks for.
+Datasets: /api/datasets/… and /datasets/{repo}/…, which is all that load_dataset asks for. Spaces are made with an SDK.
 
 Any answer can be an error (`fail`), any connection be cut in the middle (`cut`), and the repository change between two
 requests (`when`).
@@ -312,6 +312,8 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{asked['organization'] or user['name']}/{asked['name']}"
         if not self.may_write(user, name):
             raise Refused(403, f"You don't have the rights to create a {kind[:-1]} under {name.split('/')[0]}")
+        if kind == "spaces" and asked.get("sdk") not in ("gradio", "docker", "static"):
+            raise Refused(400, "A Space needs an sdk")
         if (kind, name) in self.hub.repos:
             raise Refused(409, f"You already created this {kind[:-1]} repo: {name}")
         repo = self.hub.repos[kind, name] = Repo(private=asked.get("visibility") == "private")
@@ -527,7 +529,7 @@ def _entry(path: str, file: File) -> dict:
     return entry
 
 
-_API = r"/api/(models|datasets)/([^/]+/[^/]+)"
+_API = r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
 ROUTES = [
     (r"GET /api/whoami-v2", Handler.whoami),
     (r"POST /api/repos/create", Handler.create_repo),
@@ -541,9 +543,9 @@ ROUTES = [
     (rf"POST {_API}/branch/([^/]+)", Handler.create_branch),
     (rf"POST {_API}/preupload/([^/]+)", Handler.preupload),
     (rf"POST {_API}/commit/([^/]+)", Handler.commit),
-    (r"POST /(?:(datasets)/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    (r"POST /(?:(datasets|spaces)/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", Handler.lfs_batch),
     (r"PUT /lfs/([0-9a-f]{64})", Handler.lfs_upload),
     (r"POST /lfs/verify", Handler.lfs_verify),
-    (r"(?:HEAD|GET) /(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", Handler.resolve),
+    (r"(?:HEAD|GET) /(?:(datasets|spaces)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", Handler.resolve),
     (r"(?:HEAD|GET) /cdn/([0-9a-f]{64})", Handler.storage),
 ]

@@ -57,6 +57,7 @@ def test_every_command_imports_only_what_it_needs(tmp_path):
     commands = [
         ["predict", run, gone],
         ["predict", gone + ".onnx", run],
+        ["demo", gone],
         ["export", "onnx", gone],
         ["evaluate", gone, "--data_dir", gone, "--output_dir", gone],
         ["verify", gone, "--data_dir", gone],
@@ -72,7 +73,7 @@ for command in {commands}:
 """
     lines = [line for line in run_python("-c", code).stderr.splitlines() if not line.startswith("error: ")]
     assert [line.split()[:2] for line in lines] == [
-        *([name, "2"] for name in ("predict", "predict", "export", "evaluate", "verify")),
+        *([name, "2"] for name in ("predict", "predict", "demo", "export", "evaluate", "verify")),
         ["compare", "0"],
         ["report", "0"],
     ]
