@@ -208,8 +208,12 @@ def _check_run(run: Path) -> None:
 def _check_weights(run: Path) -> None:
     """The card's figures are to be those of the weights that it goes with."""
     from ham_hf.provenance import weights_sha256
+    from ham_hf.reading import read_json
+    from ham_hf.run_facts import check_facts
 
-    reported = json.loads((run / "run.json").read_text(encoding="utf-8"))["model"].get("weights_sha256")
+    facts = read_json(run / "run.json")
+    check_facts(facts, run / "run.json")
+    reported = facts["model"].get("weights_sha256")
     if reported is not None and reported != weights_sha256(run):
         raise InputError(
             f"the weights in {run} were changed since its answers were written: the card's figures are of others. "
@@ -231,6 +235,8 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
         for path in sorted(run.glob(pattern)):
             if path.suffix == ".png" and f"plots/{path.name})" not in report:
                 continue  # not drawn by the report: it may be a photograph
+            if path.suffix != ".safetensors" and not path.resolve().is_relative_to(run.resolve()):
+                raise InputError(f"{path} is a link out of the run folder, to {path.resolve()}: put the file there")
             copy = folder / path.relative_to(run)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
@@ -278,13 +284,13 @@ def _hide_paths(folder: Path) -> list[str]:
 
 def _paths_of_this_machine(texts: dict[str, str]) -> set[str]:
     """The absolute paths among the values of run.json, arguments.json and recipe.yaml, also as --flag=/path."""
-    import yaml
+    from ham_hf.reading import parse_yaml
 
     found = set()
     for name in {"run.json", "arguments.json", "recipe.yaml"} & texts.keys():
         try:
-            values = yaml.safe_load(texts[name]) if name == "recipe.yaml" else json.loads(texts[name])
-        except (yaml.YAMLError, ValueError) as error:
+            values = parse_yaml(texts[name], name) if name == "recipe.yaml" else json.loads(texts[name])
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{name} is not readable: {error}; put back the file that `ham-hf train` wrote"
             ) from error
@@ -349,10 +355,38 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
         )
 
 
+def _check_code(staged: Path) -> bool:
+    """Whether the files bring code, which then is this version's own: what is run here is of nobody else.
+
+    Raises:
+        InputError: a Python file is another than ham_hf's of that name, or a config names code from elsewhere.
+    """
+    import ham_hf.models
+    from ham_hf.reading import read_json
+
+    own = {path.name: path.read_bytes() for path in Path(ham_hf.models.__file__).parent.rglob("*.py")}
+    for path in sorted(staged.glob("*.py")):
+        if own.get(path.name) != path.read_bytes():
+            raise InputError(
+                f"{path.name} is not the file of that name in ham_hf {__version__}, and code of others is not run "
+                "here: publish it with the ham_hf that wrote it, or save the model again with this one. Nothing was "
+                "sent"
+            )
+    has_code = False
+    for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
+        config = read_json(staged / name) if (staged / name).is_file() else {}
+        for reference in _strings(config.get("auto_map", {})):
+            has_code = True
+            if not (staged / f"{reference.partition('.')[0]}.py").is_file():
+                raise InputError(
+                    f"{name} names the code {reference!r}, which is none of the files to publish. Nothing was sent"
+                )
+    return has_code
+
+
 def _answers_to_a_user(staged: Path, photo: Path) -> dict[str, float]:
     """Label → probability, from a new process that has the staged folder, transformers and no network."""
-    configs = [staged / name for name in ("config.json", "preprocessor_config.json") if (staged / name).is_file()]
-    has_code = any("auto_map" in json.loads(path.read_text(encoding="utf-8")) for path in configs)
+    has_code = _check_code(staged)
     done = subprocess.run(
         [sys.executable, "-c", AS_A_USER, str(staged), str(photo), "yes" if has_code else "no"],
         cwd=staged.parent,

@@ -6,7 +6,6 @@ All of it is read from the files: a recipe's header says in its first sentence w
 study's figures; a run folder is a recipe's where its recipe.yaml says the same.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from itertools import takewhile
@@ -15,6 +14,8 @@ from typing import NamedTuple
 
 from ham_hf.arguments import read_yaml
 from ham_hf.errors import InputError
+from ham_hf.reading import read_json, read_text
+from ham_hf.terminal import printable
 
 REPORTED = "Reported:"
 WHERE_FLAGS = ("--data_dir", "--output_dir", "--resume")  # which change no figure
@@ -61,12 +62,12 @@ def _entry(path: Path, values: dict) -> Entry:
     text = " ".join(takewhile(bool, header))
     reported = [line.removeprefix(REPORTED).strip() for line in header if line.startswith(REPORTED)]
     models = [values[key] for key in ("model_name_or_path", "text_model_name_or_path") if values.get(key)]
-    return Entry(path, " + ".join(models), re.split(r"(?<=[.?!]) ", text)[0], "; ".join(reported), values)
+    return Entry(path, " + ".join(map(str, models)), re.split(r"(?<=[.?!]) ", text)[0], "; ".join(reported), values)
 
 
 def read_header(path: Path) -> list[str]:
     """The comment that a file begins with, as lines without their #."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     return [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
 
 
@@ -85,9 +86,9 @@ def read_runs(folder: Path) -> list[Run]:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable as JSON: {error}; mend it, or move its folder elsewhere") from error
+        return read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; mend it, or move its folder elsewhere") from error
 
 
 def render(entry: Entry, runs: Sequence[Run]) -> str:
@@ -96,7 +97,7 @@ def render(entry: Entry, runs: Sequence[Run]) -> str:
     lines += [f"  {entry.what}"] if entry.what else []
     lines += [f"  reported: {entry.reported}"] if entry.reported else []
     lines += [f"  {run.folder}: {_figures(run)}" for run in runs if run.recipe == entry.values]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _figures(run: Run) -> str:
@@ -110,7 +111,7 @@ def _figures(run: Run) -> str:
         notes = [f"split {data['split']}", *_other_flags(run.facts["argv"][1:])]
         notes += [SYNTHETIC] if data["synthetic"] else []
         return "; ".join([headline_line(result), *notes])
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{run.folder} is no run folder as `ham-hf train` writes it: {error!r}") from error
 
 

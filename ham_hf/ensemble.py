@@ -33,7 +33,9 @@ from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassificatio
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.predictions import Predictions, check_new_folder, in_order_of, new_folder, read_predictions, replace_file
 from ham_hf.provenance import weights_sha256
+from ham_hf.reading import read_json
 from ham_hf.report import write_report
+from ham_hf.run_facts import check_facts
 from ham_hf.scoring import compute_scores
 from ham_hf.views import set_test_time_augmentation, which_views
 
@@ -237,7 +239,8 @@ def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
         if isinstance(model, PatientModel):
             raise InputError(f"{run} reads the patient beside the image: members read the image alone")
         predictions = read_predictions(run / "predictions_validation.csv", labels_of(model))
-        facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        facts = read_json(run / "run.json")
+        check_facts(facts, run / "run.json")
         members.append(Member(run, model, processor, predictions, facts))
         _check_alike(members[0], members[-1])
     if not same_images:

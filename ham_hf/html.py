@@ -23,6 +23,7 @@ from ham_hf.markdown import Table, full_name, number
 from ham_hf.predictions import Predictions, replace_file
 from ham_hf.scoring import HEADLINE, calibration_bins
 from ham_hf.subgroups import FIELDS, FIGURES
+from ham_hf.terminal import printable
 
 CASES = 3  # of each diagnosis
 MISTAKES = 5  # kinds of them
@@ -362,7 +363,7 @@ def _explain_command(run: Mapping, split: str) -> str:
             words += ["--split", f"path/to/{csv}"]
     if any(of["absent_images"] for of in data["splits"].values()):
         words.append("--allow_missing_images")
-    return shlex.join([*words, "--output_dir", "cases"])
+    return printable(shlex.join([*words, "--output_dir", "cases"]))
 
 
 def _ablation(report: Mapping) -> Table | None:

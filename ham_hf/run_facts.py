@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -75,8 +74,10 @@ _LOGGED = ("loss", "eval_loss", "learning_rate", *_OF_COLLAPSE)
 _LARGEST = 1e15  # of a count, and of seconds
 
 
-def check_facts(facts: Mapping, path: Path) -> None:
+def check_facts(facts: Any, path: Path) -> None:
     """Raises InputError where run.json, read from `path`, lacks something or has something else in its place."""
+    if not isinstance(facts, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(facts).__name__}")
     for name, kind in (_FACTS | (_OF_TRAINING if facts.get("training", ...) is not None else {})).items():
         _check(_at(facts, name, path), kind, name, path)
     for name, kind in _OPTIONAL.items():

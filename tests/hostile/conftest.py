@@ -1,5 +1,7 @@
 """No test of hostile input may leave anything where it was not asked to, or run code that it was given."""
 
+import os
+
 import pytest
 
 from tests.hostile.cases import tally
@@ -16,6 +18,17 @@ def nowhere_else(tmp_path_factory):
     patch.undo()
     left = {path.name for path in elsewhere.iterdir()} - {".cache", ".config"}  # matplotlib's fonts
     assert not left, "something was written where nobody asked for it"
+
+
+def pytest_sessionfinish(session):
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes
+        session.config.workeroutput["hostile"] = [[*key, count] for key, count in tally.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    for kind, outcome, count in node.workeroutput.get("hostile", []):
+        tally[kind, outcome] += count
 
 
 def pytest_terminal_summary(terminalreporter):

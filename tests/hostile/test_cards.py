@@ -21,7 +21,7 @@ from ham_hf.markdown import escape
 from ham_hf.report import write_report
 from ham_hf.terminal import printable, printable_lines
 from ham_hf.verify import Verdict, Verification, _judge, _split_of, read_claims, render, write_corrected
-from tests.hostile.cases import ESCAPES, JUNK, broken, cases, changed, ends_well, within
+from tests.hostile.cases import ESCAPES, JUNK, blank_pictures, broken, cases, changed, ends_well, within
 from tests.hostile.test_recipes import BOMBS
 from tests.test_report import change_facts, make_run
 
@@ -34,7 +34,7 @@ def reported(tmp_path_factory) -> Path:
     """A run folder with its report and card; no pictures."""
     run = make_run(tmp_path_factory.mktemp("cards") / "run", images=(40, 40))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ham_hf.plots.write_plots", lambda *_: [])
+        patch.setattr("ham_hf.plots.write_plots", blank_pictures)
         write_report(run)
     return run
 
@@ -210,7 +210,7 @@ def test_no_name_of_others_becomes_html_or_markdown(tmp_path):
         (run / "run.json").write_text(json.dumps(facts))
         (run / "recipe.yaml").write_text(f"# {name}\n{name}\n")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ham_hf.plots.write_plots", lambda *_: [])
+            patch.setattr("ham_hf.plots.write_plots", blank_pictures)
             write_report(run)
         shapes = []
         for page in ("report.md", "README.md"):
@@ -227,6 +227,8 @@ def test_no_name_of_others_becomes_html_or_markdown(tmp_path):
                     for pattern in (r"^#+ ", r"^\|", r"\|", r"</?details", r"^- ", "`", r"\*\*")
                 ]
             )
+        browser = (run / "report.html").read_text(encoding="utf-8")
+        assert SCRIPT not in browser and "<b>out" not in browser
         expected = expected or shapes
         assert shapes == expected, name
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ham_hf.arguments import MOST_BYTES
+from ham_hf.catalogue import read_recipes, read_runs, render
 from ham_hf.cli import main
 from ham_hf.errors import InputError
 from ham_hf.reading import MOST_YAML, parse_yaml
@@ -201,3 +202,30 @@ def test_what_a_recipe_may_not_say(line, said, tmp_path, capsys):
     err = capsys.readouterr().err
     assert said in err and "hf_secret" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@cases(60)
+@given(st.data())
+def test_a_list_of_recipes_is_made_or_refused(tmp_path_factory, draw):
+    """`ham-hf recipes`, which reads the recipes of a folder and what its runs came to."""
+    folder = tmp_path_factory.getbasetemp() / "catalogue"
+    run = folder / "runs" / "one"
+    run.mkdir(parents=True, exist_ok=True)
+    recipe = json.dumps(RECIPE)
+    metrics = {name: {"value": 0.5, "interval": [0.4, 0.6]} for name in ("balanced_accuracy", "accuracy")}
+    files = {
+        folder / "recipes" / "one.yaml": draw.draw(st.just(recipe) | changed(RECIPE).map(json.dumps)),
+        run / "recipe.yaml": recipe,
+        run / "run.json": {"data": {"split": "study", "synthetic": True}, "argv": ["r.yaml", "--seed", "1"]},
+        run / "report.json": {"results": {"validation": {"metrics": metrics, "always_nv": {"accuracy": 0.6}}}},
+    }
+    for path, content in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(draw.draw(changed(content))))
+
+    def show() -> None:
+        found = read_runs(folder / "runs")
+        for entry in read_recipes(folder / "recipes"):
+            assert all(line.isprintable() for line in render(entry, found).splitlines())
+
+    ends_well("lists of recipes", show)

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from ham_hf.cli import main
+from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.report import write_report
+from push_to_hub import stage
 from tests.small_data import make_rows, write_folder
 from tests.test_bad_input import save_classifier
 from tests.test_report import make_run
@@ -102,9 +104,21 @@ def test_pictures_are_not_drawn_into_a_folder_elsewhere(tmp_path, capsys):
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "subgroups_test.png").write_text("mine")
     (run / "plots").symlink_to(tmp_path / "private")
+    capsys.readouterr()
     assert main(["report", str(run)]) == 2
     assert "plots is a link, and pictures would be written where it points: remove the link" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "private").iterdir()] == ["subgroups_test.png"]
+
+
+def test_what_a_link_points_to_is_not_published(tmp_path):
+    run = make_run(tmp_path / "run", images=(12, 12))
+    write_report(run)
+    (tmp_path / "id_rsa").write_text("secret")
+    (run / "recipe.yaml").symlink_to(tmp_path / "id_rsa")
+    with pytest.raises(
+        InputError, match="recipe.yaml is a link out of the run folder, to .*id_rsa: put the file there"
+    ):
+        stage(run, tmp_path / "staged", repo_id="you/model")
 
 
 def test_a_photograph_behind_a_link_is_read(folder, tmp_path, capsys):

@@ -22,7 +22,7 @@ from ham_hf.labels import LABELS
 from ham_hf.patients import read_patients, write_patients
 from ham_hf.predictions import read_predictions
 from ham_hf.report import write_report
-from tests.hostile.cases import ESCAPES, broken, cases, changed, ends_well, within
+from tests.hostile.cases import ESCAPES, blank_pictures, broken, cases, changed, ends_well, within
 from tests.small_data import make_rows, write_folder, write_table
 from tests.test_data_isic_and_hub import isic_rows
 from tests.test_report import make_run
@@ -248,7 +248,7 @@ def report_of(folder: Path, name: str, content: bytes, kind: str) -> None:
     (folder / name).write_bytes(content)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ham_hf.plots.write_plots", lambda *_: ["loss.png", "roc_test.png"])
+            patch.setattr("ham_hf.plots.write_plots", blank_pictures)
             ends_well(kind, lambda: write_report(folder))
         for written in ("report.md", "README.md"):
             if (folder / written).exists():
@@ -292,12 +292,8 @@ def test_a_changed_report_is_compared_or_refused(reported, draw):
 @pytest.fixture(scope="module")
 def reported(run, tmp_path_factory) -> Path:
     copy = Path(shutil.copytree(run, tmp_path_factory.mktemp("reported") / "run"))
-    pictures = ["loss.png", "roc_test.png"]
-    (copy / "plots").mkdir()
-    for name in pictures:
-        (copy / "plots" / name).write_bytes(b"a picture")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ham_hf.plots.write_plots", lambda *_: pictures)
+        patch.setattr("ham_hf.plots.write_plots", blank_pictures)
         write_report(copy)
     return copy
 
