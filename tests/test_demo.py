@@ -40,6 +40,7 @@ from ham_hf.photos import read_photo  # noqa: E402
 from ham_hf.thresholds import keep_threshold, suspicion  # noqa: E402
 from tests.hub_server import File, HubServer, Repo  # noqa: E402
 from tests.test_predict import make_run_folder, noise  # noqa: E402
+from tests.test_report import make_run
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -221,8 +222,9 @@ def pushed(image_run, tmp_path_factory):
     """A Hub with the model, and what push_to_hub.py said about several Spaces of it, in one process."""
     folder = tmp_path_factory.mktemp("push")
     run, changed = (Path(shutil.copytree(image_run, folder / name)) for name in ("run", "changed"))
+    facts = make_run(folder / "reported", synthetic=True) / "run.json"
     for copy in (run, changed):  # with what push_to_hub.py asks for, and a photograph
-        (copy / "run.json").write_text(json.dumps({"data": {"synthetic": True}, "model": {}}))
+        shutil.copyfile(facts, copy / "run.json")
         for name in ("report.json", "README.md", "predictions_validation.csv", "photo.jpg"):
             (copy / name).write_text("{}")
     with (changed / "model.safetensors").open("ab") as file:
