@@ -129,7 +129,8 @@ def check_history(history: Any, path: Path) -> None:
             _require(_is_number(epoch) and math.isfinite(epoch), path, "log_history's epoch", epoch, "a number")
         if _OF_COLLAPSE[0] in entry:
             both = [entry.get(key) for key in _OF_COLLAPSE]
-            _require(None not in both, path, f"log_history's {' and '.join(_OF_COLLAPSE)}", both, "two numbers")
+            fits = all(_is_number(value) and math.isfinite(value) for value in both)
+            _require(fits, path, f"log_history's {' and '.join(_OF_COLLAPSE)}", both, "two finite numbers")
 
 
 def _is_number(value: Any) -> bool:

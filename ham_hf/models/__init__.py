@@ -140,7 +140,7 @@ def load_pretrained(
 def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreTrainedConfig:
     """Put our labels into a checkpoint's config; its own are refused where they could be mistaken for ours."""
     own = [config.id2label[i] for i in sorted(config.id2label)]
-    if len(own) == len(labels) and own != list(labels) and not own[0].startswith("LABEL_"):
+    if len(own) == len(labels) and own != list(labels) and not str(own[0]).startswith("LABEL_"):
         raise InputError(
             f"{name} already answers {len(own)} labels, {own}, where {list(labels)} were expected: "
             "its head would be taken for ours. Relabel it, or start from a checkpoint without them"
