@@ -24,6 +24,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ham_hf.classifier import is_trained_on_synthetic_images
 from ham_hf.data import load_checked, read_source
+from ham_hf.data.cache import build_cache
 from ham_hf.data.splits import UNUSED
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
@@ -93,8 +94,10 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
             raise InputError(f"{name} watches the validation images, which a fold is to be judged on: leave it out")
     if recipe.data.group_near_duplicates:
         raise InputError("group_near_duplicates is not for cross-validation: its folds keep lesions together only")
-    splits, _, _ = load_checked(recipe.data)
+    splits, _, checks = load_checked(recipe.data)
     used = concatenate_datasets([splits["train"], splits["validation"]])
+    if recipe.data.pixel_cache and recipe.image.augment:
+        build_cache(used, checks)  # one for all folds: each would make its own
     rows = pd.DataFrame({name: used[name][:] for name in ("image_id", "lesion_id", "label")}).sort_values("image_id")
     lesions = Counter(rows.drop_duplicates("lesion_id")["label"])
     rarest = min(lesions, key=lesions.get)
