@@ -155,7 +155,7 @@ def bombs() -> dict[str, bytes]:
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(name, tmp_path):
     data = bombs()[name]
     (tmp_path / name).write_bytes(data)
-    with within(10), pytest.raises(InputError, match=f"{name}: too many pixels .*: crop it around the lesion"):
+    with within(60), pytest.raises(InputError, match=f"{name}: too many pixels .*: crop it around the lesion"):
         read_photo(tmp_path / name)
     assert "too many pixels" in _check({"bytes": data, "path": None}, {}).error
 
@@ -221,5 +221,5 @@ def test_links_are_followed_and_what_is_no_file_is_no_image(tmp_path):
     photos, _ = find_photos([folder / "images"])
     assert sorted(photos) == sorted(path for path in (folder / "images").iterdir() if path.is_file())
     for path in (second, third, fourth):
-        with within(10), pytest.raises(InputError):
+        with within(60), pytest.raises(InputError):
             read_photo(path)

@@ -159,9 +159,9 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_of_yaml_is_refused_at_once(name):
-    with within(20), pytest.raises(InputError, match="card is not readable YAML"):
+    with within(60), pytest.raises(InputError, match="card is not readable YAML"):
         parse_yaml(BOMBS[name], "card")
-    with within(20), pytest.raises(InputError, match=f"expected {MOST_YAML:,} at most"):
+    with within(60), pytest.raises(InputError, match=f"expected {MOST_YAML:,} at most"):
         parse_yaml("a: " + "x" * MOST_YAML, "card")
 
 

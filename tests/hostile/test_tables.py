@@ -332,7 +332,7 @@ def test_deep_json_is_refused(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "deep")
     for text in ("[" * 100_000, '{"a":' * 100_000, '{"model": {"name": "\\ud800"}}', "1" * 5000):
         (copy / "run.json").write_text(text)
-        with within(20):
+        with within(60):
             assert main(["report", str(copy)]) == 2
         assert f"error: {copy / 'run.json'} is not readable as JSON" in capsys.readouterr().err
 

@@ -97,7 +97,7 @@ def test_members_that_would_leave_the_folder_are_read_and_never_unpacked(zipped,
 def test_a_member_that_unpacks_to_very_much_is_refused(folder):
     add(folder, "x/IMG_000_0.jpg", bytes(5_000_000))
     with (
-        within(10),
+        within(60),
         pytest.raises(InputError, match="unpacks from .* to 5,000,000: expected 100 times as many at most"),
     ):
         read_folder(folder)
@@ -110,7 +110,7 @@ def test_a_member_that_says_it_is_huge_is_refused(folder):
     data[tail + 24 : tail + 28] = struct.pack("<I", 4_000_000_000)
     path.write_bytes(data)
     with (
-        within(10),
+        within(60),
         pytest.raises(InputError, match="has 4,000,000,000 bytes: expected an image of 100,000,000 at most"),
     ):
         read_folder(folder)
