@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ham_hf.errors import InputError
+from ham_hf.files import file_digest
 from ham_hf.predictions import replace_file
-from ham_hf.provenance import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ def find_damage(checkpoint: Path) -> str | None:
     except FileNotFoundError:
         return f"it was not finished ({CHECKSUMS} is missing)"
     except ValueError:
+        written = None
+    if not isinstance(written, dict):
         return f"{CHECKSUMS} is damaged"
     there = _checksums(checkpoint)
     if missing := sorted(set(written) - set(there)):
@@ -79,7 +81,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _checksums(checkpoint: Path) -> dict[str, str]:
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    return {path.relative_to(checkpoint).as_posix(): file_sha256(path) for path in files}
+    return {path.relative_to(checkpoint).as_posix(): file_digest(path) for path in files}
 
 
 @contextmanager

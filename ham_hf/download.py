@@ -10,7 +10,6 @@ A table that Dataverse has "ingested" is listed as a .tab that it made; `format=
 uploaded, and the checksum in the listing is that file's (https://github.com/IQSS/dataverse/issues/7275).
 """
 
-import hashlib
 import html
 import logging
 import os
@@ -24,11 +23,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import httpx2
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ham_hf import __version__
 from ham_hf.errors import InputError
+from ham_hf.files import file_digest, one_at_a_time
 
 logger = logging.getLogger("ham_hf.download")
 
@@ -151,7 +150,7 @@ def download_files(client: httpx2.Client, listing: Listing, folder: Path) -> Non
     with _writing(folder):
         for file in listing.files:
             (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder):
+        with one_at_a_time(folder / ".download.lock", f"downloading into {folder}"):
             missing = [file for file in listing.files if not _is_there(folder, file)]
             _check_room(folder, missing)
             for file in missing:
@@ -226,38 +225,15 @@ def _writing(folder: Path) -> Iterator[None]:
         raise InputError(f"{where} cannot be written or read ({error.strerror}): mend that, and {_GO_ON}") from error
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """One process a folder: a second one waits, and finds the files there."""
-    lock = FileLock(folder / ".download.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        logger.warning("another process is downloading into %s: waiting for it", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _is_there(folder: Path, file: RemoteFile) -> bool:
     path = folder / file.path
     if not path.exists():
         return False
-    if _digest(path, file.algorithm) != file.checksum:
+    if file_digest(path, file.algorithm) != file.checksum:
         raise InputError(
             f"{path} is there, and it is not {file.label} of the server (another {file.algorithm}): move it elsewhere"
         )
     return True
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_room(folder: Path, missing: list[RemoteFile]) -> None:
@@ -286,7 +262,7 @@ def _download(client: httpx2.Client, file: RemoteFile, path: Path) -> None:
     show = {"desc": path.name, "unit": "B", "unit_scale": True, "disable": None}  # None: on a terminal alone
     with tqdm(total=file.size, initial=_size(part), **show) as bar:
         _persistently(lambda: _receive(client, file, part, bar), lambda: _size(part), file.label)
-    digest = _digest(part, file.algorithm)
+    digest = file_digest(part, file.algorithm)
     if digest != file.checksum:
         part.unlink()
         raise InputError(

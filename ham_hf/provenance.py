@@ -1,6 +1,5 @@
 """What a report says of where its numbers were made: versions, hardware, and the weights that they are of."""
 
-import hashlib
 import os
 import platform
 from importlib import metadata
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 import ham_hf
+from ham_hf.files import file_digest
 
 PACKAGES = (
     "torch",
@@ -48,12 +48,4 @@ def hindrances(device: torch.device, full_determinism: bool) -> list[str]:
 
 def weights_sha256(folder: Path) -> dict[str, str]:
     """File name → SHA-256 of the weights in a model folder."""
-    return {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
-
-
-def file_sha256(path: Path) -> str:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            sha256.update(part)
-    return sha256.hexdigest()
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}

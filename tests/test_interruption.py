@@ -100,6 +100,7 @@ def test_every_checkpoint_is_sealed(unbroken):
         (lambda folder: (folder / "scheduler.pt").unlink(), "scheduler.pt is missing"),
         (lambda folder: (folder / CHECKSUMS).unlink(), "it was not finished (checksums.json is missing)"),
         (lambda folder: os.truncate(folder / CHECKSUMS, 10), f"{CHECKSUMS} is damaged"),
+        (lambda folder: (folder / CHECKSUMS).write_text("[]"), f"{CHECKSUMS} is damaged"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(spoil, words, broken, caplog):
@@ -125,7 +126,7 @@ def test_a_run_that_goes_on_from_before_the_damage_ends_the_same(broken, unbroke
     assert same_end(broken, unbroken)
 
 
-def test_a_finished_run_that_is_trained_further_is_unfinished_while_it_is(unbroken, flags, tmp_path):
+def test_a_finished_run_that_cannot_be_trained_further_stays_as_it_was(unbroken, flags, tmp_path):
     folder = shutil.copytree(unbroken, tmp_path / "run")
     with disk_of(folder, free=200_000), pytest.raises(InputError, match="could not be written"):
         main([*flags(folder, num_train_epochs=3), "--resume"])

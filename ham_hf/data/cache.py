@@ -19,7 +19,7 @@ import shutil
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -29,18 +29,19 @@ import datasets
 import numpy as np
 import PIL.Image
 from datasets.utils import tqdm
-from filelock import FileLock, Timeout
 
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
+from ham_hf.files import one_at_a_time
 from ham_hf.photos import upright_rgb
 
 logger = logging.getLogger("ham_hf.data")
 
 _FORMAT = 1
+DECODING = 2  # of `decode_rgb`: 1 clipped 16 bits to white, and dropped transparency
 _MAGIC = f"ham_hf pixels {_FORMAT:2}".encode()
 # Another Pillow may bring another libjpeg, and with it other pixels
-PIXELS = {"what": "pixels", "format": _FORMAT, "versions": {"pillow": version("pillow")}}
+PIXELS = {"what": "pixels", "format": _FORMAT, "decoding": DECODING, "versions": {"pillow": version("pillow")}}
 _TRAILER = struct.Struct("<16sQ32s")  # magic, bytes of the index before it, SHA-256 of the index
 _REMEDY = "make room there, set HF_DATASETS_CACHE to a folder on a larger disk, or go on without the cache"
 
@@ -223,6 +224,8 @@ def list_caches() -> list[CacheFile]:
             found.append(CacheFile(path, path.stat().st_size, f"damaged ({error})", 0, None))
             continue
         others = [f"{name} {number}" for name, number in cache.kind["versions"].items() if version(name) != number]
+        if cache.kind.get("decoding", 1) != DECODING:
+            others.append("another decoding")
         state = f"outdated (made with {', '.join(others)})" if others else "complete"
         found.append(CacheFile(path, path.stat().st_size, state, len(cache), cache.kind["what"]))
     for path in sorted(cache_folder().glob("*.unfinished")):
@@ -255,20 +258,13 @@ def _key(kind: Mapping, sha256s: Collection[str]) -> str:
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """One lock for the whole folder: builders would compete for the processor, and for the same free bytes."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
+    with ExitStack() as stack:
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            logger.warning("another process is building a pixel cache in %s: waiting for it", folder)
-            lock.acquire()
-    except OSError as error:
-        raise InputError(f"the pixel cache cannot be written in {folder}: {error.strerror}; {_REMEDY}") from error
-    try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(one_at_a_time(folder / "lock", f"building a pixel cache in {folder}"))
+        except OSError as error:
+            raise InputError(f"the pixel cache cannot be written in {folder}: {error.strerror}; {_REMEDY}") from error
         yield
-    finally:
-        lock.release()
 
 
 def _build(

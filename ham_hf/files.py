@@ -1,0 +1,39 @@
+"""Files that several processes write, and the digest of one. No import here takes long."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def one_at_a_time(lock_file: Path, what: str) -> Iterator[None]:
+    """Hold a lock, which other processes wait for; `what` the one that is waited for does is for the log.
+
+    Raises:
+        OSError: the lock's folder is not there, or cannot be written.
+    """
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logger.warning("another process is %s: waiting for it", what)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Of a file's content, in hexadecimal; `algorithm` is a name of hashlib's."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
