@@ -37,13 +37,18 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
     """
     argv, debug = _without_debug(sys.argv[1:] if argv is None else argv)
     try:
-        return command(argv) or 0
+        code = command(argv) or 0
+        sys.stdout.flush()  # here, where a reader that has gone is no traceback
+        return code
     except InputError as error:
         if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
             if debug:
                 traceback.print_exc()
             print(f"error: {printable_lines(str(error))}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `ham-hf recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at its end
+        return 141  # what a shell has for SIGPIPE
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise

@@ -154,3 +154,12 @@ def test_a_mistyped_command_is_one_message(argv, message, capsys):
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert message in err and "--help" in err
+
+
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "recipes/gpu"]], ids=["long", "short"])
+def test_a_reader_that_stops_reading_is_no_error(words):
+    command = subprocess.Popen(
+        [sys.executable, "-m", "ham_hf", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    command.stdout.close()
+    assert command.stderr.read() == b"" and command.wait(60) == 141
