@@ -152,3 +152,4 @@ if __name__ == "__main__":  # torchrun --nproc_per_node 2 tests/gradients.py OUT
         gradients = one_step(name, int(sys.argv[2]), int(sys.argv[3]), out / "run")
         if torch.distributed.get_rank() == 0:
             save_file(gradients, out / f"{name}.safetensors")
+    torch.distributed.destroy_process_group()  # its threads, left to the interpreter's end, can abort a process
