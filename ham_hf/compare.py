@@ -15,9 +15,13 @@ from ham_hf.markdown import difference, number
 from ham_hf.predictions import Predictions, in_order_of
 from ham_hf.report import read_run
 from ham_hf.scoring import HEADLINE, compute_scores
+from ham_hf.subgroups import FIGURES
 from ham_hf.terminal import printable
 
-METRICS = ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "log_loss")
+METRICS = {
+    name: (HEADLINE | FIGURES)[name]
+    for name in ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "recall_mel", "log_loss", "ece")
+}
 
 
 def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "validation") -> dict:
@@ -40,6 +44,8 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
     intervals = paired_intervals(*sides, labels, lesion_ids, names)
     metrics = {}
     for name in METRICS:
+        if name not in scores[0][0]:  # melanoma, where models tell nevi from all else
+            continue
         values = [[of_run[name] for of_run in side] for side in scores]
         a, b = (float(np.mean(side)) for side in values)
         interval = None if np.isnan(intervals[name][0]) else intervals[name]
@@ -87,8 +93,8 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
     rows = [["", "A", "B", "B - A [95 % interval]", ""]]
     for name, entry in metrics.items():
         figures = [number(entry["a"]), number(entry["b"]), difference(entry["difference"], entry["interval"])]
-        rows.append([HEADLINE[name], *figures, _verdict(entry["interval"])])
-    runs = [["", *(HEADLINE[name] for name in metrics)]]
+        rows.append([METRICS[name], *figures, _verdict(entry["interval"])])
+    runs = [["", *(METRICS[name] for name in metrics)]]
     for side, (letter, folders) in enumerate((("A", first), ("B", second))):
         for at, folder in enumerate(folders):
             name = printable(f"{letter} {folder}")
@@ -101,7 +107,8 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
             *_columns(rows),
             "",
             "Intervals: lesions drawn with replacement, the same ones for every run. They are about these runs and",
-            "do not know how much another seed would change: the runs' own values show it. Log loss: lower is better.",
+            "do not know how much another seed would change: the runs' own values show it. For log loss and",
+            "calibration error lower is better.",
             *_mcnemar_line(comparison["mcnemar"]),
             "",
             *_columns(runs),

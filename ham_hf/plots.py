@@ -11,10 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from ham_hf.compare import METRICS
 from ham_hf.errors import InputError
 from ham_hf.markdown import SYNTHETIC, number
 from ham_hf.predictions import Predictions, replace_file
-from ham_hf.scoring import CALIBRATION_BINS, HEADLINE, calibration_bins
+from ham_hf.scoring import CALIBRATION_BINS, calibration_bins
 from ham_hf.subgroups import FIELDS
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; black in place of their yellow, too pale for a line
@@ -70,7 +71,7 @@ def write_plots(
 
 
 def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
-    """Draw the differences of `compare_runs`, B - A, with their intervals; a log loss is better where it is lower."""
+    """Draw the differences of `compare_runs`, B - A, with their intervals."""
     metrics = {name: of for name, of in comparison["metrics"].items() if of["interval"] is not None}
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(7.2, 1.4 + 0.5 * len(metrics)))
@@ -81,7 +82,7 @@ def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
             axes.plot([low, high], [row, row], color=colour, linewidth=2)
             axes.plot(of["difference"], row, "o", color=colour)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_yticks(range(len(metrics)), [HEADLINE[name] for name in metrics])
+        axes.set_yticks(range(len(metrics)), [METRICS[name] for name in metrics])
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
         axes.set(

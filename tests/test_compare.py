@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ham_hf.cli import main
-from ham_hf.compare import compare_runs, mcnemar
+from ham_hf.compare import METRICS, compare_runs, mcnemar
 from ham_hf.errors import InputError
 from ham_hf.intervals import lesion_weights, paired_intervals
 from ham_hf.predictions import Predictions, read_predictions, write_predictions
@@ -97,7 +97,7 @@ def runs(tmp_path):
 def test_groups_are_compared_by_the_means_of_their_runs(runs):
     comparison = compare_runs(*runs, split="test")
     assert (comparison["images"], comparison["lesions"]) == (130, 97)
-    assert list(comparison["metrics"]) == ["balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "log_loss"]
+    assert list(comparison["metrics"]) == list(METRICS)
     own = [[read_predictions(run / "predictions_test.csv") for run in side] for side in runs]
     for name, entry in comparison["metrics"].items():
         expected = [[compute_scores(run.probabilities, run.labels)[name] for run in side] for side in own]

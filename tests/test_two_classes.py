@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 from datasets import Image
 
 from ham_hf.cli import main
+from ham_hf.compare import METRICS, compare_runs
 from ham_hf.data import load_ham10000
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, label_set
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
@@ -63,6 +65,11 @@ def test_model_predictions_and_report_have_two_classes(run):
     assert {"recall_nv", "recall_other"} <= set(results["metrics"]) and "recall_mel" not in results["metrics"]
     page = (run / "report.md").read_text(encoding="utf-8")
     assert "Any of the other six diagnoses (other)" in page and "Melanoma (mel)" not in page
+
+
+def test_runs_of_two_classes_are_compared_by_all_but_melanoma(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other", ignore=shutil.ignore_patterns("checkpoint-*"))
+    assert set(METRICS) - set(compare_runs([run], [other])["metrics"]) == {"recall_mel"}
 
 
 def test_predict_answers_with_two_classes(run, synthetic_dir, tmp_path, capsys):
