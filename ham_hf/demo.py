@@ -94,9 +94,12 @@ def running_demo(
     with tempfile.TemporaryDirectory(prefix="ham_hf-demo-") as folder:
         # Gradio reads these when it is imported, and when a page is built
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
+        uploads = Path(folder).resolve()
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         title = Path(name).resolve().name if Path(name).exists() else name
-        page = build_demo(model, processor, title=title, synthetic=synthetic, hosted=host not in LOOPBACK)
+        page = build_demo(
+            model, processor, title=title, uploads=uploads, synthetic=synthetic, hosted=host not in LOOPBACK
+        )
         page.launch(
             server_name=host,
             server_port=port,
@@ -165,6 +168,7 @@ def build_demo(
     processor: "BaseImageProcessor | PatientProcessor",
     *,
     title: str,
+    uploads: Path,
     synthetic: bool = False,
     hosted: bool = False,
 ) -> "Blocks":
@@ -173,6 +177,7 @@ def build_demo(
     Args:
         model: from `load_classifier`, and so its `processor`.
         title: what the page calls the model.
+        uploads: the folder that Gradio puts photographs in; no other file is read, or removed.
         synthetic: whether the model was trained on made-up images.
         hosted: whether the page can be reached from other machines.
     """
@@ -192,7 +197,7 @@ def build_demo(
         except InputError as error:
             return gr.skip(), _error(str(error))
         try:
-            image = _taken(Path(photograph["path"]))
+            image = _taken(photograph, uploads)
         except InputError as error:
             return None, _error(str(error))
         return None, answer_html(model, processor, image, patient)
@@ -246,12 +251,20 @@ def _patient(
     return years, sex, site
 
 
-def _taken(path: Path) -> Image.Image:
+def _taken(photograph: dict, uploads: Path) -> Image.Image:
     """The photograph in an uploaded file, which is removed, and the folder that Gradio made for it.
 
+    Whoever reaches the page can send what no page of ours would, such as the path of another file.
+
     Raises:
-        InputError: it is gone, or no photograph; the message calls it by its name alone.
+        InputError: it is gone, no upload, or no photograph; the message calls it by its name alone.
     """
+    try:
+        path = Path(photograph["path"]).resolve()
+    except (KeyError, TypeError, ValueError, OSError):
+        path = uploads
+    if path.parent.parent != uploads:  # Gradio makes a folder for every upload
+        raise InputError("this is no photograph that was uploaded here: choose one first")
     if not path.is_file():
         raise InputError("the photograph was removed from the disk meanwhile: choose it once more")
     try:

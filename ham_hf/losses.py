@@ -24,7 +24,7 @@ class ClassificationLoss:
     Given to the Trainer as `compute_loss_func`. In training it is the sum over the batch divided by the images of the
     whole optimiser step (`num_items_in_batch`: all accumulated batches of all processes), so that 16x1, 4x4 and two
     processes x 2 x 4 give the same gradients: weights have a mean of 1 over the training images, not over a batch. In
-    evaluation, where the Trainer passes no count, it is the plain mean of the cross-entropy.
+    evaluation, where `HamTrainer` passes no count, it is the plain mean of the cross-entropy.
 
     Args:
         class_counts: training images of each class, in label order.

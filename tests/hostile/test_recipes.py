@@ -153,6 +153,7 @@ BOMBS = {
     "deep list": "a: " + "[" * 100_000,
     "deep mapping": "\n".join(" " * n + "a:" for n in range(900)),
     "endless": "a: &a {b: *a}",
+    "long number": "a: 1" + ":10" * 300_000,
     "many": "a: [" + "x, " * 250_000 + "]",
 }
 
