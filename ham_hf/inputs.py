@@ -22,6 +22,7 @@ from ham_hf.features import Features, answer_from_features, collate_features, co
 from ham_hf.mixing import Mixing
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.recipe import Recipe
+from ham_hf.sampling import Repeats
 from ham_hf.transforms import (
     CachedImages,
     Collator,
@@ -38,7 +39,7 @@ logger = logging.getLogger("ham_hf.train")
 class Inputs(NamedTuple):
     """`finish_batch` is for batches on the model's device, `callbacks` for the Trainer."""
 
-    train: Dataset | Features
+    train: Dataset | Repeats | Features
     validation: Dataset | Features
     collate: Callable
     finish_batch: FinishBatch
@@ -65,7 +66,8 @@ def build_inputs(
     weigh = _image_weights(recipe.loss.dx_type_weights, splits["train"]["dx_type"][:])
     if recipe.image.augment:
         random = TrainTransform(recipe.image, processor, recipe.training.seed, images)
-        train = _encoded(splits["train"]).with_transform(weigh(random))
+        rows, transform = _encoded(splits["train"]), weigh(random)
+        train = rows.with_transform(transform) if recipe.loss.sampling == "none" else Repeats(rows, transform)
         return Inputs(train, validation, collate, finish_batch, [TellEpoch(random)])
     train = _encoded(splits["train"]).with_transform(weigh(whole))
     if not _trains_on_features(recipe, model):

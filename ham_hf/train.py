@@ -327,7 +327,7 @@ def _sampler(recipe: Recipe, train: Dataset, counts: list[int]) -> WeightedSampl
     if recipe.loss.sampling == "none":
         return None
     weights = class_weights(counts, POWER[recipe.loss.sampling])
-    return WeightedSampler(weights[train["label"][:]], recipe.training.seed)
+    return WeightedSampler(weights[train["label"][:]], recipe.training.seed, number_repeats=recipe.image.augment)
 
 
 def _compute_metrics(prediction: EvalPrediction, names: tuple[str, ...]) -> dict:

@@ -249,13 +249,13 @@ def exponential_average(decay: float) -> Callable:
 
 
 class _CheckLosses(TrainerCallback):
-    """Where the loss is read anyway for the log."""
+    """Where the loss is read anyway for the log, and at every hundredth step."""
 
     def __init__(self, trainer: HamTrainer):
         self._trainer = trainer
 
     def on_step_end(self, args, state, control, **kwargs):
-        if control.should_log or control.should_evaluate or control.should_save:
+        if control.should_log or control.should_evaluate or control.should_save or state.global_step % 100 == 0:
             self._trainer.check_losses()
 
 

@@ -32,6 +32,7 @@ from ham_hf.models.color_constancy.image_processing_color_constancy import (
     shades_of_grey,
 )
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.sampling import REPEAT
 
 PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a training crop, as torchvision's RandomResizedCrop has them
@@ -79,7 +80,8 @@ class TrainTransform:
         `pixel_values` are N tensors (3, size, size) uint8, which the collator alone stacks. `augmentation` is
         (N, len(DRAWN)) float32: the random numbers for what is left to do, see `ham_hf.augment`.
         """
-        cases = in_threads(self._one, batch["image"], batch["image_id"])
+        repeats = batch.get(REPEAT, [0] * len(batch["image_id"]))
+        cases = in_threads(self._one, batch["image"], batch["image_id"], repeats)
         pixels, augmentation = zip(*cases, strict=True)
         return {
             "pixel_values": pixels,
@@ -89,10 +91,10 @@ class TrainTransform:
             "image_ids": batch["image_id"],
         }
 
-    def _one(self, cell: dict, image_id: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _one(self, cell: dict, image_id: str, repeat: int) -> tuple[torch.Tensor, torch.Tensor]:
         args = self._args
-        seed = zlib.crc32(f"{self._seed} {int(self._epoch)} {image_id}".encode())
-        generator = torch.Generator().manual_seed(seed)
+        draw = f"{self._seed} {int(self._epoch)} {image_id}" + (f" {repeat}" if repeat else "")
+        generator = torch.Generator().manual_seed(zlib.crc32(draw.encode()))
         if self._cached is None or self._color_constancy:
             image = decode(cell) if self._cached is None else PIL.Image.fromarray(self._cached[image_id])
             if self._color_constancy:

@@ -6,13 +6,18 @@ from collections import Counter
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
+from datasets import Image
 from torch.utils.data import BatchSampler
+from transformers import BitImageProcessor
 
+from ham_hf.arguments import ImageArguments
+from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.losses import class_weights
 from ham_hf.recipe import parse_recipe
-from ham_hf.sampling import WeightedSampler
+from ham_hf.sampling import Repeats, WeightedSampler
 from ham_hf.train import main
+from ham_hf.transforms import TrainTransform
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 COUNTS = [8000, 1500, 500]
@@ -35,6 +40,20 @@ def test_an_epoch_is_drawn_anew_and_the_same_every_time():
     sampler.set_epoch(1)
     assert list(sampler) != first
     assert list(WeightedSampler(torch.ones(100), seed=4)) != first
+
+
+def test_an_image_that_is_drawn_again_is_shown_otherwise(synthetic_dir):
+    splits, _ = load_ham10000(synthetic_dir, "grouped")
+    rows = splits["train"].cast_column("image", Image(decode=False)).select(range(3))
+    transform = TrainTransform(ImageArguments(image_size=32), BitImageProcessor(), seed=0)
+    sampler = WeightedSampler([0, 1, 1e-9], seed=0, number_repeats=True)
+    assert list(sampler) == [1, 4, 7]
+    first, second, third = Repeats(rows, transform).__getitems__(list(sampler))
+    assert first["image_ids"] == second["image_ids"] == rows["image_id"][1]
+    assert not torch.equal(first["pixel_values"], second["pixel_values"])
+    assert not torch.equal(second["augmentation"], third["augmentation"])
+    [once] = rows.with_transform(transform).__getitems__([1])
+    assert torch.equal(once["pixel_values"], first["pixel_values"])
 
 
 def test_two_processes_share_one_draw():
