@@ -8,6 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ham_hf.errors import InputError
+
 logger = logging.getLogger(__name__)
 
 
@@ -27,6 +29,28 @@ def one_at_a_time(lock_file: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
+        lock.release()
+
+
+@contextmanager
+def one_alone(lock_file: Path, what: str) -> Iterator[None]:
+    """Hold a lock on writing `what`, which the message names. The lock of a process that was killed does not hold.
+
+    Raises:
+        InputError: another process holds it.
+        OSError: the lock's folder is not there, or cannot be written.
+    """
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(
+            f"another process is writing {what}: wait for it, end it, or choose another --output_dir"
+        ) from None
+    try:
+        yield
+    finally:
+        lock_file.unlink(missing_ok=True)  # while it is still held: whoever opened it before gets nothing
         lock.release()
 
 
