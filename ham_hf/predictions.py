@@ -2,9 +2,7 @@
 
 import csv
 import math
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ham_hf.errors import InputError
-from ham_hf.files import one_alone
+from ham_hf.files import one_alone, replacing
 from ham_hf.labels import LABELS
 
 KEYS = ("image_id", "lesion_id", "label")
@@ -208,17 +206,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def replace_file(path: str | Path, content: str | bytes) -> None:
-    """Write `content` beside `path`, then move it there, so that no reader ever sees half a file.
-
-    A link at `path` is replaced, and what it pointed to stays as it is.
-    """
-    path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the report from one's colleagues
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Put `content` at `path`, as `replacing` does."""
+    with replacing(Path(path)) as unfinished:
+        unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
