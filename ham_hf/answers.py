@@ -6,7 +6,6 @@ ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
 import csv
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from ham_hf.classifier import (
     progress,
 )
 from ham_hf.errors import InputError
+from ham_hf.files import replacing
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.photos import check_photos, find_photos, read_photo
 from ham_hf.terminal import printable
@@ -68,7 +68,7 @@ def predict(
     model, processor = load_classifier(str(name), revision)
     if patients is not None:
         check_patients(model, processor, patients)
-    if is_trained_on_synthetic_images(str(name)):
+    if is_trained_on_synthetic_images(str(name), revision):
         logger.warning(SYNTHETIC_ALONE)
     logger.warning(DISCLAIMER)
     rows = predict_photos(model, processor, files, patients=patients)
@@ -92,10 +92,11 @@ def predict_photos(
 def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
     """The patient of each photograph, from a CSV with the columns file, age, sex and localization.
 
-    `file` is the photograph's path or name; empty cells are unknown.
+    `file` is the photograph's path, or its name where no other has it; empty cells are unknown.
 
     Raises:
-        InputError: the file is not readable, lacks a column or a photograph, or an age is no number.
+        InputError: the file is not readable, lacks a column or a photograph, has two rows for one or one for two, or
+            an age is no number.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -106,14 +107,27 @@ def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
     if not rows or not set(columns) <= set(rows[0]):
         found = ", ".join(map(str, rows[0])) if rows else "no row"
         raise InputError(f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row a file")
-    by_file = {row["file"]: _patient_of(row, f"--patients {path}, row {n}") for n, row in enumerate(rows, start=2)}
-    missing = [str(photo) for photo in photos if str(photo) not in by_file and photo.name not in by_file]
+    by_file: dict[str, Patient] = {}
+    for n, row in enumerate(rows, start=2):
+        where = f"--patients {path}, row {n}"
+        if row["file"] in by_file:
+            raise InputError(f"{where}: there is a row for {row['file']!r} above: expected one each")
+        by_file[row["file"]] = _patient_of(row, where)
+    named = [str(photo) if str(photo) in by_file else photo.name for photo in photos]
+    missing = [str(photo) for photo, name in zip(photos, named, strict=True) if name not in by_file]
     if missing:
         raise InputError(
             f"--patients {path} has no row for {len(missing)} photographs, such as {missing[0]}: "
             "add a row with its path or name under file; cells may be empty"
         )
-    return [by_file.get(str(photo), by_file.get(photo.name)) for photo in photos]
+    photo_of: dict[str, Path] = {}
+    for photo, name in zip(photos, named, strict=True):
+        if (other := photo_of.setdefault(name, photo)) != photo:
+            raise InputError(
+                f"--patients {path}: the row for {name!r} would be of {other} and of {photo}: expected a row each, "
+                "with their paths under file"
+            )
+    return [by_file[name] for name in named]
 
 
 def _patient_of(row: dict, where: str) -> Patient:
@@ -153,20 +167,16 @@ def check_csv_path(path: Path) -> None:
 def _copied_to_csv(
     results: Iterable[tuple[Path, np.ndarray]], path: Path, labels: Sequence[str]
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        # surrogateescape: names of files are bytes, and need not be UTF-8
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "prediction", *labels])
-            for photo, row in results:
-                writer.writerow([photo, labels[row.argmax()], *row.tolist()])
-                yield photo, row
-        os.chmod(unfinished, 0o644)  # mkstemp's 0600 would hide it from one's colleagues
-        os.replace(unfinished, path)
-    except BaseException:  # GeneratorExit and Ctrl-C as well
-        os.unlink(unfinished)
-        raise
+    # surrogateescape: names of files are bytes, and need not be UTF-8
+    with (
+        replacing(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "prediction", *labels])
+        for photo, row in results:
+            writer.writerow([photo, labels[row.argmax()], *row.tolist()])
+            yield photo, row
 
 
 def table(photo: Path, row: np.ndarray, labels: Sequence[str] = LABELS) -> str:

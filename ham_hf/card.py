@@ -150,6 +150,8 @@ def _check_command(data: Mapping) -> str:
     words = [f"ham-hf verify {REPO_ID} --data_dir {shlex.quote(printable(markdown.where_the_data_are(data)))}"]
     if data["split"] not in ("study", "grouped"):
         words.append(f"--split {shlex.quote(printable('path/to/' + data['split']))}")
+    if data["audit"]["near_duplicates"]["grouped"]:
+        words.append("--group_near_duplicates")
     if any(split["absent_images"] for split in data["splits"].values()):
         words.append("--allow_missing_images")
     return " ".join(words)

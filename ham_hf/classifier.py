@@ -44,10 +44,11 @@ def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | 
     if missing := _missing_files(folder):
         if missing == [trust.WEIGHTS]:  # says how to make them of a pickle
             trust.check_weights(name, folder)
-        checkpoints = sorted(folder.glob("checkpoint-*"))
+        steps = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
+        last = max((int(step) for step in steps if step.isdecimal()), default=None)
         remedy = (
-            f"its training is not finished; {checkpoints[-1]} is what it has so far"
-            if checkpoints
+            f"its training is not finished; {folder / f'checkpoint-{last}'} is what it has so far"
+            if last is not None
             else "name the run folder of a finished training, or a Hub id"
         )
         raise InputError(f"{name} is no model folder: {', '.join(missing)} not found there; {remedy}")
@@ -198,13 +199,30 @@ def labels_of(model: "PreTrainedModel") -> tuple[str, ...]:
     return label_set(filter(None, model.config.id2label.values()))
 
 
-def is_trained_on_synthetic_images(name: str) -> bool:
-    """Whether a run folder says that its images were made up. A folder or Hub id without run.json says nothing.
+def is_trained_on_synthetic_images(name: str, revision: str | None = None) -> bool:
+    """Whether a model's run.json says that its images were made up. A folder or Hub id without one says nothing.
 
     Raises:
-        InputError: run.json is there, but not as `ham-hf train` writes it.
+        InputError: run.json is there, but not as `ham-hf train` writes it, or the Hub does not give it.
     """
-    return _run_facts(name, lambda run: run["data"]["synthetic"], False)
+    folder = name if Path(name).exists() else _folder_with_run_facts(name, revision)
+    return _run_facts(folder, lambda run: run["data"]["synthetic"], False)
+
+
+def _folder_with_run_facts(name: str, revision: str | None) -> str:
+    """Where a Hub model's run.json is downloaded to, or is in the cache; the id itself where it has none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
+
+    location, commit = find_classifier(name, revision)
+    if commit is None:  # the cached folder: there is no network
+        return location
+    try:
+        return str(Path(hf_hub_download(location, "run.json", revision=commit)).parent)
+    except RemoteEntryNotFoundError:
+        return name
+    except (HTTPError, OSError) as error:  # no answer is not a no
+        raise InputError(f"{name}: its run.json, if it has one, cannot be downloaded: {error}") from error
 
 
 def usable_bf16_difference(name: str, photos: int) -> float | None:

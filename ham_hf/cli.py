@@ -188,7 +188,7 @@ def _predict(args: argparse.Namespace) -> None:
         synthetic = facts["synthetic"]
     else:
         classifier.find_classifier(args.model, args.revision)
-        synthetic = classifier.is_trained_on_synthetic_images(args.model)
+        synthetic = classifier.is_trained_on_synthetic_images(args.model, args.revision)
     patients = _patients(args, photos)
     check_photos(photos)
     if is_onnx:

@@ -11,8 +11,6 @@ import argparse
 import io
 import json
 import logging
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +32,7 @@ from ham_hf.predictions import Predictions, read_predictions, replace_file, writ
 from ham_hf.recipe import Recipe, parse_recipe
 from ham_hf.report import split_results, strict
 from ham_hf.scoring import HEADLINE, compute_scores
+from ham_hf.train_once import train_once
 
 logger = logging.getLogger("ham_hf.cross_validate")
 
@@ -60,7 +59,7 @@ def main(argv: list[str]) -> int:
         InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logger.setLevel(logging.INFO)
+    logging.getLogger("ham_hf").setLevel(logging.INFO)
     args, flags = own_parser().parse_known_args(argv)
     if not args.folds.isdecimal() or int(args.folds) < 2:
         raise InputError(f"--folds is {args.folds!r}: expected a number from 2 on")
@@ -88,7 +87,9 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
     """
     for name, asks in {
         "early_stopping_patience": recipe.training.early_stopping_patience is not None,
+        "stop_on_collapse": recipe.training.stop_on_collapse,
         "lr_scheduler_type: reduce_lr_on_plateau": recipe.training.lr_scheduler_type == "reduce_lr_on_plateau",
+        "lr_scheduler_type: greedy": recipe.training.lr_scheduler_type == "greedy",
     }.items():
         if asks:
             raise InputError(f"{name} watches the validation images, which a fold is to be judged on: leave it out")
@@ -137,19 +138,8 @@ def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.Da
     # The last checkpoint, as it is: one chosen by its fold, or calibrated on it, would look better there than it is
     ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--calibration", "none"]
     ours += ["--output_dir", str(run), "--resume"]
-    words = [*flags, *ours]
-    if (run / "run.json").exists():
-        _check_fold(run, recipe, words)
-        logger.info("fold %d is done", fold)
-        return 0
     logger.info("fold %d", fold)
-    return subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode
-
-
-def _check_fold(run: Path, recipe: Recipe, words: Sequence[str]) -> None:
-    same_recipe = recipe.path is None or recipe.path.read_bytes() == (run / "recipe.yaml").read_bytes()
-    if not same_recipe or json.loads((run / "run.json").read_text(encoding="utf-8"))["argv"] != list(words):
-        raise InputError(f"{run} was trained with another recipe or other flags: choose another --output_dir")
+    return train_once(run, recipe.path, [*flags, *ours])
 
 
 def write_summary(folder: Path, folds: int) -> dict:

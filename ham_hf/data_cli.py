@@ -13,6 +13,8 @@ from ham_hf.labels import LICENCE
 if TYPE_CHECKING:
     from ham_hf.arguments import DataArguments
 
+GROUPING = "of --split grouped: keep lesions with near-duplicate images together, as in a training with this flag"
+
 
 def add_data_commands(
     commands: argparse._SubParsersAction, preview_parents: Sequence[argparse.ArgumentParser] = ()
@@ -55,7 +57,7 @@ def add_data_commands(
     audit.add_argument("--metadata_csv", help="the table, where it has a name of its own")
     audit.add_argument("--split", help="study, grouped, or any CSV with image_id and split; when left out, no split")
     audit.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
-    audit.set_defaults(run=_audit, allow_missing_images=True)
+    audit.set_defaults(run=_audit, allow_missing_images=True, group_near_duplicates=False)
     on_data.add_parser(
         "preview",
         help="draw training images as a recipe's model sees them: ham-hf data preview RECIPE.yaml [--flag value …]",
@@ -75,6 +77,7 @@ def add_data_commands(
     push.add_argument("--metadata_csv", help="the table, where it has a name of its own")
     push.add_argument("--split", default="study", help="study (when left out), grouped or a CSV, as in a training")
     push.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
+    push.add_argument("--group_near_duplicates", action="store_true", help=GROUPING)
     push.add_argument("--allow_missing_images", action="store_true", help="publish the images that are there")
     push.add_argument("--private", action="store_true", help="make the new repository private")
     push.add_argument("--token", help="of the Hub; HF_TOKEN or that of `hf auth login` when left out")
@@ -101,7 +104,9 @@ def _add_cache_commands(cache: argparse.ArgumentParser) -> None:
     build.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
     build.add_argument("--metadata_csv", help="the table, where it has a name of its own")
     # Which images: all of them, whatever their lesions and splits
-    build.set_defaults(run=_cache_build, split="all", split_seed=0, allow_missing_images=True)
+    build.set_defaults(
+        run=_cache_build, split="all", split_seed=0, group_near_duplicates=False, allow_missing_images=True
+    )
     info = on_cache.add_parser("info", help="which caches there are, and whether they are whole", allow_abbrev=False)
     info.set_defaults(run=_cache_info)
     clear = on_cache.add_parser("clear", help="remove them all", allow_abbrev=False)
@@ -118,6 +123,7 @@ def data_arguments(args: argparse.Namespace) -> "DataArguments":
         metadata_csv=args.metadata_csv,
         split=args.split or "",
         split_seed=args.split_seed,
+        group_near_duplicates=args.group_near_duplicates,
         allow_missing_images=args.allow_missing_images,
     )
 

@@ -89,7 +89,7 @@ def running_demo(
     if importlib.util.find_spec("gradio") is None:
         raise InputError("ham-hf demo needs the package gradio: pip install 'ham-hf[demo]'")
     port = _free_port(host, port)
-    synthetic = _is_synthetic(name, revision)
+    synthetic = is_trained_on_synthetic_images(name, revision)
     model, processor = load_classifier(name, revision)
     with tempfile.TemporaryDirectory(prefix="ham_hf-demo-") as folder:
         # Gradio reads these when it is imported, and when a page is built
@@ -132,20 +132,6 @@ def _free_port(host: str, port: int) -> int:
             f"no page can be served at --host {host} --port {port} ({error}): name another port, such as {port + 1}, "
             "or an address of this machine"
         ) from error
-
-
-def _is_synthetic(name: str, revision: str | None) -> bool:
-    """Whether the model was trained on made-up images, where its run.json says so: here, or on the Hub."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    location, commit = find_classifier(name, revision)
-    if commit is not None:
-        try:
-            location = str(Path(hf_hub_download(location, "run.json", revision=commit)).parent)
-        except EntryNotFoundError:
-            return False
-    return is_trained_on_synthetic_images(location)
 
 
 def _theme():

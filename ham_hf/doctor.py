@@ -167,6 +167,8 @@ def free_memory() -> tuple[float, float]:
     if limit == "max" or int(limit) >= memory.total:
         return memory.available, memory.total
     used = int(MEMORY_LIMIT.with_name("memory.current").read_text())
+    stat = dict(line.split() for line in MEMORY_LIMIT.with_name("memory.stat").read_text().splitlines())
+    used -= int(stat["inactive_file"])  # pages of files that were read, which give way
     return min(memory.available, int(limit) - used), int(limit)
 
 

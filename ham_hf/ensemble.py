@@ -8,8 +8,6 @@ ham-hf ensemble runs/a-cross-validation --data_dir path/to/HAM10000 --output_dir
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +35,7 @@ from ham_hf.reading import read_json
 from ham_hf.report import write_report
 from ham_hf.run_facts import check_facts
 from ham_hf.scoring import compute_scores
+from ham_hf.train_once import train_once
 from ham_hf.views import set_test_time_augmentation, which_views
 
 logger = logging.getLogger("ham_hf.ensemble")
@@ -142,14 +141,7 @@ def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -
     runs = {recipe: folder.with_name(f"{folder.name}-members") / recipe.stem for recipe in recipes}
     for recipe, run in runs.items():
         words = [str(recipe), "--output_dir", str(run), "--resume", *flags]
-        if (run / "run.json").exists():
-            argv = json.loads((run / "run.json").read_text(encoding="utf-8"))["argv"]
-            if argv != words or (run / "recipe.yaml").read_bytes() != recipe.read_bytes():
-                raise InputError(f"{run} was trained with another recipe or other flags: choose another --output_dir")
-            logger.info("%s is trained", run)
-            continue
-        logger.info("training %s", recipe)
-        if code := subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode:
+        if code := train_once(run, recipe, words):
             raise InputError(f"the training of {recipe} ended with exit code {code}: the same command goes on with it")
     return [runs.get(member, member) for member in members]
 

@@ -55,7 +55,7 @@ def export_onnx(name: str, output: Path | None, revision: str | None = None) -> 
         )
     from ham_hf.views import set_test_time_augmentation
 
-    synthetic = is_trained_on_synthetic_images(location)
+    synthetic = is_trained_on_synthetic_images(name, revision)
     model, processor = load_classifier(location, commit)
     set_test_time_augmentation(model, "none")  # the file looks once
     _check_kind(name, model)

@@ -359,6 +359,8 @@ def _explain_command(run: Mapping, split: str) -> str:
             pass
         case "grouped":
             words += ["--split", "grouped", "--split_seed", str(data["split_seed"])]
+            if data["audit"]["near_duplicates"]["grouped"]:
+                words.append("--group_near_duplicates")
         case csv:
             words += ["--split", f"path/to/{csv}"]
     if any(of["absent_images"] for of in data["splits"].values()):

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from ham_hf.arguments import SELECTION_METRICS
-from ham_hf.data_cli import data_arguments
+from ham_hf.data_cli import GROUPING, data_arguments
 from ham_hf.errors import InputError
 
 
@@ -135,6 +135,7 @@ def _add_data_flags(
         help=f"as in a training: study, grouped or a CSV; or all, every image; {when_left_out} when left out",
     )
     parser.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
+    parser.add_argument("--group_near_duplicates", action="store_true", help=GROUPING)
     parser.add_argument("--allow_missing_images", action="store_true", help="judge on the images that are there")
     if revision:
         parser.add_argument("--revision", help="commit, branch or tag of the model; its default branch when left out")
@@ -206,7 +207,8 @@ def _training_flags(args: argparse.Namespace) -> list[str]:
     for name in ("data_revision", "metadata_csv"):
         if getattr(args, name) is not None:
             flags += [f"--{name}", getattr(args, name)]
-    return flags + (["--allow_missing_images"] if args.allow_missing_images else [])
+    switches = ("group_near_duplicates", "allow_missing_images")
+    return flags + [f"--{name}" for name in switches if getattr(args, name)]
 
 
 def _explain(args: argparse.Namespace) -> None:

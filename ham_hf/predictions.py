@@ -2,9 +2,7 @@
 
 import csv
 import math
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ham_hf.errors import InputError
+from ham_hf.files import one_alone, replacing
 from ham_hf.labels import LABELS
 
 KEYS = ("image_id", "lesion_id", "label")
@@ -179,6 +178,8 @@ def check_new_folder(folder: Path) -> None:
     """Raises InputError where a command would mix its files with others, before the work is done."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+    if folder.resolve() == Path.cwd():  # a shell in the folder that is replaced would go on to see the old one, empty
+        raise InputError(f"--output_dir {folder} is the folder you are in: name one that is not there yet")
 
 
 @contextmanager
@@ -186,33 +187,25 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Where to write what is to be `folder`, which appears whole, or where the process is killed, not at all.
 
     Raises:
-        InputError: as `check_new_folder`.
+        InputError: as `check_new_folder`; or another process is writing it.
     """
-    check_new_folder(folder)
+    folder = folder.resolve()  # a name such as x/.. would have no place beside it
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        if folder.exists():
-            folder.rmdir()  # empty: Windows would not replace it
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with one_alone(unfinished.with_name(f"{unfinished.name}.lock"), str(folder)):
+        check_new_folder(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            if folder.exists():
+                folder.rmdir()  # empty: Windows would not replace it
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def replace_file(path: str | Path, content: str | bytes) -> None:
-    """Write `content` beside `path`, then move it there, so that no reader ever sees half a file.
-
-    A link at `path` is replaced, and what it pointed to stays as it is.
-    """
-    path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the report from one's colleagues
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Put `content` at `path`, as `replacing` does."""
+    with replacing(Path(path)) as unfinished:
+        unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())

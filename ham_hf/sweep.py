@@ -10,8 +10,6 @@ search is kept: the same command goes on with it. It ends with `best.yaml`, a re
 import argparse
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,8 +24,9 @@ from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import escape, number, table
 from ham_hf.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ham_hf.predictions import replace_file
-from ham_hf.recipe import Recipe, parse_recipe, spell_flag
+from ham_hf.recipe import Recipe, parse_recipe, recipe_parser, spell_flag
 from ham_hf.scoring import HEADLINE
+from ham_hf.train_once import train_once
 
 logger = logging.getLogger("ham_hf.sweep")
 
@@ -45,8 +44,9 @@ OPTUNA_VARIES = (
     "adam_beta1",
     "adam_beta2",
 )
-# A trial of Optuna keeps no checkpoint: the best settings are trained afterwards, from best.yaml
+IN_BASE_RATE = ("per_device_train_batch_size", "gradient_accumulation_steps")
 FAILED = "failed"  # in the folder of a greedy trial
+# A trial of Optuna keeps no checkpoint: the best settings are trained afterwards, from best.yaml
 WITHOUT_CHECKPOINTS = ("--save_strategy", "no", "--load_best_model_at_end", "false")
 
 
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
         InputError: a file cannot be used, or the folder holds another search.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logger.setLevel(logging.INFO)
+    logging.getLogger("ham_hf").setLevel(logging.INFO)
     args, flags = own_parser().parse_known_args(argv)
     recipe, sweep = parse_recipe([str(args.recipe), *flags]), read_sweep(args.sweep)
     folder = args.output_dir or Path("runs") / f"{args.recipe.stem}-{args.sweep.stem}"
@@ -128,9 +128,22 @@ def read_sweep(path: Path) -> Sweep:
     trials_fit = isinstance(sweep.trials, int) and sweep.trials > 0
     if (sweep.trials is None) != (sweep.method == "greedy") or (sweep.method == "optuna" and not trials_fit):
         raise InputError(f"{path}: trials is {sweep.trials!r}: expected a number above 0 for optuna, none for greedy")
+    flags = recipe_parser()._option_string_actions
     for name, space in sweep.variables.items():
         _check_variable(path, sweep.method, name, space)
+        if isinstance(space, list) and f"--{name}" in flags:
+            space[:] = [_as_number(value, flags[f"--{name}"].type) for value in space]
     return sweep
+
+
+def _as_number(value, of_flag):
+    """YAML takes 1e-4 for a word; what is no number stays one, for `parse_recipe` to refuse."""
+    if not isinstance(value, str) or of_flag not in (int, float):
+        return value
+    try:
+        return of_flag(value)
+    except ValueError:
+        return value
 
 
 def _check_variable(path: Path, method: str, name: str, space) -> None:
@@ -145,13 +158,8 @@ def _check_variable(path: Path, method: str, name: str, space) -> None:
 
 
 def _check_range(path: Path, name: str, space: dict) -> None:
-    for end in ("low", "high"):
-        if isinstance(space[end], str):  # YAML takes 1e-4 for a word
-            try:
-                space[end] = float(space[end])
-            except ValueError:
-                pass  # said below
-    low, high = space["low"], space["high"]
+    low, high = (_as_number(space[end], float) for end in ("low", "high"))
+    space.update(low=low, high=high)
     numbers = [isinstance(end, int | float) and not isinstance(end, bool) and abs(end) < 1e300 for end in (low, high)]
     if not all(numbers) or not low < high or (space.get("log") and low <= 0):
         raise InputError(
@@ -162,13 +170,20 @@ def _check_range(path: Path, name: str, space: dict) -> None:
 
 def _check_against(recipe: Recipe, sweep: Sweep) -> None:
     """What the recipe would not let have any effect."""
-    if "learning_rate" in sweep.variables and recipe.training.base_learning_rate is not None:
+    varied, optuna = set(sweep.variables), sweep.method == "optuna"
+    base_rate, optimizer = recipe.training.base_learning_rate, recipe.training.optimizer
+    if "learning_rate" in varied and base_rate is not None:
         raise InputError("learning_rate follows from the recipe's base_learning_rate: vary that one, with greedy")
-    if sweep.method == "optuna" and "learning_rate" in sweep.variables and recipe.training.optimizer != "adamw":
+    if optuna and base_rate is not None and (batch := sorted(varied & set(IN_BASE_RATE))):
         raise InputError(
-            f"optuna varies the learning_rate of optimizer: adamw alone, not of {recipe.training.optimizer}: use "
-            "greedy"
+            f"base_learning_rate sets the rate before optuna varies {batch[0]}: its trials would have another rate "
+            "than best.yaml; use greedy, or learning_rate in the recipe"
         )
+    betas = varied & {"adam_beta1", "adam_beta2"}
+    if betas and optimizer == "sgd" and "optimizer" not in varied:
+        raise InputError(f"{min(betas)} has no effect on optimizer: sgd: leave it out")
+    if optuna and optimizer != "adamw" and (fixed := sorted(varied & {"learning_rate"} | betas)):
+        raise InputError(f"optuna varies the {fixed[-1]} of optimizer: adamw alone, not of {optimizer}: use greedy")
 
 
 def _claim(folder: Path, recipe: Path, sweep: Path, flags: Sequence[str]) -> None:
@@ -224,15 +239,13 @@ def _run(folder: Path, at: int, settings: dict, recipe: Recipe, sweep: Sweep, fl
     if (run / FAILED).exists():
         return Trial(settings, None, "failed")
     words = [str(recipe.path), *flags, *_flags(settings), "--output_dir", str(run), "--resume"]
-    if not (run / "run.json").exists():
-        logger.info("trial %d: %s", at, settings or "the recipe as it is")
-        code = subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode
-        if code == 2:  # its own error message; any other is of a process that was ended
-            run.mkdir(parents=True, exist_ok=True)
-            replace_file(run / FAILED, "exit code 2\n")
-            return Trial(settings, None, "failed")
-        if code:
-            raise InputError(f"trial {at} ended with exit code {code}: the same command goes on with it")
+    logger.info("trial %d: %s", at, settings or "the recipe as it is")
+    code = train_once(run, recipe.path, words)
+    if code == 2:  # its own error message; any other is of a process that was ended
+        replace_file(run / FAILED, "exit code 2\n")
+        return Trial(settings, None, "failed")
+    if code:
+        raise InputError(f"trial {at} ended with exit code {code}: the same command goes on with it")
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     return Trial(settings, report["results"]["validation"]["metrics"][sweep.metric]["value"])
 

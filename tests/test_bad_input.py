@@ -269,8 +269,9 @@ def test_predicting_with_a_folder_that_is_no_run_names_what_is_missing(photo, re
 
 
 def test_predicting_with_an_unfinished_run_names_its_last_checkpoint(photo, refused, tmp_path):
-    (tmp_path / "run" / "checkpoint-7").mkdir(parents=True)
-    assert f"its training is not finished; {tmp_path / 'run' / 'checkpoint-7'}" in refused(
+    for step in (90, 1000):
+        (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)
+    assert f"its training is not finished; {tmp_path / 'run' / 'checkpoint-1000'} is" in refused(
         "predict", tmp_path / "run", photo
     )
 

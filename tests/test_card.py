@@ -83,6 +83,8 @@ def test_the_code_of_the_card_compiles_and_names_the_repository(run):
     assert f'model="{REPO_ID}", top_k=7' in code and 'classify("photo.jpg")' in code
     assert f"ham-hf verify {REPO_ID} --data_dir path/to/HAM10000" in card
     assert DISCLAIMER in card and "always nv" in card and "{{" not in card
+    change_facts(run, data__split="grouped", data__split_seed=0, data__audit__near_duplicates__grouped=True)
+    assert "--data_dir path/to/HAM10000 --group_near_duplicates\n" in card_of(run)
 
 
 def test_what_was_asked_comes_before_what_it_came_to(run):

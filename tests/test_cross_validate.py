@@ -3,13 +3,16 @@
 import csv
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from ham_hf.cli import main
 from ham_hf.cross_validate import write_summary
+from ham_hf.errors import InputError
 from ham_hf.predictions import read_predictions
+from ham_hf.train_once import train_once
 from push_to_hub import stage
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
@@ -116,6 +119,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, syn
         (["--folds", "1"], "--folds is '1': expected a number from 2 on"),
         (["--folds", "400"], "lesions: choose as many or fewer"),
         (["--early_stopping_patience", "1"], "watches the validation images, which a fold is to be judged on"),
+        (["--lr_scheduler_type", "greedy"], "lr_scheduler_type: greedy watches the validation images"),
+        (["--stop_on_collapse", "true"], "stop_on_collapse watches the validation images"),
         (["--seed", "7"], "has other folds, of another recipe, seed or data"),
         (["--learning_rate", "0.5"], "was trained with another recipe or other flags"),
         (["--split", "grouped", "--group_near_duplicates", "true"], "group_near_duplicates is not for"),
@@ -125,8 +130,32 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, syn
 
 
 def test_a_fold_that_fails_ends_the_command_with_its_exit_code(tiny, synthetic_dir, tmp_path, caplog):
-    (tmp_path / "cv").mkdir()
-    (tmp_path / "cv" / "fold_1").write_text("no folder")
-    assert main(command(tiny, synthetic_dir, tmp_path / "cv")) not in (0, None)
+    assert main(command(tmp_path / "nothing", synthetic_dir, tmp_path / "cv")) == 2
     assert "the same command goes on with it" in caplog.text
     assert not (tmp_path / "cv" / "fold_2").exists()
+
+
+def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_where_nothing_was_learnt(
+    tmp_path, monkeypatch
+):
+    run, recipe = tmp_path / "run", tmp_path / "recipe.yaml"
+
+    def train(code, learning_rate, words, checkpoint=True):
+        recipe.write_text(f"learning_rate: {learning_rate}\n")
+        started = []
+        monkeypatch.setattr(
+            subprocess, "run", lambda words: started.append(words) or subprocess.CompletedProcess(words, code)
+        )
+        assert train_once(run, recipe, words) == code
+        (run / "checkpoint-1").mkdir(exist_ok=True) if checkpoint else None
+        return len(started)
+
+    assert train(2, 1, [], checkpoint=False) == 1
+    assert train(-9, 2, ["--seed", "3"]) == 1
+    for learning_rate, words in ((1, ["--seed", "3"]), (2, [])):
+        with pytest.raises(InputError, match="was trained with another recipe or other flags: remove it"):
+            train(0, learning_rate, words)
+    assert train(0, 2, ["--seed", "3"]) == 1
+    (run / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="run.json has no argv"):
+        train(0, 2, ["--seed", "3"])

@@ -11,13 +11,17 @@ from datasets import Dataset
 from transformers import AutoModelForImageClassification
 
 from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.cli import main
+from ham_hf.cli import build_parser, main
 from ham_hf.data.isic import CHALLENGE_COLUMNS
+from ham_hf.data_cli import data_arguments
+from ham_hf.errors import InputError
 from ham_hf.evaluate import write_submission
 from ham_hf.hardware import supports_bf16
+from ham_hf.judging_cli import _training_flags
 from ham_hf.labels import LABELS, diagnosis_code
 from ham_hf.metrics import HamMetrics
-from ham_hf.predictions import Predictions, read_predictions
+from ham_hf.predictions import Predictions, new_folder, read_predictions
+from ham_hf.recipe import parse_recipe
 from ham_hf.scoring import compute_scores
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 from tests.test_predict import make_run_folder
@@ -199,6 +203,42 @@ def test_an_output_folder_that_holds_something_is_refused(model_folder, data, tm
     (tmp_path / "mine.txt").write_text("mine")
     assert run(model_folder, "--data_dir", data, "--output_dir", tmp_path) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_a_second_command_into_the_same_folder_is_refused_and_the_first_one_ends(tmp_path):
+    folder = tmp_path / "reports" / "new"
+    with new_folder(folder) as first:
+        (first / "report.md").write_text("first")
+        with pytest.raises(InputError, match="another process is writing .*new: wait"), new_folder(folder):
+            pass
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["reports/new/report.md"]
+
+
+def test_what_a_killed_command_leaves_is_no_hindrance(tmp_path):
+    (tmp_path / ".new.unfinished").mkdir()
+    (tmp_path / ".new.unfinished" / "half").touch()
+    (tmp_path / ".new.unfinished.lock").touch()
+    with new_folder(tmp_path / "new") as unfinished:
+        (unfinished / "whole").touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "whole"]
+
+
+def test_the_folder_one_is_in_is_refused_before_the_work(model_folder, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(model_folder, "--data_dir", data, "--output_dir", ".") == 2
+    assert "--output_dir . is the folder you are in" in capsys.readouterr().err
+
+
+def test_every_command_about_images_knows_the_split_that_keeps_near_duplicates_together():
+    flags = ["--split", "grouped", "--group_near_duplicates"]
+    for words in (["evaluate", "m"], ["verify", "m"], ["explain", "m"], ["ensemble", "m"], ["data", "push"]):
+        of_data = ["here", "ada/data"] if words[0] == "data" else ["--data_dir", "here"]
+        folder = ["--output_dir", "new"] if words[0] not in ("verify", "data") else []
+        args = build_parser().parse_args([*words, *of_data, *flags, *folder])
+        assert data_arguments(args).group_near_duplicates
+        if words[0] == "ensemble":
+            trained = parse_recipe(["--model_name_or_path", "m", *_training_flags(args)])
+            assert trained.data == data_arguments(args)
 
 
 def test_the_evaluator_of_evaluate_takes_our_metric_and_our_models(model_folder, data):

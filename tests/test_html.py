@@ -314,11 +314,12 @@ def test_an_ensemble_names_its_members_and_how_to_see_cases(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     members = [{"run": "runs/<a>", "weight": 0.5, "base": "x", "base_revision": None}] * 2
     change_facts(run, training=None, model__members=members, model__selected_by="macro_f1")
-    change_facts(run, data__split="grouped", data__split_seed=3)
+    change_facts(run, data__split="grouped", data__split_seed=3, data__audit__near_duplicates__grouped=True)
     shown = words(rendered(run))
     assert "The mean of 2 models trained with ham_hf." in shown and "member, weight runs/<a>, .500" in shown
     assert "and so were the members and their weights" in shown
-    assert "--split grouped --split_seed 3 --allow_missing_images --output_dir cases" in shown
+    grouped = "--split grouped --split_seed 3 --group_near_duplicates --allow_missing_images"
+    assert f"{grouped} --output_dir cases" in shown
 
 
 def test_a_training_that_collapsed_says_when(tmp_path):

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from ham_hf import export
 from ham_hf.ablation import write_ablations
+from ham_hf.answers import read_patients
 from ham_hf.arguments import ModelArguments
 from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import main
@@ -507,6 +508,7 @@ def test_predict_takes_patients_from_a_csv(published, tmp_path, capsys):
         ("file,age,sex\na.png,45,male\n", "has file, age, sex: expected the columns file, age, sex, localization"),
         ("file,age,sex,localization\na.png,abc,male,back\n", "row 2: age is 'abc': expected a number of years"),
         ("file,age,sex,localization\nb.png,45,male,back\n", "has no row for 1 photographs"),
+        ("file,age,sex,localization\na.png,45,,\na.png,54,,\n", "row 3: there is a row for 'a.png' above"),
         ("file,age,sex,localization\na.png,45,m,back\n", "sex is 'm': expected female, male or unknown"),
         ("file,age,sex,localization\na.png,45,male,knee\n", "site is 'knee': expected one of back, face"),
         ("file,age,sex,localization\na.png,450,male,back\n", "age is 450.0: expected a number from 0 to 120"),
@@ -518,6 +520,14 @@ def test_a_csv_of_patients_that_does_not_fit_is_an_error(text, message, publishe
         table.write_text(text, encoding="utf-8")
     assert main(["predict", str(folder), str(tmp_path / "a.png"), "--patients", str(table)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_one_row_is_not_taken_for_two_photographs_of_one_name(tmp_path):
+    table, photographs = tmp_path / "patients.csv", [tmp_path / "one" / "a.png", tmp_path / "two" / "a.png"]
+    table.write_text("file,age,sex,localization\na.png,45,female,back\n", encoding="utf-8")
+    with pytest.raises(InputError, match="the row for 'a.png' would be of .*one/a.png and of .*two/a.png"):
+        read_patients(table, photographs)
+    assert read_patients(table, [photographs[0]] * 2) == [(45.0, "female", "back")] * 2
 
 
 def test_patients_from_two_places_are_an_error(published, tmp_path, capsys):

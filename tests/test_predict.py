@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -31,7 +33,9 @@ from ham_hf.hardware import supports_bf16
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.models import build_model, build_processor, classifier_of
 from ham_hf.photos import check_photos, find_photos, read_photo, upright_rgb
+from ham_hf.predictions import replace_file
 from ham_hf.prepare import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
+from tests.hub_server import File, HubServer, Repo
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 
@@ -324,6 +328,18 @@ def test_the_csv_has_one_row_a_photograph_and_every_digit(run_folder, classifier
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a, b.jpg", "c.jpg", "out.csv"]
 
 
+def test_files_have_the_permissions_that_the_umask_gives(run_folder, classifier, tmp_path):
+    noise().save(tmp_path / "a.jpg")
+    before = os.umask(0o027)
+    try:
+        list(predict_photos(*classifier, [tmp_path / "a.jpg"], tmp_path / "out.csv"))
+        replace_file(tmp_path / "report.json", "{}")
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("out.csv", "report.json")}
+    assert modes == {"out.csv": 0o640, "report.json": 0o640}
+
+
 def test_an_interrupted_prediction_leaves_no_csv(run_folder, classifier, tmp_path):
     noise().save(tmp_path / "a.jpg")
     results = predict_photos(*classifier, [tmp_path / "a.jpg"] * 3, tmp_path / "out.csv")
@@ -385,6 +401,32 @@ def test_a_model_of_synthetic_images_says_so(tmp_path, capsys):
         (folder / "run.json").write_text(json.dumps({"data": {"synthetic": synthetic}}))
         assert main(["predict", str(folder), str(tmp_path / "a.jpg")]) == 0
         assert ("trained on synthetic images" in capsys.readouterr().out) is synthetic
+
+
+def test_a_model_of_the_hub_says_so_too_and_a_failure_is_not_taken_for_no(tmp_path):
+    code = """
+from ham_hf.classifier import is_trained_on_synthetic_images
+from ham_hf.errors import InputError
+for name in ("ada/made-up", "ada/silent", "ada/broken"):
+    try:
+        print(is_trained_on_synthetic_images(name))
+    except InputError as error:
+        print(error)
+"""
+    facts = File(b'{"data": {"synthetic": true}}', False)
+    with HubServer() as hub:
+        for name, files in {"made-up": {"run.json": facts}, "silent": {}, "broken": {"run.json": facts}}.items():
+            hub.repos["models", f"ada/{name}"] = Repo(private=False)
+            hub.repos["models", f"ada/{name}"].add_commit("main", "a model", files, None)
+        hub.fail(".*/ada/broken/resolve", 403, times=9)
+        said = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | hub.environment(tmp_path),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+    assert said[:2] == ["True", "False"] and said[2].startswith("ada/broken: its run.json, if it has one, cannot be")
 
 
 def test_what_a_prediction_leaves_behind_does_not_break_a_training(tmp_path):

@@ -55,10 +55,11 @@ def test_greedy_tries_each_variable_in_turn_and_goes_on_where_it_was(recipe, tmp
     assert (folder / "sweep.png").stat().st_size > 5000
 
     before = (folder / "sweep.json").read_text()
+    (folder / "trial_1" / "report.json").unlink()  # as after a kill just before it was written
     shutil.rmtree(folder / "trial_2")
     started = []
-    really = sweeping.subprocess.run
-    monkeypatch.setattr(sweeping.subprocess, "run", lambda words: started.append(words) or really(words))
+    really = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda words: started.append(words) or really(words))
     assert run(recipe, GREEDY, folder) == 0
     assert len(started) == 1 and (folder / "sweep.json").read_text() == before
 
@@ -96,9 +97,17 @@ def test_what_would_have_no_effect_is_refused(recipe, tmp_path, capsys):
     recipe.write_text(recipe.read_text() + "base_learning_rate: 1.0e-3\n")
     assert run(recipe, "method: greedy\nvariables: {learning_rate: [1.0e-3]}\n", tmp_path / "sweep") == 2
     assert "learning_rate follows from the recipe's base_learning_rate" in capsys.readouterr().err
+    optuna = "method: optuna\ntrials: 1\nvariables: {{{}}}\n"
+    assert run(recipe, optuna.format("per_device_train_batch_size: [8, 16]"), tmp_path / "sweep") == 2
+    assert "sets the rate before optuna varies per_device_train_batch_size" in capsys.readouterr().err
     recipe.write_text(recipe.read_text().replace("base_learning_rate: 1.0e-3", "optimizer: sgd"))
     assert run(recipe, OPTUNA, tmp_path / "sweep") == 2
     assert "the learning_rate of optimizer: adamw alone" in capsys.readouterr().err
+    assert run(recipe, "method: greedy\nvariables: {adam_beta2: [0.9, 0.99]}\n", tmp_path / "sweep") == 2
+    assert "adam_beta2 has no effect on optimizer: sgd" in capsys.readouterr().err
+    recipe.write_text(recipe.read_text().replace("optimizer: sgd", "optimizer: adam"))
+    assert run(recipe, optuna.format("adam_beta1: [0.8, 0.9]"), tmp_path / "sweep") == 2
+    assert "the adam_beta1 of optimizer: adamw alone, not of adam" in capsys.readouterr().err
 
 
 def test_a_greedy_trial_that_diverges_is_not_the_end_nor_tried_again(recipe, tmp_path, monkeypatch):
@@ -111,13 +120,13 @@ def test_a_greedy_trial_that_diverges_is_not_the_end_nor_tried_again(recipe, tmp
         if at == 2:
             return subprocess.CompletedProcess(words, 2)
         folder = tmp_path / f"trial_{at}"
-        folder.mkdir()
         metrics = {"accuracy": {"value": 0.1 * at}}
         (folder / "report.json").write_text(json.dumps({"results": {"validation": {"metrics": metrics}}}))
-        (folder / "run.json").write_text("{}")
+        shutil.copyfile(recipe, folder / "recipe.yaml")
+        (folder / "run.json").write_text(json.dumps({"argv": words[3:]}))
         return subprocess.CompletedProcess(words, 0)
 
-    monkeypatch.setattr(sweeping.subprocess, "run", train)
+    monkeypatch.setattr(subprocess, "run", train)
     monkeypatch.setattr(sweeping, "_own_value", lambda recipe, name: 0)
     for _ in range(2):
         trials = sweeping._greedy(tmp_path, parsed, sweep, [])
@@ -135,6 +144,8 @@ def test_lists_numbers_and_dictionaries_are_spelt_as_flags(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text("method: optuna\ntrials: 1\nvariables: {learning_rate: {low: 1e-4, high: 1e-2, log: true}}\n")
     assert read_sweep(path).variables["learning_rate"] == {"low": 1e-4, "high": 1e-2, "log": True}
+    path.write_text("method: greedy\nvariables: {learning_rate: [1e-4, x], seed: ['3'], split: ['3']}\n")
+    assert read_sweep(path).variables == {"learning_rate": [1e-4, "x"], "seed": [3], "split": ["3"]}
 
 
 def test_the_page_says_that_the_best_is_so_by_luck_too():

@@ -148,7 +148,8 @@ def _split_flags(facts: Mapping) -> str:
     if facts["split"] == "study":
         return "--split study"
     if facts["split"] == "grouped" and not absent:
-        return f"--split grouped --split_seed {facts['split_seed']}"
+        grouping = " --group_near_duplicates" if facts["audit"]["near_duplicates"]["grouped"] else ""
+        return f"--split grouped --split_seed {facts['split_seed']}{grouping}"
     return "--split split.csv"
 
 
