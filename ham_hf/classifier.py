@@ -209,6 +209,22 @@ def is_trained_on_synthetic_images(name: str, revision: str | None = None) -> bo
     return _run_facts(folder, lambda run: run["data"]["synthetic"], False)
 
 
+def training_data_of(name: str, revision: str | None = None) -> dict | None:
+    """What a model's run.json says of its data; None for a folder or Hub id without one.
+
+    Raises:
+        InputError: run.json is there, but not as `ham-hf train` writes it, or the Hub does not give it.
+    """
+    from ham_hf.run_facts import check_facts
+
+    path = Path(name if Path(name).exists() else _folder_with_run_facts(name, revision)) / "run.json"
+    if not path.is_file():
+        return None
+    facts = read_json(path)
+    check_facts(facts, path)
+    return facts["data"]
+
+
 def _folder_with_run_facts(name: str, revision: str | None) -> str:
     """Where a Hub model's run.json is downloaded to, or is in the cache; the id itself where it has none."""
     from huggingface_hub import hf_hub_download

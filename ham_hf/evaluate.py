@@ -6,6 +6,7 @@ ham-hf evaluate you/your-model --data_dir path/to/HAM10000 --output_dir runs/eva
 import csv
 import io
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,8 @@ from transformers import BaseImageProcessor
 from ham_hf import calibration, thresholds
 from ham_hf.ablation import write_ablations
 from ham_hf.arguments import DataArguments
-from ham_hf.classifier import find_classifier, labels_of, load_classifier, probabilities
-from ham_hf.data import load_checked, load_ham10000
+from ham_hf.classifier import find_classifier, labels_of, load_classifier, probabilities, training_data_of
+from ham_hf.data import load_checked
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.errors import InputError
 from ham_hf.hardware import supports_bf16
@@ -47,6 +48,7 @@ from ham_hf.views import which_views
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+logger = logging.getLogger("ham_hf.evaluate")
 
 BF16_IMAGES = 512  # enough to see how far bfloat16 goes; all 1,992 would cost half of an evaluation again
 
@@ -64,7 +66,8 @@ def evaluate_model(
 
     Args:
         name: a folder or a Hub id, of any image classifier with safetensors weights.
-        data: which images; its `classes` are replaced by what the model tells apart.
+        data: which images; an empty `split` becomes that of the model's training (see `load_unseen`), `classes` what
+            the model tells apart.
         folder: gets predictions, patients, report and pictures, and for the seven diagnoses a submission to ISIC.
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
@@ -81,7 +84,7 @@ def evaluate_model(
     model, processor = load_classifier(location, commit, label_map)
     labels = labels_of(model)
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
-    splits, facts, _ = load_checked(data)
+    splits, facts = load_unseen(data, name, revision)
     if not any(len(splits[split]) for split in SPLITS):
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
     with new_folder(folder) as unfinished:
@@ -94,6 +97,39 @@ def evaluate_model(
                     write_submission(unfinished / f"submission_{split}.csv", predictions)
         replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
         return write_report(unfinished)
+
+
+def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> tuple[DatasetDict, dict]:
+    """The splits and facts of `load_checked`, with a look at whether the model has seen the images.
+
+    Args:
+        data: an empty `split` is replaced by that of the model's training; by the study's where that is not known.
+        name: a folder or a Hub id, `revision` of the latter.
+
+    Raises:
+        InputError: as `load_checked`; or the split of the training is a CSV, or makes other training images of this
+            data. A split that was named warns of that instead.
+    """
+    trained = training_data_of(name, revision)
+    own = not data.split
+    if own:
+        data.split = "study" if trained is None else trained["split"]
+    if own and trained is not None:
+        if data.split not in ("study", "grouped", "all"):
+            raise InputError(f"{name} was trained with the split of a CSV: add --split path/to/{data.split}")
+        data.split_seed = trained["split_seed"] or 0
+        data.group_near_duplicates = trained["audit"]["near_duplicates"]["grouped"]
+    splits, facts, _ = load_checked(data)
+    if trained is None or not len(splits["train"]):
+        return splits, facts
+    if facts["splits"]["train"]["sha256"] != trained["splits"]["train"]["sha256"]:
+        seen = f"{name} was trained on other images than the training images of this split"
+        if own:
+            raise InputError(
+                f"{seen}, so that it may have seen the others: name a --split, such as all, if it has not"
+            )
+        logger.warning("%s: it may have seen some of those that it is judged on", seen)
+    return splits, facts
 
 
 def evaluate_run(
@@ -109,7 +145,8 @@ def evaluate_run(
 
     Args:
         name: a run folder or a Hub id, of any image classifier with safetensors weights.
-        data_dir: a folder, or a Hub dataset id; further keywords (`split`, …) are those of `load_ham10000`.
+        data_dir: a folder, or a Hub dataset id; further keywords (`split`, …) are those of `load_ham10000`. Without a
+            `split` it is that of the model's training: see `load_unseen`.
         part: "validation" or "test".
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
@@ -125,7 +162,9 @@ def evaluate_run(
         raise InputError(f"part is {part!r}: expected one of {', '.join(SPLITS)}")
     model, processor = load_classifier(str(name), revision, label_map)
     classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
-    splits, facts = load_ham10000(data_dir, **data, classes=classes)
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
+    arguments = DataArguments(**{"data_dir": str(data_dir), "split": "", **given, "classes": classes})
+    splits, facts = load_unseen(arguments, str(name), revision)
     if not len(splits[part]):
         raise InputError(f"{data_dir} has no {part} image under the split {facts['split']!r}")
     return strict(measure(model, processor, splits[part], part)["metrics"])

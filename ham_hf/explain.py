@@ -1,6 +1,6 @@
 """Where a model looks, on cases that a rule chose: right and wrong answers of every diagnosis, with saliency.
 
-ham-hf explain runs/my_run --data_dir path/to/HAM10000 --output_dir cases
+ham-hf explain runs/my_run --data_dir path/to/HAM10000 --output_dir runs/cases
 
 The sheets show patients' photographs: they are for this machine, and `push_to_hub.py` leaves them here.
 """
@@ -21,8 +21,8 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
 from ham_hf.classifier import labels_of, load_classifier, probabilities
-from ham_hf.data import load_checked
 from ham_hf.errors import InputError
+from ham_hf.evaluate import load_unseen
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.markdown import escape
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
@@ -57,6 +57,7 @@ def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision
 
     Args:
         name: a run folder or a Hub id, of a model of the image alone.
+        data: which images; an empty `split` becomes that of the model's training (see `load_unseen`).
         part: "validation" or "test".
 
     Raises:
@@ -69,7 +70,7 @@ def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
     labels = labels_of(model)
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
-    split = load_checked(data)[0][part]
+    split = load_unseen(data, name, revision)[0][part]
     if not len(split):
         raise InputError(f"{data.data_dir} has no {part} image under the split {data.split!r}")
     read = image_reader(split)

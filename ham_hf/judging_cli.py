@@ -30,7 +30,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     evaluate.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(evaluate, split="study", when_left_out="study")
+    _add_data_flags(evaluate, split=None, when_left_out="that of the model's training, or study,")
     evaluate.add_argument(
         "--label_map",
         metavar="JSON",
@@ -78,7 +78,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     explain.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(explain, split="study", when_left_out="study")
+    _add_data_flags(explain, split=None, when_left_out="that of the model's training, or study,")
     explain.add_argument(
         "--part", choices=["validation", "test"], default="validation", help="whose cases; validation when left out"
     )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import evaluate
 import numpy as np
@@ -15,7 +16,7 @@ from ham_hf.cli import build_parser, main
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.data_cli import data_arguments
 from ham_hf.errors import InputError
-from ham_hf.evaluate import write_submission
+from ham_hf.evaluate import evaluate_run, write_submission
 from ham_hf.hardware import supports_bf16
 from ham_hf.judging_cli import _training_flags
 from ham_hf.labels import LABELS, diagnosis_code
@@ -151,6 +152,38 @@ def test_balanced_accuracy_and_auroc_are_those_of_the_challenges_own_scoring(tmp
     assert ours["balanced_accuracy"] == pytest.approx(theirs.overall, abs=1e-9)
     for column, code in CHALLENGE_COLUMNS.items():
         assert ours[f"auroc_{code}"] == pytest.approx(theirs.per_category.loc[column, "auc"], abs=1e-9)
+
+
+def test_a_model_is_judged_on_the_split_of_its_training_unless_told_otherwise(model_folder, data, tmp_path, caplog):
+    trained = shutil.copytree(model_folder, tmp_path / "trained")
+    words = [trained, "--data_dir", data]
+    assert run(*words, "--split", "grouped", "--split_seed", "3", "--output_dir", tmp_path / "first") == 0
+    shutil.copy(tmp_path / "first" / "run.json", trained)  # as if it had been trained on that split
+    assert run(*words, "--output_dir", tmp_path / "own") == 0
+    first, own, other = tmp_path / "first", tmp_path / "own", tmp_path / "other"
+    assert (own / "predictions_test.csv").read_bytes() == (first / "predictions_test.csv").read_bytes()
+    assert (
+        evaluate_run(trained, data)
+        == json.loads((first / "report.json").read_text())["results"]["validation"]["metrics"]
+    )
+    assert "was trained on other images" not in caplog.text
+    assert run(*words, "--split", "grouped", "--output_dir", other) == 0
+    assert "was trained on other images than the training images of this split" in caplog.text
+
+
+def test_a_model_is_not_judged_on_what_may_be_its_training_images_unasked(model_folder, data, tmp_path, capsys):
+    trained = shutil.copytree(model_folder, tmp_path / "trained")
+    words = [trained, "--data_dir", data, "--output_dir", tmp_path / "out"]
+    assert run(*words[:3], "--split", "grouped", "--output_dir", tmp_path / "first") == 0
+    facts = json.loads((tmp_path / "first" / "run.json").read_text())
+    facts["data"]["splits"]["train"]["sha256"] = 64 * "0"
+    (trained / "run.json").write_text(json.dumps(facts))
+    assert run(*words) == 2
+    assert "it may have seen the others: name a --split" in capsys.readouterr().err
+    facts["data"]["split"] = "ours.csv"
+    (trained / "run.json").write_text(json.dumps(facts))
+    assert run(*words) == 2
+    assert "was trained with the split of a CSV: add --split path/to/ours.csv" in capsys.readouterr().err
 
 
 def relabelled(model_folder, tmp_path, names):
