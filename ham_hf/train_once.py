@@ -33,7 +33,8 @@ def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> int:
     finished = (run / "run.json").exists()
     if (finished or has_checkpoint(run)) and _trained_with(run, finished) != asked:
         raise InputError(
-            f"{run} was trained with another recipe or other flags: remove it, or choose another --output_dir"
+            f"{run} was trained with another recipe or other flags, or does not say with which: remove it, or choose "
+            "another --output_dir"
         )
     if finished:
         if not (run / "report.json").exists():  # the training was killed between the two
