@@ -16,6 +16,7 @@ def add_around_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     doctor.add_argument("--data_dir", help="a folder with images and their table, or a Hub dataset id, to audit too")
+    doctor.add_argument("--metadata_csv", help="its table, where it has a name of its own")
     doctor.set_defaults(run=_doctor)
 
     recipes = commands.add_parser(
@@ -49,7 +50,7 @@ def _doctor(args: argparse.Namespace) -> int:
     from ham_hf.doctor import examine, render_check
 
     states = Counter()
-    for check in examine(args.data_dir):
+    for check in examine(args.data_dir, args.metadata_csv):
         print(render_check(check), flush=True)
         states[check.state] += 1
     print(f"\n{states['problem']} problems, {states['warning']} warnings")

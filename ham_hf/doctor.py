@@ -44,7 +44,7 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-def examine(data_dir: str | None = None) -> Iterator[Check]:
+def examine(data_dir: str | None = None, metadata_csv: str | None = None) -> Iterator[Check]:
     """Every check, as soon as it is made; of the data only where `data_dir` names some.
 
     After a problem with the packages the rest is left out: it is looked at with them.
@@ -76,7 +76,7 @@ def examine(data_dir: str | None = None) -> Iterator[Check]:
     yield check_token()
     yield check_hub(constants.ENDPOINT, constants.HF_HUB_OFFLINE)
     if data_dir is not None:
-        yield check_data(data_dir)
+        yield check_data(data_dir, metadata_csv)
 
 
 def _check_installation(python: SpecifierSet, requirements: list[Requirement]) -> Iterator[Check]:
@@ -259,13 +259,15 @@ def _ask(endpoint: str) -> str:
     return "" if status < 500 else f"HTTP status {status}"
 
 
-def check_data(data_dir: str) -> Check:
+def check_data(data_dir: str, metadata_csv: str | None = None) -> Check:
     """The leak audit of the copy, without a split: as `ham-hf data audit`."""
     from ham_hf.data.inspection import inspect_data
 
-    audit = f"all of it: ham-hf data audit {data_dir}"
+    audit = f"all of it: ham-hf data audit {data_dir}" + (f" --metadata_csv {metadata_csv}" if metadata_csv else "")
     try:
-        inspection = inspect_data(DataArguments(data_dir=data_dir, split="", allow_missing_images=True))
+        inspection = inspect_data(
+            DataArguments(data_dir=data_dir, metadata_csv=metadata_csv, split="", allow_missing_images=True)
+        )
     except InputError as error:
         return Check("problem", "data", str(error))
     absent, broken = len(inspection.absent), len(inspection.broken)

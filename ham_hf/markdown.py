@@ -193,7 +193,9 @@ def absent_sentences(report: Mapping) -> list[str]:
     """Of the splits without results."""
     splits = report["run"]["data"]["splits"]
     return [
-        f"{split}: {splits[split]['absent_images']:,} images absent, not evaluated."
+        f"{split}: {splits[split]['images']:,} images, not asked about (do_predict: false)."
+        if splits[split]["images"]
+        else f"{split}: {splits[split]['absent_images']:,} images absent, not evaluated."
         for split, results in report["results"].items()
         if results is None
     ]

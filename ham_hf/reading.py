@@ -18,6 +18,18 @@ _NUMBER = re.compile(r"[-+]?[.0-9][-+.:_0-9a-fA-FoxX]*")
 _LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
+class _Loader(_LOADER):
+    """The safe one, which takes the last of two values for a key without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            if key in seen:
+                raise ValueError(f"{key[:80]!r} is there twice: leave one of them out")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def read_text(path: Path) -> str:
     """A UTF-8 file; InputError where it cannot be read as one."""
     try:
@@ -53,7 +65,7 @@ def parse_yaml(text: str, where: str | Path) -> Any:
         raise InputError(f"{where} has {len(text):,} characters of YAML: expected {MOST_YAML:,} at most")
     try:
         _check_growth(text)
-        return yaml.load(text, Loader=_LOADER)  # the safe one
+        return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date such as 2001-99-99
         raise InputError(f"{where} is not readable YAML: {error}") from error
     except (LookupError, TypeError, AttributeError) as error:  # of PyYAML's constructors, for values such as !!bool x

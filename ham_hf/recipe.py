@@ -139,6 +139,9 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Log the last loss in place of a NaN or infinite one; a wait for the GPU every step."},
     )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a process evaluates at a time."})
+    do_predict: bool = field(
+        default=True, metadata={"help": "Answer the test images at the end; false while settings are searched for."}
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Stays false: the image column would be dropped before its transform."}
     )

@@ -238,7 +238,9 @@ def _run(folder: Path, at: int, settings: dict, recipe: Recipe, sweep: Sweep, fl
     run = folder / f"trial_{at}"
     if (run / FAILED).exists():
         return Trial(settings, None, "failed")
-    words = [str(recipe.path), *flags, *_flags(settings), "--output_dir", str(run), "--resume"]
+    # The test images are for the recipe that the search ends with
+    ours = ["--do_predict", "false", "--output_dir", str(run), "--resume"]
+    words = [str(recipe.path), *flags, *_flags(settings), *ours]
     logger.info("trial %d: %s", at, settings or "the recipe as it is")
     code = train_once(run, recipe.path, words)
     if code == 2:  # its own error message; any other is of a process that was ended

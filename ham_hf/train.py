@@ -123,6 +123,8 @@ def train(recipe: Recipe) -> None:
         if isinstance(model, PatientModel):
             copy_pipeline(folder)
         saved = _as_saved(folder, args)
+        if not args.do_predict:
+            splits["test"] = splits["test"].select([])
         bf16_difference = write_answers(folder, *saved, splits)
         if recipe.model.melanoma_sensitivity is not None:
             _fit_threshold(folder, saved[0], recipe.model.melanoma_sensitivity)
@@ -437,7 +439,7 @@ def _write_json(path: Path, value: dict) -> None:
 
 def _log_headlines(report: dict, folder: Path) -> None:
     for name, result in report["results"].items():
-        logger.info("%s: %s", name, "no image, not evaluated" if result is None else headline_line(result))
+        logger.info("%s: %s", name, "not evaluated" if result is None else headline_line(result))
     logger.info("report: %s, or as text %s", folder / "report.html", folder / "report.md")
 
 

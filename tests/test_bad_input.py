@@ -115,6 +115,7 @@ def images_of(data: Path) -> list[Path]:
     ("text", "expected"),
     [
         ("learning_rat: 1e-3", ["unknown key 'learning_rat'", "did you mean 'learning_rate'?"]),
+        ("seed: 1\nlearning_rate: 1e-3\nseed: 2", ["'seed' is there twice"]),
         ("data_dri: synthetic", ["unknown key 'data_dri'", "did you mean 'data_dir'?"]),
         ("warmup_ratio: 0.1", ["unknown key 'warmup_ratio'", "did you mean"]),
         ("num_train_epochs: many", ["num_train_epochs", "'many'", "float"]),

@@ -49,6 +49,9 @@ def test_greedy_tries_each_variable_in_turn_and_goes_on_where_it_was(recipe, tmp
     trials = json.loads((folder / "sweep.json").read_text())["trials"]
     # true is the recipe's own
     assert [trial["settings"] for trial in trials] == [{}, {"horizontal_flip": False}]
+    trial_1 = folder / "trial_1"  # the test images are for whoever does not tune
+    assert not (trial_1 / "predictions_test.csv").exists() and (trial_1 / "predictions_validation.csv").exists()
+    assert "images, not asked about (do_predict: false)." in (trial_1 / "report.md").read_text()
     best = max(trials, key=lambda trial: trial["value"])
     assert best["settings"].items() <= yaml.safe_load((folder / "best.yaml").read_text()).items()
     parse_recipe([str(folder / "best.yaml")])
