@@ -65,6 +65,7 @@ _OPTIONAL = {
     "model.members": list,
     "model.selected_by": str | None,
     "model.weights_sha256": dict,
+    "training.do_predict": bool,
     "training.hindrances": list,
 }
 _OF_CALIBRATION = {"temperature": _NUMBER, "prior_strength": _NUMBER, "images": int}

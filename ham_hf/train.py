@@ -378,6 +378,7 @@ def _facts(
         },
         "training": {
             "images": len(trainer.train_dataset),
+            "do_predict": args.do_predict,
             "best_metric": args.metric_for_best_model if chosen else None,
             "best_value": state.best_metric if chosen else None,
             "best_step": state.best_global_step if chosen else None,

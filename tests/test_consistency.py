@@ -204,7 +204,7 @@ def test_claims_in_eval_results_alone_are_checked_like_those_of_a_card(published
         ("- dataset: {id: a/b, task_id: test_accuracy}\n  value: good\n", 2, "'good' is no number"),
         ("- dataset: {id: a/b, task_id: test_accuracy}\n  value: .nan\n", 2, "nan is no number"),
         ("- dataset: {id: a/b, task_id: test_accuracy}\n  value: [1]\n", 2, "[1] is no number"),
-        (f"- dataset: {{id: a/b, task_id: test_accuracy}}\n  value: 1{'0' * 400}\n", 2, "is no number"),
+        (f"- dataset: {{id: a/b, task_id: test_accuracy}}\n  value: 1{'0' * 400}\n", 2, "a number has 401 characters"),
         ("- dataset: {id: a/b, task_id: accuracy}\n  value: 0.99\n", 2, "--part validation or --part test says"),
         ("- dataset: {id: a/b, task_id: 5}\n  value: 0.99\n", 2, "it is about the split None"),
         ("- dataset: {id: a/b}\n  value: 0.99\n", 2, "ham10000.yaml cannot be read (no 'task_id')"),
