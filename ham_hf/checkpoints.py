@@ -4,14 +4,13 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ham_hf.errors import InputError
-from ham_hf.files import file_digest
+from ham_hf.files import file_digest, one_alone
 from ham_hf.predictions import replace_file
 
 logger = logging.getLogger(__name__)
@@ -92,20 +91,15 @@ def only_writer(folder: Path) -> Iterator[None]:
         InputError: another process holds it, or it cannot be written.
     """
     made = not folder.exists()
-    lock = FileLock(folder / LOCK)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise InputError(
-            f"another process is writing in {folder}: wait for it, end it, or choose another --output_dir"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}): choose another --output_dir") from error
-    try:
-        yield
+        with ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(one_alone(folder / LOCK, f"in {folder}"))
+            except OSError as error:
+                reason = f"{folder} cannot be written ({error.strerror})"
+                raise InputError(f"{reason}: choose another --output_dir") from error
+            yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)  # while it is still held: whoever opened it before gets nothing
-        lock.release()
-        if made and not any(folder.iterdir()):
+        if made and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -31,6 +31,7 @@ from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 
 MOST_SIDE = 4096  # pixels of an image that a model reads
 BY_RESULT = (SchedulerType.REDUCE_ON_PLATEAU, "greedy")  # schedules that watch metric_for_best_model
+ERRORS = ("brier", "ece")  # better where they are lower; of losses TrainingArguments knows it
 AT_LEAST_ONE = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -154,6 +155,8 @@ class RunArguments(TrainingArguments):
         self.use_cpu = self.use_cpu or not has_accelerator()
         if self.bf16 is None:
             self.bf16 = not self.fp16 and supports_bf16(use_cpu=self.use_cpu)
+        if self.greater_is_better is None and self.metric_for_best_model in ERRORS:
+            self.greater_is_better = False
         super().__post_init__()
         if self.lr_scheduler_type in BY_RESULT:
             # The schedule would take a falling accuracy for progress otherwise
@@ -326,11 +329,12 @@ def _check_numbers(*parts) -> None:
 
 def _check_metric(metric: str, names: Sequence[str]) -> None:
     """Which the Trainer would look for after the first epoch."""
+    from ham_hf.scoring import HEADLINE  # here: scikit-learn takes a second to import
+
     of_diagnoses = [f"{figure}_{name}" for figure in ("precision", "recall", "f1", "auroc") for name in names]
-    known = [*SELECTION_METRICS, "loss", "log_loss", *of_diagnoses]
-    if metric.removeprefix("eval_") not in known:
+    if metric.removeprefix("eval_") not in ("loss", *HEADLINE, *of_diagnoses):
         raise InputError(
-            f"metric_for_best_model is {metric!r}: expected one of {', '.join(known[:6])}, or one of "
+            f"metric_for_best_model is {metric!r}: expected one of {', '.join(HEADLINE)}, loss, or one of "
             f"precision, recall, f1 and auroc with a diagnosis, such as recall_{names[0]}"
         )
 

@@ -53,9 +53,6 @@ class Repeats(Dataset):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, number: int) -> dict:
-        return self.__getitems__([number])[0]
-
     def __getitems__(self, numbers: list[int]) -> list[dict]:
         batch = self._rows[[number % len(self) for number in numbers]]
         columns = self._transform({**batch, REPEAT: [number // len(self) for number in numbers]})

@@ -19,6 +19,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from ham_hf.arguments import SELECTION_METRICS, read_yaml
+from ham_hf.checkpoints import only_writer
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import escape, number, table
@@ -98,7 +99,8 @@ def main(argv: list[str]) -> None:
             parse_recipe([str(args.recipe), *flags, *_flags({name: value})])
     _claim(folder, args.recipe, args.sweep, flags)
     search = _greedy if sweep.method == "greedy" else _with_optuna
-    trials = search(folder, recipe, sweep, flags)
+    with only_writer(folder):  # a second search would take the first one's trials for its own
+        trials = search(folder, recipe, sweep, flags)
     complete = [trial for trial in trials if trial.value is not None]
     if not complete:
         raise InputError(f"no trial of {len(trials)} came to its end: is the recipe itself sound?")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ham_hf import sweep as sweeping
+from ham_hf.checkpoints import only_writer
 from ham_hf.cli import main as ham_hf
 from ham_hf.errors import InputError
 from ham_hf.recipe import parse_recipe
@@ -65,6 +66,14 @@ def test_greedy_tries_each_variable_in_turn_and_goes_on_where_it_was(recipe, tmp
     monkeypatch.setattr(subprocess, "run", lambda words: started.append(words) or really(words))
     assert run(recipe, GREEDY, folder) == 0
     assert len(started) == 1 and (folder / "sweep.json").read_text() == before
+
+
+def test_a_second_search_is_refused_while_the_first_one_runs(recipe, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    with only_writer(folder):
+        assert run(recipe, GREEDY, folder) == 2
+    assert f"another process is writing in {folder}" in capsys.readouterr().err
+    assert not list(folder.glob("trial_*"))
 
 
 def test_optuna_searches_through_the_trainer_and_goes_on_where_it_was(recipe, tmp_path):
