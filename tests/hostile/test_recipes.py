@@ -93,10 +93,10 @@ def recipes(draw) -> str:
         "<<",
         "x: &a b\ny",
     ]
-    lines = yaml.safe_dump(RECIPE, sort_keys=False).splitlines()
-    for _ in range(draw(st.integers(1, 3))):
-        line = f"{draw(st.sampled_from(keys))}: {draw(st.sampled_from(VALUES))}"
-        lines.insert(draw(st.integers(0, len(lines))), line)
+    lines = yaml.safe_dump(RECIPE, sort_keys=False, default_flow_style=None).splitlines()  # a line a key
+    for key in draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique=True)):
+        lines = [line for line in lines if not line.startswith(f"{key}:")]  # or all would be there twice
+        lines.insert(draw(st.integers(0, len(lines))), f"{key}: {draw(st.sampled_from(VALUES))}")
     return "\n".join(lines)
 
 
