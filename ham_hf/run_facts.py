@@ -55,6 +55,7 @@ _OF_TRAINING = {
 }
 # Of some models alone
 _OPTIONAL = {
+    "data.seen_before": int | None,
     "model.fusion": str,
     "model.text_name": str | None,
     "model.text_revision": str | None,

@@ -23,7 +23,6 @@ from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
     BaseImageProcessor,
-    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     PrinterCallback,
@@ -34,13 +33,13 @@ from transformers.utils import logging as transformers_logging
 
 from ham_hf import calibration, thresholds
 from ham_hf.arguments import ModelArguments
-from ham_hf.callbacks import CollapseGuard, EpochLine, QuietProgress, TellEpoch
+from ham_hf.callbacks import CollapseGuard, EarlyStopping, EpochLine, QuietProgress, TellEpoch
 from ham_hf.checkpoints import has_checkpoint, last_whole_checkpoint, only_writer
 from ham_hf.classifier import load_classifier
 from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
-from ham_hf.evaluate import model_facts, write_answers
+from ham_hf.evaluate import SEEN, model_facts, seen_before, write_answers
 from ham_hf.hardware import keep_freed_memory, use_all_cores
 from ham_hf.inputs import Inputs, build_inputs
 from ham_hf.labels import LABELS
@@ -61,6 +60,7 @@ from ham_hf.predictions import read_predictions, replace_file
 from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
+from ham_hf.resuming import KeepSettings, changes_since, settings_of
 from ham_hf.sampling import WeightedSampler
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
@@ -95,6 +95,9 @@ def train(recipe: Recipe) -> None:
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     text_revision = _text_revision(recipe.model)
     splits, data_facts, checks = _read_data(recipe)
+    settings = settings_of(recipe, data_facts)
+    changes = [] if checkpoint is None else changes_since(checkpoint, settings)
+    data_facts[SEEN] = seen_before(recipe.model.model_name_or_path, revision, data_facts)
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
         raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
 
@@ -107,10 +110,11 @@ def train(recipe: Recipe) -> None:
     use_fast_gradients(model)
     inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
     trainer = _build_trainer(recipe, model, processor, splits, inputs)
+    trainer.add_callback(KeepSettings(settings, changes))
     logger.info("computing in %s%s", _precision(trainer), ", channels_last" if channels_last else "")
 
     started = time.time()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.time() - started
     if trainer.is_world_process_zero():
         (folder / "run.json").unlink(missing_ok=True)  # of a run that was whole, and is now trained further
@@ -136,6 +140,7 @@ def train(recipe: Recipe) -> None:
             text_revision=text_revision,
             saved=model_facts(*saved, bf16_difference) | parameters | {"weights_sha256": weights_sha256(folder)},
             channels_last=channels_last,
+            changes=changes,
             seconds=seconds,
         )
         _write_facts(folder, recipe, facts)
@@ -250,7 +255,7 @@ def _build_trainer(
         callbacks=[*inputs.callbacks, TellEpoch(loss), EpochLine(), CollapseGuard()],
     )
     if args.early_stopping_patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        trainer.add_callback(EarlyStopping(args.early_stopping_patience))
     trainer.remove_callback(PrinterCallback)  # what stands in for the bars where tqdm is disabled
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
@@ -271,7 +276,7 @@ def _set_up(args: RunArguments) -> None:
     logger.info("%d process(es) on %s; run folder %s", args.world_size, where, args.output_dir)
 
 
-def _checkpoint_to_resume(folder: Path, resume: bool) -> str | None:
+def _checkpoint_to_resume(folder: Path, resume: bool) -> Path | None:
     """The last whole checkpoint in the run folder when asked to resume; otherwise the folder must not hold a run."""
     if not resume:
         if has_checkpoint(folder) or (folder / "run.json").exists():
@@ -284,7 +289,7 @@ def _checkpoint_to_resume(folder: Path, resume: bool) -> str | None:
         logger.info("no checkpoint in %s to go on from: starting afresh", folder)
         return None
     logger.info("resuming from %s", last)
-    return str(last)
+    return last
 
 
 def _read_data(recipe: Recipe) -> tuple[DatasetDict, dict, Mapping[str, ImageCheck]]:
@@ -356,6 +361,7 @@ def _facts(
     text_revision: str | None,
     saved: dict,
     channels_last: bool,
+    changes: list[str],
     seconds: float,
 ) -> dict:
     args, state = recipe.training, trainer.state
@@ -388,7 +394,7 @@ def _facts(
             "processes": args.world_size,
             "precision": _precision(trainer),
             "channels_last": channels_last,
-            "hindrances": hindrances(args.device, args.full_determinism),
+            "hindrances": hindrances(args.device, args.full_determinism) + changes,
             "seconds": round(seconds, 1),
         },
     }

@@ -61,6 +61,10 @@ class HamTrainer(Trainer):
         self._image_ids = inputs.pop("image_ids", [])
         return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
 
+    def _run_epoch(self, **kwargs) -> None:
+        if not self.control.should_training_stop:  # true where the run that goes on had been ended by a callback
+            super()._run_epoch(**kwargs)
+
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         self._unchecked.append((self.state.global_step, loss, self._image_ids))

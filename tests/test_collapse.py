@@ -121,6 +121,8 @@ def test_images_normalised_twice_collapse_and_the_run_ends_early_and_whole(synth
     assert [entry["epoch"] for entry in collapse["evaluations"]] == [1, 2]
     assert collapse["collapsed_steps"] == [collapse["evaluations"][1]["step"]]
     assert collapse["saved_model"] == {"predicted_class_entropy": 0.0, "top_class_share": 1.0}
+    main([*flags, "--resume"])
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["run"]["training"]["epochs"] == 2
     main([*flags, "--resume", "--stop_on_collapse", "False"])  # the log of the first part has been warned of
     assert len([record for record in caplog.records if "has collapsed" in record.getMessage()]) == 1
     report = json.loads((tmp_path / "run" / "report.json").read_text())

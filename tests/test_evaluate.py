@@ -169,6 +169,10 @@ def test_a_model_is_judged_on_the_split_of_its_training_unless_told_otherwise(mo
     assert "was trained on other images" not in caplog.text
     assert run(*words, "--split", "grouped", "--output_dir", other) == 0
     assert "was trained on other images than the training images of this split" in caplog.text
+    count = json.loads((first / "run.json").read_text())["data"]["splits"]["train"]["images"]
+    said = f"{count} other images: whether validation or test images are among them is not known"
+    assert said in (other / "report.md").read_text() and said in (other / "report.html").read_text()
+    assert "trained on before" not in (own / "report.md").read_text()
 
 
 def test_a_model_is_not_judged_on_what_may_be_its_training_images_unasked(model_folder, data, tmp_path, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -16,6 +17,7 @@ from transformers import pipeline
 
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
+from ham_hf.evaluate import seen_before
 from ham_hf.labels import LABELS
 from ham_hf.patients import read_patients
 from ham_hf.train import main
@@ -180,6 +182,23 @@ def test_a_folder_that_holds_a_run_is_not_written_over(flags, unbroken):
     with pytest.raises(InputError, match="already holds a run: add --resume"):
         main(flags(unbroken))
     assert (unbroken / "report.json").read_bytes() == before
+
+
+def test_a_checkpoint_that_has_seen_the_validation_images_is_no_start(flags, unbroken, tmp_path):
+    with pytest.raises(InputError, match="trained on these images under another split, grouped, and has seen"):
+        main(flags(tmp_path / "run", model_name_or_path=unbroken, split_seed=1))
+    assert seen_before(str(unbroken), None, json.loads((unbroken / "run.json").read_text())["data"]) is None
+
+
+def test_a_checkpoint_that_may_have_seen_the_validation_images_is_warned_of(flags, unbroken, tmp_path, caplog):
+    facts = json.loads((unbroken / "run.json").read_text())
+    facts["data"]["images_sha256"] = 64 * "0"
+    start = shutil.copytree(unbroken, tmp_path / "start")
+    (start / "run.json").write_text(json.dumps(facts))
+    main(flags(tmp_path / "run", model_name_or_path=start, split_seed=1, num_train_epochs=1))
+    assert "was trained on 87 other images before: the report says so" in caplog.text
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "87 other images: whether validation or test images are among them is not known" in page
 
 
 def test_worker_processes_change_no_prediction(flags, unbroken, tmp_path):

@@ -1,0 +1,120 @@
+"""What a checkpoint was trained with: `--resume` goes on with the same, or is refused."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from ham_hf.errors import InputError
+from ham_hf.provenance import hardware, versions
+from ham_hf.recipe import Recipe
+
+logger = logging.getLogger("ham_hf.train")
+
+# Of the training's arguments, those that its weights follow from; another one would be half at work, for rates and
+# schedules are in the checkpoint too
+_OF_TRAINING = (
+    *("learning_rate", "image_learning_rate", "head_learning_rate", "layer_decay", "gradual_unfreezing"),
+    *("optimizer", "optim", "optim_args", "sgd_momentum", "sgd_nesterov", "weight_decay"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "ema_decay"),
+    *(
+        "lr_scheduler_type",
+        "lr_scheduler_kwargs",
+        "lr_decay_factor",
+        "lr_decay_epochs",
+        "warmup_steps",
+        "warmup_epochs",
+    ),
+    *("seed", "data_seed", "dataloader_drop_last", "train_sampling_strategy", "neftune_noise_alpha"),
+    *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_only_model"),
+    *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+)
+_AFTER_TRAINING = ("test_time_augmentation", "calibration", "melanoma_sensitivity")  # of the model's arguments
+_IMAGES = {"the training images": "train", "the validation images": "validation"}
+# A run may go on with another one of these, to an end that no unbroken run would have come to
+_MAY_CHANGE = (
+    *("num_train_epochs", "max_steps", "early_stopping_patience", "stop_on_collapse"),
+    *("bf16", "fp16", "tf32", "channels_last", "torch_compile", "ignore_data_skip"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps"),
+)
+
+
+class Settings(NamedTuple):
+    """Names and plain values: `fixed` must be the same when a run goes on, `noted` may change."""
+
+    fixed: dict[str, Any]
+    noted: dict[str, Any]
+
+
+def settings_of(recipe: Recipe, data: Mapping) -> Settings:
+    """Of a training on the images that `data` is about, the facts of `load_checked`."""
+    args = recipe.training
+    model = {name: value for name, value in asdict(recipe.model).items() if name not in _AFTER_TRAINING}
+    images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    fixed = {
+        **{name: data["splits"][split]["sha256"] for name, split in _IMAGES.items()},
+        "classes": recipe.data.classes,
+        "max_train_samples": recipe.data.max_train_samples,
+        **asdict(recipe.image),
+        **model,
+        **asdict(recipe.loss),
+        **{name: getattr(args, name) for name in _OF_TRAINING},
+        "images a step": images,
+    }
+    noted = {name: getattr(args, name) for name in _MAY_CHANGE} | {"processes": args.world_size}
+    noted |= {f"{name} (hardware)": value for name, value in hardware(args.device).items()} | versions()
+    return Settings(*json.loads(json.dumps((fixed, noted))))  # as a checkpoint has them
+
+
+class KeepSettings(TrainerCallback, ExportableState):
+    """Has every checkpoint say, in its trainer_state.json, what it was trained with.
+
+    `changes` are what changed each time that the run went on, in words.
+    """
+
+    def __init__(self, settings: Settings, changes: list[str]):
+        self._attributes = {**settings._asdict(), "changes": changes}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.stateful_callbacks[type(self).__name__] = self.state()  # a checkpoint of before may have no such entry
+
+    def state(self) -> dict:
+        return {"args": {}, "attributes": self._attributes}
+
+
+def changes_since(checkpoint: Path, settings: Settings) -> list[str]:
+    """What is not as it was when `checkpoint` was trained, in words: why the end may not be that of an unbroken run.
+
+    Raises:
+        InputError: something changed that must not.
+    """
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    kept = state["stateful_callbacks"].get(KeepSettings.__name__)
+    if kept is None:
+        return [f"{checkpoint.name} does not say what it was trained with"]
+    before = kept["attributes"]
+    if changed := _changed(before["fixed"], settings.fixed):
+        raise InputError(
+            f"{checkpoint} cannot be gone on from with other settings: {'; '.join(changed)}. Give those that it was "
+            "trained with, or choose another --output_dir"
+        )
+    if settings.fixed["save_only_model"]:
+        raise InputError(f"{checkpoint} has the weights alone, for save_only_model is true: it cannot be gone on from")
+    changed = [f"went on from {checkpoint.name} with {change}" for change in _changed(before["noted"], settings.noted)]
+    for change in changed:
+        logger.warning("%s: the end may not be that of an unbroken run", change)
+    return [*before["changes"], *changed]
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In the names that both have: a newer version may know more of them."""
+    names = [name for name in now if name in before and now[name] != before[name]]
+    return [
+        f"{name}, which were others" if name in _IMAGES else f"{name} {now[name]!r}, which was {before[name]!r}"
+        for name in names
+    ]
