@@ -14,18 +14,12 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ham_hf import markdown
 from ham_hf.labels import LABELS
-from ham_hf.predictions import replace_file
 from ham_hf.reading import read_text
 from ham_hf.scoring import HEADLINE
 from ham_hf.terminal import printable, printable_lines
 
 REPO_ID = "your-name/your-model"  # push_to_hub.py puts the real one in its place
 FILES = ("recipe.yaml", "arguments.json")  # what was asked, then what it came to
-
-
-def write_card(folder: Path, report: Mapping, pictures: Sequence[str]) -> None:
-    """Write README.md from report.json's content; `pictures` are the file names in plots/."""
-    replace_file(folder / "README.md", render_card(report, pictures, read_files(folder)))
 
 
 def read_files(folder: Path) -> dict[str, str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ham_hf.errors import InputError
-from ham_hf.files import file_digest, one_alone
-from ham_hf.predictions import replace_file
+from ham_hf.files import file_digest, one_alone, replace_file
 
 logger = logging.getLogger(__name__)
 

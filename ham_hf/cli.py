@@ -16,8 +16,10 @@ from ham_hf.errors import InputError
 from ham_hf.judging_cli import add_judging_commands
 from ham_hf.terminal import printable, printable_lines
 
-# A file or folder that may not be read, or whose name no disk takes: said in one line, as a mistake of the user's
-OF_THE_MACHINE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
+# A file or folder that may not be read or written, or whose name no disk takes, and a disk that is full or failing:
+# said in one line, as a mistake of the user's
+OF_THE_MACHINE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EIO)
+FULL = "No space left on device"
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
 
@@ -49,19 +51,33 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
     except BrokenPipeError:  # `ham-hf recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at its end
         return 141  # what a shell has for SIGPIPE
-    except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
-            raise
-        if debug:
-            traceback.print_exc()
-        print(f"error: {printable(str(error.filename)[:200])}: {error.strerror}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(
             "interrupted: a training goes on from its last checkpoint with the same command and --resume",
             file=sys.stderr,
         )
         return 130
+    except Exception as error:
+        message = _of_the_machine(error)
+        if message is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+
+
+def _of_the_machine(error: BaseException) -> str | None:
+    """What to say of an error that is not the program's, None for another one."""
+    # safetensors' and torch's errors have no number
+    if FULL in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        file = getattr(error, "filename2", None) or getattr(error, "filename", None)  # the second: of a copy
+        where = f"{printable(str(file)[:200])}: " if file else ""
+        return f"{where}{FULL}: make room, then give the command again, a training with --resume"
+    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+        return f"{printable(str(error.filename)[:200])}: {error.strerror}"
+    cause = error.__cause__ or error.__context__  # datasets and transformers wrap what they met
+    return None if cause is None else _of_the_machine(cause)
 
 
 def _without_debug(argv: list[str]) -> tuple[list[str], bool]:

@@ -25,10 +25,11 @@ from ham_hf.data import load_checked, read_source
 from ham_hf.data.cache import build_cache
 from ham_hf.data.splits import UNUSED
 from ham_hf.errors import InputError
+from ham_hf.files import replace_file
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import SYNTHETIC_WARNING, by_diagnosis_section, headline_line, number, table
 from ham_hf.patients import Patients, read_patients, write_patients
-from ham_hf.predictions import Predictions, read_predictions, replace_file, write_predictions
+from ham_hf.predictions import Predictions, read_predictions, write_predictions
 from ham_hf.recipe import Recipe, parse_recipe
 from ham_hf.report import split_results, strict
 from ham_hf.scoring import HEADLINE, compute_scores

@@ -25,11 +25,12 @@ from ham_hf.cross_validate import SPLIT as CROSS_VALIDATION_SPLIT
 from ham_hf.data import load_checked
 from ham_hf.errors import InputError
 from ham_hf.evaluate import evaluation_facts, write_answers
+from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.labels import LABELS
 from ham_hf.models import name_processor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.predictions import Predictions, check_new_folder, in_order_of, new_folder, read_predictions, replace_file
+from ham_hf.predictions import Predictions, in_order_of, read_predictions
 from ham_hf.provenance import weights_sha256
 from ham_hf.reading import read_json
 from ham_hf.report import write_report

@@ -24,6 +24,7 @@ from ham_hf.classifier import find_classifier, labels_of, load_classifier, proba
 from ham_hf.data import load_checked
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.errors import InputError
+from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.hardware import supports_bf16
 from ham_hf.labels import LABELS
 from ham_hf.models import count_parameters
@@ -31,14 +32,7 @@ from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.patients import Patients, write_patients
-from ham_hf.predictions import (
-    Predictions,
-    check_new_folder,
-    new_folder,
-    read_predictions,
-    replace_file,
-    write_predictions,
-)
+from ham_hf.predictions import Predictions, read_predictions, write_predictions
 from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.report import SPLITS, split_results, strict, write_report

@@ -23,12 +23,12 @@ from ham_hf.arguments import DataArguments
 from ham_hf.classifier import labels_of, load_classifier, probabilities
 from ham_hf.errors import InputError
 from ham_hf.evaluate import load_unseen
+from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.markdown import escape
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.photos import upright_rgb
 from ham_hf.plots import STYLE, save_figure
-from ham_hf.predictions import check_new_folder, new_folder, replace_file
 from ham_hf.prepare import image_reader
 
 KINDS = {

@@ -1,11 +1,12 @@
-"""Files that several processes write, and the digest of one. No import here takes long."""
+"""Files and folders that appear whole or not at all, and are written by one process. No import here takes long."""
 
 import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -68,9 +69,62 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
         os.replace(unfinished, path)
-    except BaseException:  # GeneratorExit and Ctrl-C as well
+    except BaseException as error:  # GeneratorExit and Ctrl-C as well
         unfinished.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # of a full disk, which does not say where it is
         raise
+
+
+def replace_file(path: str | Path, content: str | bytes) -> None:
+    """Put `content` at `path`, as `replacing` does."""
+    with replacing(Path(path)) as unfinished:
+        _write(unfinished, content)
+
+
+def replace_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Put every content at its name below `folder`, once all of them are on the disk: the old files, or the new ones.
+
+    A process that is killed in the instant of their taking their places, one after the other, leaves some of each.
+    """
+    with ExitStack() as stack:
+        for name, content in contents.items():
+            _write(stack.enter_context(replacing(folder / name)), content)
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raises InputError where a command would mix its files with others, before the work is done."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+    if folder.resolve() == Path.cwd():  # a shell in the folder that is replaced would go on to see the old one, empty
+        raise InputError(f"--output_dir {folder} is the folder you are in: name one that is not there yet")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Where to write what is to be `folder`, which appears whole, or where the process is killed, not at all.
+
+    Raises:
+        InputError: as `check_new_folder`; or another process is writing it.
+    """
+    folder = folder.resolve()  # a name such as x/.. would have no place beside it
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with one_alone(unfinished.with_name(f"{unfinished.name}.lock"), str(folder)):
+        check_new_folder(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            if folder.exists():
+                folder.rmdir()  # empty: Windows would not replace it
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

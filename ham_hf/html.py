@@ -10,7 +10,6 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
@@ -20,7 +19,7 @@ from markupsafe import Markup, escape
 from ham_hf import markdown
 from ham_hf.labels import MALIGNANT
 from ham_hf.markdown import Table, full_name, number
-from ham_hf.predictions import Predictions, replace_file
+from ham_hf.predictions import Predictions
 from ham_hf.scoring import HEADLINE, calibration_bins
 from ham_hf.subgroups import FIELDS, FIGURES
 from ham_hf.terminal import printable
@@ -49,14 +48,6 @@ class Mistake(NamedTuple):
     answer: str
     probability: float
     of_truth: float
-
-
-def write_html(
-    folder: Path, report: Mapping, pictures: Sequence[str], predictions: Mapping[str, Predictions | None]
-) -> None:
-    """Write report.html from report.json's content; `pictures` are the file names in plots/."""
-    files = {name: (folder / "plots" / name).read_bytes() for name in pictures}
-    replace_file(folder / "report.html", render_html(report, files, predictions))
 
 
 def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Mapping[str, Predictions | None]) -> str:

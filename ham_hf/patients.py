@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ham_hf.errors import InputError
-from ham_hf.predictions import read_rows, replace_file
+from ham_hf.files import replace_file
+from ham_hf.predictions import read_rows
 
 COLUMNS = ("image_id", "age", "sex", "localization", "dx_type")
 SEXES = ("female", "male", "unknown")

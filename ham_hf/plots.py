@@ -13,8 +13,9 @@ from sklearn.metrics import roc_curve
 
 from ham_hf.compare import METRICS
 from ham_hf.errors import InputError
+from ham_hf.files import replace_file
 from ham_hf.markdown import SYNTHETIC, number
-from ham_hf.predictions import Predictions, replace_file
+from ham_hf.predictions import Predictions
 from ham_hf.scoring import CALIBRATION_BINS, calibration_bins
 from ham_hf.subgroups import FIELDS
 
@@ -37,13 +38,10 @@ STYLE = {
 SPLIT_PICTURES = ("precision_recall", "confusion_matrix", "roc", "reliability", "subgroups")
 
 
-def write_plots(
-    folder: Path, report: Mapping, history: Sequence[Mapping], predictions: Mapping[str, Predictions | None]
-) -> list[str]:
-    """Draw into `folder` what the run has data for, remove what it no longer has; returns the file names."""
-    if folder.is_symlink():
-        raise InputError(f"{folder} is a link, and pictures would be written where it points: remove the link")
-    folder.mkdir(exist_ok=True)
+def draw_plots(
+    report: Mapping, history: Sequence[Mapping], predictions: Mapping[str, Predictions | None]
+) -> dict[str, bytes | None]:
+    """File name → PNG of every picture that a report can have; None where the run has no data for it."""
     run, figures = report["run"], {}
     with style.context(["default", STYLE]):
         if run["training"] is not None:
@@ -60,14 +58,10 @@ def write_plots(
             figures[f"roc_{split}.png"] = _roc(results, predicted, split)
             figures[f"reliability_{split}.png"] = _reliability(results, predicted, split)
             figures[f"subgroups_{split}.png"] = _subgroups(results, split)
-        for name, figure in figures.items():
-            if figure is None:
-                (folder / name).unlink(missing_ok=True)
-                continue
-            if run["data"]["synthetic"]:
+        for figure in figures.values() if run["data"]["synthetic"] else ():
+            if figure is not None:
                 figure.supxlabel(SYNTHETIC, fontsize=9, color=ORANGE)
-            save_figure(figure, folder / name)
-    return [name for name, figure in figures.items() if figure is not None]
+        return {name: None if figure is None else png_of(figure) for name, figure in figures.items()}
 
 
 def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
@@ -98,11 +92,15 @@ def check_picture_path(flag: str, path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """As a PNG that says nothing of the program that drew it."""
+    replace_file(path, png_of(figure))
+
+
+def png_of(figure: Figure) -> bytes:
+    """It says nothing of the program that drew it."""
     FigureCanvasAgg(figure)
     png = io.BytesIO()
     figure.savefig(png, metadata={"Software": None})
-    replace_file(path, png.getvalue())
+    return png.getvalue()
 
 
 def _points(history: Sequence[Mapping], key: str) -> tuple[list, list]:

@@ -2,16 +2,14 @@
 
 import csv
 import math
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ham_hf.errors import InputError
-from ham_hf.files import one_alone, replacing
+from ham_hf.files import replace_file
 from ham_hf.labels import LABELS
 
 KEYS = ("image_id", "lesion_id", "label")
@@ -172,40 +170,3 @@ def _probabilities_of(values: list[str], names: Sequence[str], where: str) -> li
 def _quoted(value: str) -> str:
     value = str(value)
     return '"' + value.replace('"', '""') + '"' if any(sign in value for sign in ',"\r\n') else value
-
-
-def check_new_folder(folder: Path) -> None:
-    """Raises InputError where a command would mix its files with others, before the work is done."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
-    if folder.resolve() == Path.cwd():  # a shell in the folder that is replaced would go on to see the old one, empty
-        raise InputError(f"--output_dir {folder} is the folder you are in: name one that is not there yet")
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Where to write what is to be `folder`, which appears whole, or where the process is killed, not at all.
-
-    Raises:
-        InputError: as `check_new_folder`; or another process is writing it.
-    """
-    folder = folder.resolve()  # a name such as x/.. would have no place beside it
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with one_alone(unfinished.with_name(f"{unfinished.name}.lock"), str(folder)):
-        check_new_folder(folder)
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
-        unfinished.mkdir()
-        try:
-            yield unfinished
-            if folder.exists():
-                folder.rmdir()  # empty: Windows would not replace it
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def replace_file(path: str | Path, content: str | bytes) -> None:
-    """Put `content` at `path`, as `replacing` does."""
-    with replacing(Path(path)) as unfinished:
-        unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -28,6 +28,7 @@ from ham_hf.arguments import (
 from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
+from ham_hf.reading import read_text
 
 MOST_SIDE = 4096  # pixels of an image that a model reads
 BY_RESULT = (SchedulerType.REDUCE_ON_PLATEAU, "greedy")  # schedules that watch metric_for_best_model
@@ -173,7 +174,10 @@ class RunArguments(TrainingArguments):
 
 
 class Recipe(NamedTuple):
-    """What one run is made of. `path` is the YAML file, if there was one; `argv` is the command line as given."""
+    """What one run is made of. `path` is the YAML file, if there was one; `argv` is the command line as given.
+
+    `text` is what that file said: it may be edited while the training goes on.
+    """
 
     data: DataArguments
     image: ImageArguments
@@ -181,6 +185,7 @@ class Recipe(NamedTuple):
     loss: LossArguments
     training: RunArguments
     path: Path | None
+    text: str | None
     argv: list[str]
 
 
@@ -223,7 +228,7 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     _check(data, image, model, training)
     _check_numbers(loss)
     _check_loss(loss, training.label_smoothing_factor)
-    return Recipe(data, image, model, loss, training, path, argv)
+    return Recipe(data, image, model, loss, training, path, read_text(path) if path else None, argv)
 
 
 def spell_flag(name: str, value) -> list[str]:

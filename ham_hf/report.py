@@ -7,17 +7,18 @@ report.json, byte for byte.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ham_hf import __version__
 from ham_hf.errors import InputError
+from ham_hf.files import replace_files
 from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import ABLATIONS, headline_line, made_here, render_report
 from ham_hf.patients import Patients, read_patients
-from ham_hf.predictions import Predictions, in_order_of, read_predictions, replace_file
+from ham_hf.predictions import Predictions, in_order_of, read_predictions
 from ham_hf.reading import read_json
 from ham_hf.run_facts import check_facts, check_history
 from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
@@ -83,24 +84,39 @@ def write_report(run_dir: str | Path) -> dict:
         InputError: the folder is no run folder (see `read_run`), or cannot be written.
     """
     # Here: `ham-hf compare` reads runs without drawing a picture or writing a card, which take a second to import
-    from ham_hf.card import write_card
-    from ham_hf.html import write_html
-    from ham_hf.plots import write_plots
+    from ham_hf.card import read_files, render_card
+    from ham_hf.html import render_html
+    from ham_hf.plots import draw_plots
 
     run = read_run(run_dir)
     report = build_report(run)
-    try:
-        pictures = write_plots(run.folder / "plots", report, run.history, run.predictions)
-        replace_file(run.folder / "report.md", render_report(report, pictures))
-        replace_file(
-            run.folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        )
-        write_html(run.folder, report, pictures, run.predictions)
-        if made_here(report["run"]):
-            write_card(run.folder, report, pictures)
-    except OSError as error:
-        raise InputError(f"{run.folder} cannot be written: {error}; copy the run to where you may write") from error
+    drawn = draw_plots(report, run.history, run.predictions)
+    pictures = {name: png for name, png in drawn.items() if png is not None}
+    files = {
+        **{f"plots/{name}": png for name, png in pictures.items()},
+        "report.md": render_report(report, list(pictures)),
+        "report.html": render_html(report, pictures, run.predictions),
+        "report.json": json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    if made_here(report["run"]):
+        files["README.md"] = render_card(report, list(pictures), read_files(run.folder))
+    _put(run.folder, files, [f"plots/{name}" for name, png in drawn.items() if png is None])
     return report
+
+
+def _put(folder: Path, files: Mapping[str, str | bytes], gone: Sequence[str]) -> None:
+    plots = folder / "plots"
+    if plots.is_symlink():
+        raise InputError(f"{plots} is a link, and pictures would be written where it points: remove the link")
+    try:
+        plots.mkdir(exist_ok=True)
+        replace_files(folder, files)
+        for name in gone:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written: {error}; make room, or copy the run to where you may write"
+        ) from error
 
 
 def build_report(run: Run) -> dict:

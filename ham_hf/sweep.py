@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from ham_hf.arguments import SELECTION_METRICS, read_yaml
 from ham_hf.checkpoints import only_writer
 from ham_hf.errors import InputError
+from ham_hf.files import replace_file
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import escape, number, table
 from ham_hf.plots import BLUE, GREY, ORANGE, STYLE, save_figure
-from ham_hf.predictions import replace_file
 from ham_hf.recipe import Recipe, parse_recipe, recipe_parser, spell_flag
 from ham_hf.scoring import HEADLINE
 from ham_hf.train_once import train_once

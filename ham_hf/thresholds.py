@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ham_hf.errors import InputError
-from ham_hf.predictions import Predictions, replace_file
+from ham_hf.files import replace_file
+from ham_hf.predictions import Predictions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

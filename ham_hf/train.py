@@ -7,7 +7,6 @@ ham-hf train recipes/quickstart.yaml --num_train_epochs 1
 import json
 import logging
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -40,6 +39,7 @@ from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
 from ham_hf.evaluate import SEEN, model_facts, seen_before, write_answers
+from ham_hf.files import replace_file
 from ham_hf.hardware import keep_freed_memory, use_all_cores
 from ham_hf.inputs import Inputs, build_inputs
 from ham_hf.labels import LABELS
@@ -56,7 +56,7 @@ from ham_hf.models.multimodal import (
     find_text_encoder,
 )
 from ham_hf.optimization import optimizer_class
-from ham_hf.predictions import read_predictions, replace_file
+from ham_hf.predictions import read_predictions
 from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
@@ -434,8 +434,8 @@ def _fit_threshold(folder: Path, model: PreTrainedModel, sensitivity: float) -> 
 
 def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:
     """run.json comes last: where it is, the run is whole."""
-    if recipe.path:
-        shutil.copyfile(recipe.path, folder / "recipe.yaml")
+    if recipe.text is not None:
+        replace_file(folder / "recipe.yaml", recipe.text)
     _write_json(folder / "arguments.json", _resolved_arguments(recipe))
     _write_json(folder / "run.json", facts)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ham_hf.checkpoints import has_checkpoint
 from ham_hf.errors import InputError
-from ham_hf.predictions import replace_file
+from ham_hf.files import replace_file
 from ham_hf.reading import read_json, read_text
 from ham_hf.report import write_report
 

@@ -32,9 +32,9 @@ from ham_hf.data.splits import SPLITS as PARTS
 from ham_hf.errors import InputError
 from ham_hf.eval_results import FOLDER, read_eval_results
 from ham_hf.evaluate import measure
+from ham_hf.files import replace_file
 from ham_hf.labels import LABELS
 from ham_hf.markdown import number
-from ham_hf.predictions import replace_file
 from ham_hf.reading import parse_yaml, read_json, read_text
 from ham_hf.report import SPLITS
 from ham_hf.terminal import printable

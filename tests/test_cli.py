@@ -1,5 +1,6 @@
 """The command `ham-hf`: quick to help, one line for a mistake, the traceback of everything else."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from ham_hf.cli import main, run_command
 from ham_hf.errors import InputError
@@ -130,6 +132,33 @@ def test_an_interruption_says_how_to_go_on(capsys):
     assert run_command(interrupted, []) == 130
     err = capsys.readouterr().err
     assert "--resume" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device: make room, then give the command",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: No space left on device: make room"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "No space left on device: make room"),
+        (OSError(errno.EROFS, "Read-only file system", "a.csv"), "a.csv: Read-only file system"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_disk_that_is_full_or_cannot_be_written_is_said_in_a_line(error, words, wrapped, capsys):
+    def broken(_argv):
+        if not wrapped:
+            raise error
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("the dataset could not be made") from cause
+
+    assert run_command(broken, []) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {words}") and err.count("\n") == 1
 
 
 def test_a_mistake_of_ours_keeps_its_traceback():

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from ham_hf.card import claims, write_card
+from ham_hf.card import claims, read_files, render_card
 from ham_hf.cli import main
 from ham_hf.report import write_report
 from push_to_hub import EVAL_RESULTS, _add_eval_results, stage
@@ -58,7 +58,8 @@ def report_of(run) -> dict:
 def set_report(run, report, card: bool = False) -> None:
     (run / "report.json").write_text(json.dumps(report))
     if card:
-        write_card(run, report, sorted(path.name for path in (run / "plots").iterdir()))
+        pictures = sorted(path.name for path in (run / "plots").iterdir())
+        (run / "README.md").write_text(render_card(report, pictures, read_files(run)))
 
 
 # The page and report.json

@@ -17,11 +17,12 @@ from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.data_cli import data_arguments
 from ham_hf.errors import InputError
 from ham_hf.evaluate import evaluate_run, write_submission
+from ham_hf.files import new_folder
 from ham_hf.hardware import supports_bf16
 from ham_hf.judging_cli import _training_flags
 from ham_hf.labels import LABELS, diagnosis_code
 from ham_hf.metrics import HamMetrics
-from ham_hf.predictions import Predictions, new_folder, read_predictions
+from ham_hf.predictions import Predictions, read_predictions
 from ham_hf.recipe import parse_recipe
 from ham_hf.scoring import compute_scores
 from tests.small_data import load, make_rows, write_folder, write_image, write_table

@@ -17,7 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from ham_hf.checkpoints import CHECKSUMS, find_damage, last_whole_checkpoint, only_writer
+from ham_hf.cli import run_command
 from ham_hf.errors import InputError
+from ham_hf.report import write_report
 from ham_hf.train import main
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.tiny_runs import tiny_flags
@@ -188,6 +190,28 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_run_goes_on_from_it(fl
         assert last_whole_checkpoint(folder).name == "checkpoint-7" and checkpoints(folder) == [7]
     main([*flags(folder), "--resume"])
     assert same_end(folder, unbroken)
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_training_is_said_in_a_sentence(broken, flags, unbroken, capsys):
+    with disk_of(broken, free=10_000):
+        assert run_command(main, [*flags(broken), "--resume"]) == 2
+        assert "No space left on device: make room, then give the command again" in capsys.readouterr().err
+        assert not (broken / "run.json").exists()
+    main([*flags(broken), "--resume"])
+    assert same_end(broken, unbroken)
+
+
+def test_a_full_disk_leaves_the_report_before(unbroken, tmp_path):
+    run = shutil.copytree(unbroken, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
+    report = [run / name for name in ("README.md", "report.md", "report.html", "report.json", "plots/loss.png")]
+    for file in report:
+        file.write_bytes(b"the report before")
+    files = sorted(run.rglob("*"))
+    with disk_of(run, free=200_000):
+        with pytest.raises(InputError, match="No space left on device.*make room"):
+            write_report(run)
+        assert sorted(run.rglob("*")) == files
+    assert all(file.read_bytes() == b"the report before" for file in report)
 
 
 # Several processes

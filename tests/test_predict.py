@@ -29,11 +29,11 @@ from ham_hf.classifier import (
 )
 from ham_hf.cli import main
 from ham_hf.errors import InputError
+from ham_hf.files import replace_file
 from ham_hf.hardware import supports_bf16
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.models import build_model, build_processor, classifier_of
 from ham_hf.photos import check_photos, find_photos, read_photo, upright_rgb
-from ham_hf.predictions import replace_file
 from ham_hf.prepare import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
 from tests.hub_server import File, HubServer, Repo
 from tests.tiny_checkpoints import make_tiny_checkpoint

@@ -34,7 +34,7 @@ def reported(tmp_path_factory) -> Path:
     """A run folder with its report and card; no pictures."""
     run = make_run(tmp_path_factory.mktemp("cards") / "run", images=(40, 40))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ham_hf.plots.write_plots", blank_pictures)
+        patch.setattr("ham_hf.plots.draw_plots", blank_pictures)
         write_report(run)
     return run
 
@@ -210,7 +210,7 @@ def test_no_name_of_others_becomes_html_or_markdown(tmp_path):
         (run / "run.json").write_text(json.dumps(facts))
         (run / "recipe.yaml").write_text(f"# {name}\n{name}\n")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ham_hf.plots.write_plots", blank_pictures)
+            patch.setattr("ham_hf.plots.draw_plots", blank_pictures)
             write_report(run)
         shapes = []
         for page in ("report.md", "README.md"):

@@ -248,7 +248,7 @@ def report_of(folder: Path, name: str, content: bytes, kind: str) -> None:
     (folder / name).write_bytes(content)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ham_hf.plots.write_plots", blank_pictures)
+            patch.setattr("ham_hf.plots.draw_plots", blank_pictures)
             ends_well(kind, lambda: write_report(folder))
         for written in ("report.md", "README.md"):
             if (folder / written).exists():
@@ -293,7 +293,7 @@ def test_a_changed_report_is_compared_or_refused(reported, draw):
 def reported(run, tmp_path_factory) -> Path:
     copy = Path(shutil.copytree(run, tmp_path_factory.mktemp("reported") / "run"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ham_hf.plots.write_plots", blank_pictures)
+        patch.setattr("ham_hf.plots.draw_plots", blank_pictures)
         write_report(copy)
     return copy
 
