@@ -66,7 +66,11 @@ def _missing_files(folder: Path) -> list[str]:
 
 
 def load_classifier(
-    name: str, revision: str | None = None, label_map: Mapping[str, str | None] | None = None
+    name: str,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+    *,
+    altered: bool = False,
 ) -> tuple["PreTrainedModel", "BaseImageProcessor | PatientProcessor"]:
     """A model that answers the seven diagnoses, or nevus or other, and its own processor.
 
@@ -76,10 +80,11 @@ def load_classifier(
         name: a run folder or a Hub id.
         revision: commit, branch or tag on the Hub.
         label_map: code of each of the model's labels that `diagnosis_code` does not know; None for one to leave out.
+        altered: take weights too that are not those of the folder's run.json, as `ham-hf verify`, which says so.
 
     Raises:
-        InputError: it is not to be had, is no image classifier, or answers other labels; known before its weights
-            are downloaded.
+        InputError: it is not to be had, is no image classifier, or answers other labels, which is known before its
+            weights are downloaded; or these are damaged.
     """
     location, revision = find_classifier(name, revision)
     import torch
@@ -102,6 +107,8 @@ def load_classifier(
     _check_labels(name, config)
     config.id2label = _codes(name, config.id2label, label_map or {})
     folder = trust.fetch_weights(name, location, revision)
+    if not altered:
+        trust.check_recorded(name, folder)
     source = {"revision": revision, "trust_remote_code": False}
     try:
         trust.check_proportion(

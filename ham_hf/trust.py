@@ -187,6 +187,29 @@ def _check_names(name: str, path: Path) -> None:
         raise InputError(f"{name}: {path.name} has a tensor {odd[0]!r}: expected names without control characters")
 
 
+def check_recorded(name: str, folder: Path) -> None:
+    """Raises InputError where weights are not those that the folder's run.json, if it has one, was written for.
+
+    A bit that fell over on a disk changes answers, and nothing else would tell.
+    """
+    from ham_hf.provenance import weights_sha256
+
+    run = read_json(folder / "run.json") if (folder / "run.json").is_file() else None
+    model = run.get("model") if isinstance(run, dict) else None
+    recorded = model.get("weights_sha256") if isinstance(model, dict) else None
+    if recorded is None:  # an older run does not say
+        return
+    there = weights_sha256(folder)
+    before = recorded if isinstance(recorded, dict) else {}
+    for file in sorted(before.keys() | there.keys()):
+        if before.get(file) != there.get(file):
+            raise InputError(
+                f"{name}: {file} is not the file that its training wrote (run.json has another SHA-256), so its "
+                "report is not about it: it was damaged or replaced; put the one of the training back, or move other "
+                "weights and their config.json into a folder of their own"
+            )
+
+
 def check_proportion(name: str, folder: Path, make: Callable[[], "PreTrainedModel"]) -> None:
     """Raises InputError where a config describes a far larger model than its weights are of.
 

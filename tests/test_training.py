@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import pipeline
 
+from ham_hf.classifier import load_classifier
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
 from ham_hf.evaluate import seen_before
@@ -188,6 +189,20 @@ def test_a_checkpoint_that_has_seen_the_validation_images_is_no_start(flags, unb
     with pytest.raises(InputError, match="trained on these images under another split, grouped, and has seen"):
         main(flags(tmp_path / "run", model_name_or_path=unbroken, split_seed=1))
     assert seen_before(str(unbroken), None, json.loads((unbroken / "run.json").read_text())["data"]) is None
+
+
+def test_weights_with_a_bit_that_fell_over_answer_nothing(flags, unbroken, tmp_path):
+    damaged = shutil.copytree(unbroken, tmp_path / "damaged", ignore=shutil.ignore_patterns("checkpoint-*"))
+    weights = bytearray((damaged / "model.safetensors").read_bytes())
+    weights[-1000] ^= 1  # of a number, not of the header
+    (damaged / "model.safetensors").write_bytes(weights)
+    for use in (
+        lambda: load_classifier(str(damaged)),
+        lambda: main(flags(tmp_path / "run", model_name_or_path=damaged)),
+    ):
+        with pytest.raises(InputError, match="model.safetensors is not the file that its training wrote"):
+            use()
+    load_classifier(str(damaged), altered=True)
 
 
 def test_a_checkpoint_that_may_have_seen_the_validation_images_is_warned_of(flags, unbroken, tmp_path, caplog):

@@ -116,6 +116,7 @@ def load_pretrained(
             `overrides` are not the checkpoint's.
     """
     folder = trust.fetch_weights(name, checkpoint.location, checkpoint.revision, model_class.__name__)
+    trust.check_recorded(name, folder)
     make = model_class.from_config if model_class.__name__.startswith("Auto") else model_class
     try:
         trust.check_proportion(name, folder, lambda: make(copy.deepcopy(config)))
