@@ -192,6 +192,7 @@ def _stage_space(args: argparse.Namespace, folder: Path) -> None:
 
 def _check_run(run: Path) -> None:
     from ham_hf.classifier import find_classifier
+    from ham_hf.trust import check_recorded
 
     if not run.is_dir():
         raise InputError(f"{run} is no folder: expected a run folder of `ham-hf train`")
@@ -202,23 +203,7 @@ def _check_run(run: Path) -> None:
     for name, what in (("report.json", "report.json"), ("README.md", "card (README.md)")):
         if not (run / name).is_file():
             raise InputError(f"{run} has no {what}: `ham-hf report {run}` writes it")
-    _check_weights(run)
-
-
-def _check_weights(run: Path) -> None:
-    """The card's figures are to be those of the weights that it goes with."""
-    from ham_hf.provenance import weights_sha256
-    from ham_hf.reading import read_json
-    from ham_hf.run_facts import check_facts
-
-    facts = read_json(run / "run.json")
-    check_facts(facts, run / "run.json")
-    reported = facts["model"].get("weights_sha256")
-    if reported is not None and reported != weights_sha256(run):
-        raise InputError(
-            f"the weights in {run} were changed since its answers were written: the card's figures are of others. "
-            "Put the old ones back, or have the training end again (--resume)"
-        )
+    check_recorded(str(run), run)
 
 
 def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = False) -> list[str]:
