@@ -48,7 +48,8 @@ ABLATIONS = {
 }
 
 INTERVALS_NOTE = (
-    f"In brackets: 95 % intervals of {DRAWS:,} bootstrap draws over lesions, all images of a lesion together."
+    f"In brackets: 95 % intervals of {DRAWS:,} bootstrap draws over lesions, all images of a lesion together. "
+    "One without width, where all of few cases were right or none, says nothing of how sure the figure is."
 )
 METRICS_NOTE = (
     "*Always nv* answers nevus to every image. Balanced accuracy is the mean recall of the diagnoses. Log loss, "

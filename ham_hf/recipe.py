@@ -288,6 +288,8 @@ def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, tr
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
     _check_augmentation(image, model)
+    if training.restore_callback_states_from_checkpoint:
+        raise InputError("restore_callback_states_from_checkpoint is true: --resume restores its own; leave it out")
     if model.calibration == "temperature_and_prior" and training.metric_for_best_model not in SELECTION_METRICS:
         raise InputError(
             f"calibration: temperature_and_prior makes metric_for_best_model best, which is "

@@ -105,7 +105,10 @@ def changes_since(checkpoint: Path, settings: Settings) -> list[str]:
         )
     if settings.fixed["save_only_model"]:
         raise InputError(f"{checkpoint} has the weights alone, for save_only_model is true: it cannot be gone on from")
-    changed = [f"went on from {checkpoint.name} with {change}" for change in _changed(before["noted"], settings.noted)]
+    changed = _changed(before["noted"], settings.noted)
+    if settings.noted["ignore_data_skip"]:
+        changed.append("ignore_data_skip, so that the first images of the epoch were seen again")
+    changed = [f"went on from {checkpoint.name} with {change}" for change in changed]
     for change in changed:
         logger.warning("%s: the end may not be that of an unbroken run", change)
     return [*before["changes"], *changed]

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -260,13 +259,13 @@ def test_a_run_without_a_choice_of_checkpoint_or_a_log_has_a_report(run):
 def test_two_thousand_images_take_less_than_ten_seconds_and_no_torch(tmp_path):
     run = make_run(tmp_path / "run", images=(1992, 2001))
     code = (
-        "import sys; from ham_hf.report import write_report; write_report(sys.argv[1]);"
+        "import sys, time; from ham_hf.report import write_report; write_report(sys.argv[1]);"
+        "print(time.process_time());"  # of this process alone: others may keep the machine busy
         "sys.exit(','.join({'torch', 'evaluate', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)) or 0)"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.perf_counter() - start < 10
+    assert float(done.stdout) < 10
 
 
 def test_predictions_come_back_as_they_were(tmp_path):

@@ -73,6 +73,16 @@ def test_with_the_same_settings_it_ends_the_same_and_nothing_hinders_that(unbrok
     assert ends_as(run, unbroken) and hindrances(run) == []
 
 
+def test_images_that_are_seen_again_are_in_the_report(unbroken, flags, tmp_path):
+    run = broken_after(unbroken, 1, tmp_path / "run")
+    main([*flags(run, ignore_data_skip=True), "--resume"])
+    changed, seen_again = hindrances(run)
+    assert (
+        changed.endswith("ignore_data_skip True, which was False")
+        and "images of the epoch were seen again" in seen_again
+    )
+
+
 def test_what_may_change_is_in_the_report(unbroken, flags, tmp_path, caplog):
     run = broken_after(unbroken, 1, tmp_path / "run")
     changed = flags(run, num_train_epochs=3, per_device_train_batch_size=4, gradient_accumulation_steps=2)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import pipeline
 
+import push_to_hub
 from ham_hf.classifier import load_classifier
 from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
@@ -199,6 +200,7 @@ def test_weights_with_a_bit_that_fell_over_answer_nothing(flags, unbroken, tmp_p
     for use in (
         lambda: load_classifier(str(damaged)),
         lambda: main(flags(tmp_path / "run", model_name_or_path=damaged)),
+        lambda: push_to_hub.main([str(damaged), "ada/model", "--dry_run"]),
     ):
         with pytest.raises(InputError, match="model.safetensors is not the file that its training wrote"):
             use()
