@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ham_hf.errors import InputError
+from ham_hf.errors import MachineError
 from ham_hf.files import file_digest, one_alone, replace_file
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,24 @@ def find_damage(checkpoint: Path) -> str | None:
         return f"it was not finished ({CHECKSUMS} is missing)"
     except ValueError:
         written = None
-    if not isinstance(written, dict):
+    if not isinstance(written, dict) or _STATE not in written:
         return f"{CHECKSUMS} is damaged"
     there = _checksums(checkpoint)
     if missing := sorted(set(written) - set(there)):
         return f"{missing[0]} is missing"
     if changed := [name for name, sha256 in sorted(written.items()) if there[name] != sha256]:
         return f"{changed[0]} is not as it was written"
+    try:
+        _best_of(checkpoint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{_STATE} is not as the Trainer writes it"
     return None
+
+
+def _best_of(checkpoint: Path) -> str | None:
+    """The name of the best checkpoint when this one was written."""
+    best = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+    return None if best is None else Path(best).name
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
@@ -58,8 +68,8 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
             logger.warning("%s: %s; it is removed", checkpoint, damage)
             shutil.rmtree(checkpoint)
     for checkpoint in reversed(whole.values()):
-        best = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
-        if best is None or Path(best).name in whole:
+        best = _best_of(checkpoint)
+        if best is None or best in whole:
             return checkpoint
         logger.warning("%s: the best checkpoint so far, %s, is gone; it is removed", checkpoint, Path(best).name)
         shutil.rmtree(checkpoint)
@@ -97,7 +107,7 @@ def only_writer(folder: Path) -> Iterator[None]:
                 stack.enter_context(one_alone(folder / LOCK, f"in {folder}"))
             except OSError as error:
                 reason = f"{folder} cannot be written ({error.strerror})"
-                raise InputError(f"{reason}: choose another --output_dir") from error
+                raise MachineError(f"{reason}: choose another --output_dir") from error
             yield
     finally:
         if made and folder.is_dir() and not any(folder.iterdir()):

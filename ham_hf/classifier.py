@@ -1,6 +1,7 @@
 """A trained model, from a run folder or the Hub: where it is, whether it will do, and its probabilities of images."""
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,7 +225,10 @@ def training_data_of(name: str, revision: str | None = None) -> dict | None:
     """
     from ham_hf.run_facts import check_facts
 
-    path = Path(name if Path(name).exists() else _folder_with_run_facts(name, revision)) / "run.json"
+    folder = Path(name if Path(name).exists() else _folder_with_run_facts(name, revision)).resolve()
+    path = folder / "run.json"
+    if not path.is_file() and re.fullmatch(r"checkpoint-\d+", folder.name):
+        path = folder.parent / "run.json"  # of its run
     if not path.is_file():
         return None
     facts = read_json(path)

@@ -12,7 +12,7 @@ from typing import NoReturn
 from ham_hf.around_cli import add_around_commands
 from ham_hf.data_cli import add_data_commands
 from ham_hf.demo_cli import add_demo_command
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, MachineError
 from ham_hf.judging_cli import add_judging_commands
 from ham_hf.terminal import printable, printable_lines
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(command: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
-    """Call `command(argv)` and return an exit code: the command's own, 2 after a user's mistake, 130 after Ctrl-C.
+    """Call `command(argv)` and return an exit code: the command's own, an InputError's, 130 after Ctrl-C.
 
     The user's mistake is one message on stderr, from the main process alone where there are several; `--debug` among
     the arguments shows the traceback too. Any other exception is a mistake of ours and passes through.
@@ -47,7 +47,7 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
             if debug:
                 traceback.print_exc()
             print(f"error: {printable_lines(str(error))}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except BrokenPipeError:  # `ham-hf recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at its end
         return 141  # what a shell has for SIGPIPE
@@ -58,26 +58,25 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
         )
         return 130
     except Exception as error:
-        message = _of_the_machine(error)
-        if message is None:
+        said = _of_the_machine(error)
+        if said is None:
             raise
         if debug:
             traceback.print_exc()
-        print(f"error: {message}", file=sys.stderr)
-        return 2
+        print(f"error: {said}", file=sys.stderr)
+        return said.exit_code
 
 
-def _of_the_machine(error: BaseException) -> str | None:
+def _of_the_machine(error: BaseException) -> InputError | None:
     """What to say of an error that is not the program's, None for another one."""
     # safetensors' and torch's errors have no number
     if FULL in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         file = getattr(error, "filename2", None) or getattr(error, "filename", None)  # the second: of a copy
         where = f"{printable(str(file)[:200])}: " if file else ""
-        return f"{where}{FULL}: make room, then give the command again, a training with --resume"
+        return MachineError(f"{where}{FULL}: make room, then give the command again, a training with --resume")
     if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
-        return f"{printable(str(error.filename)[:200])}: {error.strerror}"
-    cause = error.__cause__ or error.__context__  # datasets and transformers wrap what they met
-    return None if cause is None else _of_the_machine(cause)
+        return InputError(f"{printable(str(error.filename or 'the disk')[:200])}: {error.strerror}")
+    return None if error.__cause__ is None else _of_the_machine(error.__cause__)  # datasets wraps what it met
 
 
 def _without_debug(argv: list[str]) -> tuple[list[str], bool]:

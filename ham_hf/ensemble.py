@@ -24,7 +24,7 @@ from ham_hf.classifier import find_classifier, labels_of, load_classifier
 from ham_hf.cross_validate import SPLIT as CROSS_VALIDATION_SPLIT
 from ham_hf.data import load_checked
 from ham_hf.errors import InputError
-from ham_hf.evaluate import evaluation_facts, write_answers
+from ham_hf.evaluate import SEEN, evaluation_facts, write_answers
 from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.labels import LABELS
 from ham_hf.models import name_processor
@@ -110,6 +110,7 @@ def build_ensemble(
             shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
         model, processor = load_classifier(str(unfinished))
         bf16_difference = write_answers(unfinished, model, processor, splits)
+        facts[SEEN] = max((member.facts["data"].get(SEEN) or 0 for member, _ in chosen), default=0) or None
         run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
         run["model"] |= {
             "members": [_member_facts(*of) for of in chosen],

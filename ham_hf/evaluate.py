@@ -8,11 +8,12 @@ import io
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import BaseImageProcessor
@@ -23,6 +24,7 @@ from ham_hf.arguments import DataArguments
 from ham_hf.classifier import find_classifier, labels_of, load_classifier, probabilities, training_data_of
 from ham_hf.data import load_checked
 from ham_hf.data.isic import CHALLENGE_COLUMNS
+from ham_hf.data.splits import is_ham10000, study_split
 from ham_hf.errors import InputError
 from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.hardware import supports_bf16
@@ -115,14 +117,17 @@ def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> 
         data.split_seed = trained["split_seed"] or 0
         data.group_near_duplicates = trained["audit"]["near_duplicates"]["grouped"]
     splits, facts, _ = load_checked(data)
-    if trained is not None and len(splits["train"]):
-        facts[SEEN] = _other_images(trained, facts)
-    if not facts.get(SEEN):
+    if trained is None:
+        return splits, facts
+    judged = [image_id for split in SPLITS for image_id in splits[split]["image_id"][:]]
+    facts[SEEN], certain = _seen(trained, facts, judged)
+    if not facts[SEEN]:
         return splits, facts
     seen = f"{name} was trained on other images than the training images of this split"
-    if own:
+    if own and certain is not None:
         raise InputError(f"{seen}, so that it may have seen the others: name a --split, such as all, if it has not")
-    logger.warning("%s: it may have seen some of those that it is judged on", seen)
+    has = "has" if certain else "may have"
+    logger.warning("%s: it %s seen some of those that it is judged on", seen, has)
     return splits, facts
 
 
@@ -137,22 +142,39 @@ def seen_before(name: str, revision: str | None, facts: dict) -> int | None:
         InputError: they are of the very images that are split otherwise now, so that some certainly are.
     """
     trained = None if name.startswith("pypi:") else training_data_of(name, revision)
-    seen = trained and _other_images(trained, facts)
-    if not seen:
-        return None
-    if trained["images_sha256"] == facts["images_sha256"]:
+    seen, certain = (None, None) if trained is None else _seen(trained, facts)
+    if certain:
         raise InputError(
             f"{name} was trained on these images under another split, {trained['split']}, and has seen validation or "
             "test images of this one: take its --split, or a checkpoint that knows none of them"
         )
-    logger.warning("%s was trained on %s other images before: the report says so", name, f"{seen:,}")
+    if seen:
+        logger.warning("%s was trained on %s other images before: the report says so", name, f"{seen:,}")
     return seen
 
 
-def _other_images(trained: Mapping, facts: Mapping) -> int | None:
-    """How many training images a model had, where they are not those of `facts`."""
-    before, now = trained["splits"]["train"], facts["splits"]["train"]
-    return before["images"] if before["sha256"] != now["sha256"] else None
+def _seen(trained: Mapping, facts: Mapping, judged: Sequence[str] = ()) -> tuple[int | None, bool | None]:
+    """How many training images a model had that may be validation or test images of `facts`; and whether some are.
+
+    That is None where not the model's own training images are in question, but those of the checkpoint that its
+    training began with. `judged` are image_ids, which tell where `facts` have no training images.
+    """
+    before, now = trained["splits"], facts["splits"]
+    same_images = trained["images_sha256"] == facts["images_sha256"]
+    # The second is for a model that tells other classes apart, of which a split has other hashes
+    same_split = same_images and trained["split_sha256"] == facts["split_sha256"]
+    if before["train"]["sha256"] == now["train"]["sha256"] or same_split:
+        return trained.get(SEEN), None
+    if same_images or before["train"]["sha256"] in [now[split]["sha256"] for split in SPLITS]:
+        return before["train"]["images"], True
+    if not now["train"]["images"]:
+        of_ham10000 = list(filter(is_ham10000, judged))
+        if not of_ham10000:  # nor of its training, as far as anybody can tell
+            return trained.get(SEEN), None
+        if trained["split"] == "study":
+            certain = "train" in study_split(pd.Series(of_ham10000)).values()
+            return (before["train"]["images"], True) if certain else (trained.get(SEEN), None)
+    return before["train"]["images"], False
 
 
 def evaluate_run(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, MachineError
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ def one_alone(lock_file: Path, what: str) -> Iterator[None]:
     """Hold a lock on writing `what`, which the message names. The lock of a process that was killed does not hold.
 
     Raises:
-        InputError: another process holds it.
+        MachineError: another process holds it.
         OSError: the lock's folder is not there, or cannot be written.
     """
     lock = FileLock(lock_file)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise InputError(
+        raise MachineError(
             f"another process is writing {what}: wait for it, end it, or choose another --output_dir"
         ) from None
     try:

@@ -485,8 +485,7 @@ def provenance_rows(run: Mapping) -> list[list[str]]:
         ["images, SHA-256", escape(run["data"]["images_sha256"])],
     ]
     if seen := run["data"].get("seen_before"):
-        unknown = "whether validation or test images are among them is not known"
-        rows.append(["trained on before", f"{seen:,} other images: {unknown}"])
+        rows.append(["trained on before", f"{seen:,} other images; validation or test images may be among them"])
     weights = run["model"].get("weights_sha256", {})  # older runs do not say, nor does a judge of others' weights
     rows += [[escape(name) + ", SHA-256", escape(sha256)] for name, sha256 in weights.items()]
     if trained and "hindrances" in run["training"]:

@@ -78,6 +78,14 @@ def _check_course(training: "RunArguments") -> None:
     """How long a training takes, when it ends, and what goes on from there."""
     if training.num_train_epochs <= 0 and training.max_steps <= 0:
         raise InputError(f"num_train_epochs is {training.num_train_epochs}: expected a number above 0")
+    if training.eval_on_start:
+        raise InputError("eval_on_start counts the untrained model among the evaluations of a training: leave it out")
+    by_steps = training.load_best_model_at_end and training.save_strategy == training.eval_strategy == "steps"
+    if by_steps and training.save_steps != training.eval_steps:
+        raise InputError(
+            f"save_steps is {training.save_steps}, eval_steps {training.eval_steps}: expected the same, for the model "
+            "that load_best_model_at_end ends with is one that was saved"
+        )
     if training.restore_callback_states_from_checkpoint:
         raise InputError("restore_callback_states_from_checkpoint is true: --resume restores its own; leave it out")
     if training.early_stopping_patience is not None and training.early_stopping_patience < 1:

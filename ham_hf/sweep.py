@@ -245,8 +245,8 @@ def _run(folder: Path, at: int, settings: dict, recipe: Recipe, sweep: Sweep, fl
     words = [str(recipe.path), *flags, *_flags(settings), *ours]
     logger.info("trial %d: %s", at, settings or "the recipe as it is")
     code = train_once(run, recipe.path, words)
-    if code == 2:  # its own error message; any other is of a process that was ended
-        replace_file(run / FAILED, "exit code 2\n")
+    if code == InputError.exit_code:  # of these settings; any other is of the machine, or a process that was ended
+        replace_file(run / FAILED, f"exit code {code}\n")
         return Trial(settings, None, "failed")
     if code:
         raise InputError(f"trial {at} ended with exit code {code}: the same command goes on with it")

@@ -7,7 +7,6 @@ ham-hf train recipes/quickstart.yaml --num_train_epochs 1
 import json
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -60,7 +59,7 @@ from ham_hf.predictions import read_predictions
 from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
-from ham_hf.resuming import KeepSettings, changes_since, settings_of
+from ham_hf.resuming import settings_of, went_on
 from ham_hf.sampling import WeightedSampler
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
@@ -95,8 +94,7 @@ def train(recipe: Recipe) -> None:
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     text_revision = _text_revision(recipe.model)
     splits, data_facts, checks = _read_data(recipe)
-    settings = settings_of(recipe, data_facts)
-    changes = [] if checkpoint is None else changes_since(checkpoint, settings)
+    kept = went_on(checkpoint, settings_of(recipe, splits, data_facts))
     data_facts[SEEN] = seen_before(recipe.model.model_name_or_path, revision, data_facts)
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
         raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
@@ -110,12 +108,11 @@ def train(recipe: Recipe) -> None:
     use_fast_gradients(model)
     inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
     trainer = _build_trainer(recipe, model, processor, splits, inputs)
-    trainer.add_callback(KeepSettings(settings, changes))
+    trainer.add_callback(kept)
     logger.info("computing in %s%s", _precision(trainer), ", channels_last" if channels_last else "")
 
-    started = time.time()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    seconds = time.time() - started
+    seconds = kept.seconds
     if trainer.is_world_process_zero():
         (folder / "run.json").unlink(missing_ok=True)  # of a run that was whole, and is now trained further
     trainer.save_model()  # the best checkpoint, which load_best_model_at_end put back
@@ -140,7 +137,7 @@ def train(recipe: Recipe) -> None:
             text_revision=text_revision,
             saved=model_facts(*saved, bf16_difference) | parameters | {"weights_sha256": weights_sha256(folder)},
             channels_last=channels_last,
-            changes=changes,
+            changes=kept.changes,
             seconds=seconds,
         )
         _write_facts(folder, recipe, facts)

@@ -13,12 +13,12 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ham_hf.checkpoints import find_damage, write_checksums
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, MachineError
 from ham_hf.optimization import decay_by_epoch, give_own_rate, set_rates_by_block, unfreeze_gradually
 
 # In a checkpoint of a run with averaged weights: the weights being trained, which --resume needs
@@ -62,8 +62,18 @@ class HamTrainer(Trainer):
         return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
 
     def _run_epoch(self, **kwargs) -> None:
-        if not self.control.should_training_stop:  # true where the run that goes on had been ended by a callback
+        """The stock one (transformers 5.24) takes a step before it asks whether the run that goes on had ended."""
+        self.control.should_training_stop |= self.state.global_step >= self.state.max_steps
+        if not self.control.should_training_stop:
             super()._run_epoch(**kwargs)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Of every image: where `dataloader_drop_last` is of training, the stock one leaves out some here too."""
+        drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -197,7 +207,7 @@ class HamTrainer(Trainer):
         ) as error:  # the last two are torch's and safetensors' for a full disk
             shutil.rmtree(checkpoint, ignore_errors=True)
             free = shutil.disk_usage(run).free
-            raise InputError(
+            raise MachineError(
                 f"{checkpoint} could not be written ({error}); {free:,} bytes are free there now: make room, then "
                 "--resume goes on from the checkpoint before it"
             ) from error

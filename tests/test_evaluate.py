@@ -13,10 +13,11 @@ from transformers import AutoModelForImageClassification
 
 from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import build_parser, main
+from ham_hf.data import load_ham10000
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.data_cli import data_arguments
 from ham_hf.errors import InputError
-from ham_hf.evaluate import evaluate_run, write_submission
+from ham_hf.evaluate import evaluate_run, seen_before, write_submission
 from ham_hf.files import new_folder
 from ham_hf.hardware import supports_bf16
 from ham_hf.judging_cli import _training_flags
@@ -171,9 +172,48 @@ def test_a_model_is_judged_on_the_split_of_its_training_unless_told_otherwise(mo
     assert run(*words, "--split", "grouped", "--output_dir", other) == 0
     assert "was trained on other images than the training images of this split" in caplog.text
     count = json.loads((first / "run.json").read_text())["data"]["splits"]["train"]["images"]
-    said = f"{count} other images: whether validation or test images are among them is not known"
+    said = f"{count} other images; validation or test images may be among them"
     assert said in (other / "report.md").read_text() and said in (other / "report.html").read_text()
     assert "trained on before" not in (own / "report.md").read_text()
+
+
+def seen(folder) -> int | None:
+    return json.loads((folder / "run.json").read_text())["data"]["seen_before"]
+
+
+def test_whatever_a_model_may_have_seen_is_in_the_report(model_folder, data, tmp_path):
+    trained = shutil.copytree(model_folder, tmp_path / "trained")
+    words = [trained, "--data_dir", data]
+    assert run(*words, "--split", "grouped", "--output_dir", tmp_path / "first") == 0
+    facts = json.loads((tmp_path / "first" / "run.json").read_text())
+    count = facts["data"]["splits"]["train"]["images"]
+    (trained / "run.json").write_text(json.dumps(facts))
+    # All of them as test images, its training images among them
+    assert run(*words, "--split", "all", "--output_dir", tmp_path / "all") == 0
+    assert seen(tmp_path / "all") == count
+    # A checkpoint of it
+    checkpoint = shutil.copytree(model_folder, trained / "checkpoint-7")
+    assert run(checkpoint, *words[1:], "--split", "grouped", "--split_seed", "3", "--output_dir", tmp_path / "c") == 0
+    assert seen(tmp_path / "c") == count
+    # One whose own training began with a model that may have seen them
+    facts["data"]["seen_before"] = 12
+    (trained / "run.json").write_text(json.dumps(facts))
+    assert run(*words, "--output_dir", tmp_path / "own") == 0
+    assert seen(tmp_path / "own") == 12
+    # Images of others
+    clinic = write_folder(tmp_path / "clinic", [row | {"image_id": f"c{row['image_id']}"} for row in make_rows()])
+    facts["data"]["seen_before"] = None
+    (trained / "run.json").write_text(json.dumps(facts))
+    assert run(trained, "--data_dir", clinic, "--split", "all", "--output_dir", tmp_path / "clinics") == 0
+    assert seen(tmp_path / "clinics") is None
+
+
+def test_the_same_split_of_other_classes_is_no_other_split(data, model_folder, tmp_path):
+    trained = shutil.copytree(model_folder, tmp_path / "trained")
+    assert run(trained, "--data_dir", data, "--split", "grouped", "--output_dir", tmp_path / "first") == 0
+    shutil.copy(tmp_path / "first" / "run.json", trained)
+    _, facts = load_ham10000(data, "grouped", classes="nevus_or_other")
+    assert seen_before(str(trained), None, facts) is None
 
 
 def test_a_model_is_not_judged_on_what_may_be_its_training_images_unasked(model_folder, data, tmp_path, capsys):
@@ -181,7 +221,7 @@ def test_a_model_is_not_judged_on_what_may_be_its_training_images_unasked(model_
     words = [trained, "--data_dir", data, "--output_dir", tmp_path / "out"]
     assert run(*words[:3], "--split", "grouped", "--output_dir", tmp_path / "first") == 0
     facts = json.loads((tmp_path / "first" / "run.json").read_text())
-    facts["data"]["splits"]["train"]["sha256"] = 64 * "0"
+    facts["data"]["splits"]["train"]["sha256"] = facts["data"]["split_sha256"] = 64 * "0"
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(*words) == 2
     assert "it may have seen the others: name a --split" in capsys.readouterr().err

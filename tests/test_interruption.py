@@ -103,6 +103,11 @@ def test_every_checkpoint_is_sealed(unbroken):
         (lambda folder: (folder / CHECKSUMS).unlink(), "it was not finished (checksums.json is missing)"),
         (lambda folder: os.truncate(folder / CHECKSUMS, 10), f"{CHECKSUMS} is damaged"),
         (lambda folder: (folder / CHECKSUMS).write_text("[]"), f"{CHECKSUMS} is damaged"),
+        (lambda folder: (folder / CHECKSUMS).write_text("{}"), f"{CHECKSUMS} is damaged"),
+        (
+            lambda folder: seal_again(folder / "trainer_state.json", "[]"),
+            "trainer_state.json is not as the Trainer writes it",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(spoil, words, broken, caplog):
@@ -194,7 +199,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_run_goes_on_from_it(fl
 
 def test_a_disk_that_is_full_at_the_end_of_a_training_is_said_in_a_sentence(broken, flags, unbroken, capsys):
     with disk_of(broken, free=10_000):
-        assert run_command(main, [*flags(broken), "--resume"]) == 2
+        assert run_command(main, [*flags(broken), "--resume"]) == 3
         assert "No space left on device: make room, then give the command again" in capsys.readouterr().err
         assert not (broken / "run.json").exists()
     main([*flags(broken), "--resume"])

@@ -161,6 +161,11 @@ def test_a_training_that_gets_no_better_stops_and_its_plateau_lowers_the_rate(st
         ("--early_stopping_patience 0", "early_stopping_patience is 0: expected at least 1"),
         ("--gradual_unfreezing 1 --lr_scheduler_type reduce_lr_on_plateau", "reduce_lr_on_plateau by result"),
         ("--metric_for_best_model auroc", "metric_for_best_model is 'auroc': expected one of balanced_accuracy,"),
+        ("--eval_on_start true", "eval_on_start counts the untrained model"),
+        (
+            "--eval_strategy steps --eval_steps 2 --save_strategy steps --save_steps 6",
+            "save_steps is 6, eval_steps 2: expected the same",
+        ),
         ("--restore_callback_states_from_checkpoint true", "--resume restores its own; leave it out"),
         ("--num_train_epochs -1", "num_train_epochs is -1.0: expected a number above 0"),
         ("--learning_rate -1", "learning_rate is -1.0: expected a number from 0 on"),

@@ -6,8 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from datasets import DatasetDict
 
+from ham_hf.data import load_ham10000
 from ham_hf.errors import InputError
+from ham_hf.recipe import parse_recipe
+from ham_hf.resuming import settings_in, settings_of
 from ham_hf.train import main
 from tests.test_predict import make_run_folder
 from tests.tiny_checkpoints import make_tiny_checkpoint
@@ -71,6 +75,8 @@ def test_with_the_same_settings_it_ends_the_same_and_nothing_hinders_that(unbrok
     run = broken_after(unbroken, 1, tmp_path / "run")
     main([*flags(run), "--resume"])
     assert ends_as(run, unbroken) and hindrances(run) == []
+    before = settings_in(run / "checkpoint-11")["seconds"]
+    assert json.loads((run / "run.json").read_text())["training"]["seconds"] > before > 0
 
 
 def test_images_that_are_seen_again_are_in_the_report(unbroken, flags, tmp_path):
@@ -108,6 +114,32 @@ def test_settings_that_only_say_what_to_do_with_the_result_may_change(unbroken, 
     assert hindrances(run) == []
 
 
+@pytest.mark.parametrize("state", ["[]", '{"stateful_callbacks": {"KeepSettings": {"attributes": {"fixed": 1}}}}'])
+def test_a_state_that_no_training_wrote_is_refused(state, tmp_path):
+    (tmp_path / "trainer_state.json").write_text(state)
+    with pytest.raises(InputError, match="trainer_state.json is not as a training writes it"):
+        settings_in(tmp_path)
+
+
+def test_patients_count_where_the_model_reads_them(flags, synthetic_dir):
+    splits, facts = load_ham10000(synthetic_dir, "grouped")
+    older = DatasetDict({name: split.map(lambda row: {"age": 90.0}) for name, split in splits.items()})
+    for fusion, same in (("none", True), ("mlp", False)):
+        recipe = parse_recipe(flags("runs/of_patients", fusion=fusion))
+        settings = [settings_of(recipe, of, facts) for of in (splits, older)]
+        assert (settings[0] == settings[1]) is same
+
+
+def test_a_run_that_ended_within_an_epoch_takes_no_step_more(flags, tmp_path):
+    settings = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 9, "load_best_model_at_end": False}
+    within = partial(flags, max_steps=9, **settings)
+    main(within(tmp_path / "unbroken"))
+    run = broken_after(tmp_path / "unbroken", 1, tmp_path / "run")
+    main([*within(run), "--resume"])
+    steps = [json.loads((of / "run.json").read_text())["training"]["steps"] for of in (run, tmp_path / "unbroken")]
+    assert steps == [9, 9] and ends_as(run, tmp_path / "unbroken")
+
+
 def test_a_checkpoint_that_does_not_say_is_gone_on_from_and_the_report_says_so(unbroken, flags, tmp_path):
     from ham_hf.checkpoints import write_checksums
 
@@ -122,9 +154,10 @@ def test_a_checkpoint_that_does_not_say_is_gone_on_from_and_the_report_says_so(u
 
 
 def test_weights_alone_are_not_gone_on_from(flags, tmp_path):
-    weights_alone = flags(tmp_path / "run", save_only_model=True, num_train_epochs=1)
+    # Of the validation images, fewer than a batch, dataloader_drop_last leaves out none
+    weights_alone = flags(tmp_path / "run", save_only_model=True, num_train_epochs=1, dataloader_drop_last=True)
     main(weights_alone)
-    with pytest.raises(InputError, match="checkpoint-11 has the weights alone, for save_only_model is true"):
+    with pytest.raises(InputError, match="checkpoint-10 has the weights alone, for save_only_model is true"):
         main([*weights_alone, "--resume"])
 
 

@@ -71,7 +71,7 @@ def test_greedy_tries_each_variable_in_turn_and_goes_on_where_it_was(recipe, tmp
 def test_a_second_search_is_refused_while_the_first_one_runs(recipe, tmp_path, capsys):
     folder = tmp_path / "sweep"
     with only_writer(folder):
-        assert run(recipe, GREEDY, folder) == 2
+        assert run(recipe, GREEDY, folder) == 3
     assert f"another process is writing in {folder}" in capsys.readouterr().err
     assert not list(folder.glob("trial_*"))
 
@@ -145,6 +145,13 @@ def test_a_greedy_trial_that_diverges_is_not_the_end_nor_tried_again(recipe, tmp
         assert [trial.outcome for trial in trials] == ["complete", "failed", "complete"]
         assert [trial.settings for trial in trials] == [{}, {"seed": 1}, {"seed": 2}]
     assert tried == [1, 2, 3]
+
+
+def test_a_trial_that_the_machine_stops_is_tried_again(recipe, tmp_path, capsys):
+    with only_writer(tmp_path / "sweep" / "trial_1"):  # as by the training that a killed search left at work
+        assert run(recipe, GREEDY, tmp_path / "sweep") == 2
+    assert "trial 1 ended with exit code 3: the same command goes on with it" in capsys.readouterr().err
+    assert run(recipe, GREEDY, tmp_path / "sweep") == 0
 
 
 def test_lists_numbers_and_dictionaries_are_spelt_as_flags(tmp_path):
