@@ -94,7 +94,7 @@ class KeepSettings(TrainerCallback, ExportableState):
 
     def __init__(self, settings: Settings, changes: list[str], seconds: float):
         self._attributes = {**settings._asdict(), "changes": changes}
-        self._started = time.monotonic() - seconds
+        self._seconds, self._started = seconds, time.monotonic()
 
     @property
     def changes(self) -> list[str]:
@@ -103,9 +103,10 @@ class KeepSettings(TrainerCallback, ExportableState):
     @property
     def seconds(self) -> float:
         """Of training so far, in all its parts."""
-        return time.monotonic() - self._started
+        return self._seconds + time.monotonic() - self._started
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self._started = time.monotonic()  # without what came before, such as reading weights
         state.stateful_callbacks[type(self).__name__] = self.state()  # a checkpoint of before may have no such entry
 
     def state(self) -> dict:
