@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ham_hf.errors import MachineError
+from ham_hf.errors import cannot_write
 from ham_hf.files import file_digest, one_alone, replace_file
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
         best = _best_of(checkpoint)
         if best is None or best in whole:
             return checkpoint
-        logger.warning("%s: the best checkpoint so far, %s, is gone; it is removed", checkpoint, Path(best).name)
+        logger.warning("%s: the best checkpoint so far, %s, is gone; it is removed", checkpoint, best)
         shutil.rmtree(checkpoint)
     return None
 
@@ -106,8 +106,7 @@ def only_writer(folder: Path) -> Iterator[None]:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(one_alone(folder / LOCK, f"in {folder}"))
             except OSError as error:
-                reason = f"{folder} cannot be written ({error.strerror})"
-                raise MachineError(f"{reason}: choose another --output_dir") from error
+                raise cannot_write(folder, error, "choose another --output_dir") from error
             yield
     finally:
         if made and folder.is_dir() and not any(folder.iterdir()):

@@ -12,7 +12,7 @@ from typing import NoReturn
 from ham_hf.around_cli import add_around_commands
 from ham_hf.data_cli import add_data_commands
 from ham_hf.demo_cli import add_demo_command
-from ham_hf.errors import InputError, MachineError
+from ham_hf.errors import FULL_DISK, InputError, MachineError
 from ham_hf.judging_cli import add_judging_commands
 from ham_hf.terminal import printable, printable_lines
 
@@ -70,11 +70,12 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
 def _of_the_machine(error: BaseException) -> InputError | None:
     """What to say of an error that is not the program's, None for another one."""
     # safetensors' and torch's errors have no number
-    if FULL in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        file = getattr(error, "filename2", None) or getattr(error, "filename", None)  # the second: of a copy
+    of_files = isinstance(error, OSError)
+    if FULL in str(error) or (of_files and error.errno in FULL_DISK):
+        file = (error.filename2 or error.filename) if of_files else None  # two of a copy
         where = f"{printable(str(file)[:200])}: " if file else ""
         return MachineError(f"{where}{FULL}: make room, then give the command again, a training with --resume")
-    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+    if of_files and error.errno in OF_THE_MACHINE:
         return InputError(f"{printable(str(error.filename or 'the disk')[:200])}: {error.strerror}")
     return None if error.__cause__ is None else _of_the_machine(error.__cause__)  # datasets wraps what it met
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ham_hf import __version__
-from ham_hf.errors import InputError, MachineError
+from ham_hf.errors import InputError, cannot_write
 from ham_hf.files import replace_files
 from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
@@ -114,9 +114,7 @@ def _put(folder: Path, files: Mapping[str, str | bytes], gone: Sequence[str]) ->
         for name in gone:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise MachineError(
-            f"{folder} cannot be written: {error}; make room, or copy the run to where you may write"
-        ) from error
+        raise cannot_write(folder, error, "make room, or copy the run to where you may write") from error
 
 
 def build_report(run: Run) -> dict:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ham_hf.checkpoints import has_checkpoint
-from ham_hf.errors import InputError, MachineError
+from ham_hf.errors import InputError, cannot_write
 from ham_hf.files import replace_file
 from ham_hf.reading import read_json, read_text
 from ham_hf.report import write_report
@@ -45,7 +45,7 @@ def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> int:
         run.mkdir(parents=True, exist_ok=True)
         replace_file(run / CLAIM, json.dumps(asked, indent=2) + "\n")
     except OSError as error:
-        raise MachineError(f"{run} cannot be written ({error.strerror}): choose another --output_dir") from error
+        raise cannot_write(run, error, "choose another --output_dir") from error
     code = subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode
     if code == 0:
         (run / CLAIM).unlink()  # run.json and recipe.yaml say the same

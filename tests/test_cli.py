@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from ham_hf.cli import main, run_command
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, cannot_write
 from tests.test_report import make_run
 
 ROOT = Path(__file__).parent.parent
@@ -159,6 +159,11 @@ def test_a_disk_that_is_full_or_cannot_be_written_is_said_in_a_line(error, words
     assert run_command(broken, []) == (3 if error.args[0] != errno.EROFS else 2)
     err = capsys.readouterr().err
     assert err.startswith(f"error: {words}") and err.count("\n") == 1
+
+
+def test_only_a_full_disk_lets_the_same_command_go_on():
+    for number, code in ((errno.ENOSPC, 3), (errno.EDQUOT, 3), (errno.EACCES, 2), (errno.ENOTDIR, 2)):
+        assert cannot_write(Path("run"), OSError(number, os.strerror(number)), "look").exit_code == code
 
 
 def test_a_mistake_of_ours_keeps_its_traceback():
