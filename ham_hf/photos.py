@@ -15,6 +15,8 @@ from ham_hf.errors import InputError
 # No EPS: Pillow hands it to Ghostscript. A phone's MPO opens as the JPEG that it begins with
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
+# Version of the decoding below, for caches of its pixels. 1 clipped 16 bits to white and dropped transparency
+DECODING = 2
 # A 1 x 5000 strip would become 256 x 1,280,000 pixels when its shorter side is resized
 MAX_ASPECT_RATIO = 20
 MOST_PIXELS = 89_478_485  # Pillow's own limit; from there to twice as many it would warn, and decode them

@@ -1,6 +1,7 @@
 """What stops a run that would leak, and what is counted."""
 
 import io
+import json
 import shutil
 
 import numpy as np
@@ -128,8 +129,12 @@ def test_the_pass_over_the_pixels_is_remembered_by_content(folder, monkeypatch):
     with monkeypatch.context() as patch:  # a second run decodes nothing
         patch.setattr(Image, "open", None)
         assert load(folder)[1] == facts
-    images._cache_file().write_text("damaged")
-    assert load(folder)[1] == facts
+    cache = images._cache_file()
+    known = json.loads(cache.read_text())
+    wrong = [json.dumps(dict.fromkeys(known, value)) for value in (7, None, [], ["a", "b"])]
+    for damaged in ("damaged", "[]", *wrong):
+        cache.write_text(damaged)
+        assert load(folder)[1] == facts
 
 
 def test_progressive_and_grey_images_are_images(folder, rows):

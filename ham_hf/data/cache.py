@@ -33,12 +33,11 @@ from datasets.utils import tqdm
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
 from ham_hf.files import one_at_a_time
-from ham_hf.photos import upright_rgb
+from ham_hf.photos import DECODING, upright_rgb
 
 logger = logging.getLogger("ham_hf.data")
 
 _FORMAT = 1
-DECODING = 2  # of `decode_rgb`: 1 clipped 16 bits to white, and dropped transparency
 _MAGIC = f"ham_hf pixels {_FORMAT:2}".encode()
 # Another Pillow may bring another libjpeg, and with it other pixels
 PIXELS = {"what": "pixels", "format": _FORMAT, "decoding": DECODING, "versions": {"pillow": version("pillow")}}
