@@ -117,7 +117,7 @@ def claims(report: Mapping) -> list[EvalResult]:
                         "classes": "diagnoses" if tuple(labels) == LABELS else "nevus_or_other",
                         **({} if data["split_seed"] is None else {"split_seed": data["split_seed"]}),
                         "images": results["images"],
-                        "lesions": results["lesions"],
+                        **({} if results["lesions"] is None else {"lesions": results["lesions"]}),
                     },
                     metric_type=metric,
                     metric_name=HEADLINE[metric] + low_high,

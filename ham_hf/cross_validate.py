@@ -96,7 +96,14 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
             raise InputError(f"{name} watches the validation images, which a fold is to be judged on: leave it out")
     if recipe.data.group_near_duplicates:
         raise InputError("group_near_duplicates is not for cross-validation: its folds keep lesions together only")
-    splits, _, checks = load_checked(recipe.data)
+    splits, facts, checks = load_checked(recipe.data)
+    if not len(splits["train"]) + len(splits["validation"]):
+        raise InputError(f"the split {facts['split']!r} has no training or validation image: choose another --split")
+    if unknown := sum(facts["splits"][name]["unknown_lesions"] for name in ("train", "validation")):
+        raise InputError(
+            f"the lesions of {unknown:,} images are unknown, so a fold could be tested on a lesion that it was "
+            "trained on: add a column lesion_id to the table"
+        )
     used = concatenate_datasets([splits["train"], splits["validation"]])
     if recipe.data.pixel_cache and recipe.image.augment:
         build_cache(used, checks)  # one for all folds: each would make its own

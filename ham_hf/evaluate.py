@@ -24,7 +24,8 @@ from ham_hf.arguments import DataArguments
 from ham_hf.classifier import find_classifier, labels_of, load_classifier, probabilities, training_data_of
 from ham_hf.data import load_checked
 from ham_hf.data.isic import CHALLENGE_COLUMNS
-from ham_hf.data.splits import is_ham10000, study_split
+from ham_hf.data.lesions import is_ham10000
+from ham_hf.data.splits import study_split
 from ham_hf.errors import InputError
 from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.hardware import supports_bf16
@@ -212,7 +213,8 @@ def evaluate_run(
     splits, facts = load_unseen(arguments, str(name), revision)
     if not len(splits[part]):
         raise InputError(f"{data_dir} has no {part} image under the split {facts['split']!r}")
-    return strict(measure(model, processor, splits[part], part)["metrics"])
+    unknown = facts["splits"][part]["unknown_lesions"]
+    return strict(measure(model, processor, splits[part], part, unknown)["metrics"])
 
 
 def measure(
@@ -220,8 +222,12 @@ def measure(
     processor: BaseImageProcessor | PatientProcessor,
     rows: Dataset,
     description: str,
+    unknown_lesions: int,
 ) -> dict:
-    """What report.json would say of these images; `description` is for the progress bar."""
+    """What report.json would say of these images; `description` is for the progress bar.
+
+    `unknown_lesions` is the number of images whose lesion is unknown.
+    """
     answers = probabilities(
         model,
         processor,
@@ -237,6 +243,7 @@ def measure(
         Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, labels_of(model)),
         Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
         thresholds.threshold_of(model),
+        unknown_lesions=unknown_lesions,
     )
 
 

@@ -84,16 +84,17 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
         splits=[_split(report, split, predictions[split], pictures) for split in evaluated],
         absent=markdown.absent_sentences(report),
         chosen=markdown.chosen_section(run, evaluated),
-        intervals_note=markdown.INTERVALS_NOTE,
+        intervals_note=markdown.intervals_note(run["data"]),
         metrics_note=markdown.METRICS_NOTE,
-        subgroups_note=markdown.SUBGROUPS_NOTE,
+        subgroups_note=markdown.subgroups_note(run["data"]),
         dx_type_note=markdown.DX_TYPE_NOTE,
         failed=failed,
-        cases_rule=_cases_rule(failed),
+        drawn="images" if markdown.unknown_lesions(run["data"]) else "lesions",
+        cases_rule=_cases_rule(failed, report["results"][failed]["lesions"] is not None),
         cases=_cases_table(surest_mistakes(predictions[failed])),
         explain=_explain_command(run, failed),
         ablation=_ablation(report),
-        ablation_note=markdown.ABLATION_NOTE,
+        ablation_note=markdown.ablation_note(run["data"]),
         model=markdown.model_rows(run),
         curves=_curves(run["training"], pictures) if run["training"] is not None else [],
         collapse=report["collapse"],
@@ -183,7 +184,7 @@ def _split(report: Mapping, split: str, predictions: Predictions, pictures: Mapp
     return {
         "name": split,
         "images": results["images"],
-        "lesions": results["lesions"],
+        "of_lesions": markdown.of_lesions(results["lesions"]),
         "tiles": [_tile(results, name) for name in PLAIN if name in results["metrics"]],
         "headlines": markdown.headlines_table(report, [split]),
         "melanoma": markdown.melanoma_sentence({split: results}),
@@ -317,10 +318,10 @@ def _commonest_mistakes(results: Mapping, labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _cases_rule(split: str) -> str:
+def _cases_rule(split: str, lesions_known: bool) -> str:
     return (
         f"Of each diagnosis up to {CASES} {split} images, chosen by a rule and not by eye: those with a wrong answer, "
-        "the highest probability of that answer first, a lesion once."
+        f"the highest probability of that answer first{', a lesion once' if lesions_known else ''}."
     )
 
 

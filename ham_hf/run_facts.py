@@ -11,7 +11,7 @@ from ham_hf.labels import label_set
 from ham_hf.scoring import HEADLINE
 
 _SPLITS = ("train", "validation", "test")
-_SPLIT_FACTS = {"images": int, "lesions": int, "absent_images": int, "classes": dict, "sha256": str}
+_SPLIT_FACTS = {"images": int, "lesions": int | None, "absent_images": int, "classes": dict, "sha256": str}
 _NUMBER = int | float
 # What the report reads of run.json; anything beside these is kept as it is
 _FACTS = {
@@ -99,13 +99,15 @@ def check_facts(facts: Any, path: Path) -> None:
     for split in _SPLITS:
         for label, count in data["splits"][split]["classes"].items():
             _check(count, int, f"data.splits.{split}.classes.{label}", path)
+        # Older runs do not have it: they took every image of an unknown lesion for a lesion of its own
+        _check(data["splits"][split].get("unknown_lesions", 0), int, f"data.splits.{split}.unknown_lesions", path)
     hashes = {"data.split_sha256": data["split_sha256"], "data.images_sha256": data["images_sha256"]}
     hashes |= {f"data.splits.{split}.sha256": data["splits"][split]["sha256"] for split in _SPLITS}
     for name, sha256 in hashes.items():
         _require(re.fullmatch("[0-9a-f]{64}", sha256), path, name, sha256, "a SHA-256 in hexadecimal")
     for name, count in data["audit"].items():
         if name != "near_duplicates":
-            _check(count, int, f"data.audit.{name}", path)
+            _check(count, int | None, f"data.audit.{name}", path)
     for pair in data["audit"]["near_duplicates"]["pairs"]:
         fits = isinstance(pair, list) and len(pair) == 5
         _require(fits, path, "data.audit.near_duplicates.pairs", pair, "two images, their splits and a distance")

@@ -94,7 +94,13 @@ def verify_card(
     reported = [name_of_part for name_of_part in SPLITS if report is not None and report["results"].get(name_of_part)]
     wanted = {part or claim.dataset_split for claim in claims} | set(reported)
     measured = {
-        name_of_part: measure(model, processor, splits[name_of_part], name_of_part)
+        name_of_part: measure(
+            model,
+            processor,
+            splits[name_of_part],
+            name_of_part,
+            facts["splits"][name_of_part]["unknown_lesions"],
+        )
         for name_of_part in SPLITS
         if name_of_part in wanted and len(splits[name_of_part])
     }

@@ -144,7 +144,6 @@ def test_missing_values_have_one_spelling(tmp_path, rows):
         ("age", "500", "age is '500', expected 0 to 120"),
         ("sex", "blue", "sex is 'blue', expected male, female or unknown"),
         ("image_id", "", "image_id is missing"),
-        ("lesion_id", "", "lesion_id is missing"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_line(column, value, expected, folder, rows):
@@ -154,7 +153,7 @@ def test_a_wrong_value_is_named_with_its_line(column, value, expected, folder, r
     assert "HAM10000_metadata.csv, line 9: " in message and expected in message
 
 
-@pytest.mark.parametrize("column", ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"])
+@pytest.mark.parametrize("column", ["image_id", "dx", "dx_type", "age", "sex", "localization"])
 def test_a_missing_column_is_named_with_those_found(column, folder, rows):
     write_table(folder / "HAM10000_metadata.csv", [{k: v for k, v in row.items() if k != column} for row in rows])
     message = refusal(folder)

@@ -95,17 +95,18 @@ def test_an_isic_diagnosis_that_ham10000_lacks_is_named(tmp_path):
         load(write_export(tmp_path, rows))
 
 
-def test_an_isic_image_without_a_lesion_is_a_lesion_of_its_own(tmp_path):
+def test_an_isic_image_without_a_lesion_has_an_unknown_lesion(tmp_path):
     rows = isic_rows()
     rows[0]["lesion_id"] = rows[7]["lesion_id"] = ""
-    splits, _ = load(write_export(tmp_path, rows))
-    lesions = {item["lesion_id"] for split in splits.values() for item in split.remove_columns("image")}
-    assert {"IMG_000_0", "IMG_007_0"} < lesions and len(lesions) == len(rows)
+    folder = write_export(tmp_path, rows)
+    with pytest.raises(InputError, match="lesions of 2 of 35 images are unknown .IMG_000_0, IMG_007_0"):
+        load(folder)
+    assert load(folder, split="all")[1]["splits"]["test"]["unknown_lesions"] == 2
 
 
 def test_an_isic_export_without_a_column_names_it(tmp_path):
-    rows = [{key: value for key, value in row.items() if key != "lesion_id"} for row in isic_rows()]
-    with pytest.raises(InputError, match="metadata.csv lacks the columns lesion_id: it has 'isic_id'"):
+    rows = [{key: value for key, value in row.items() if key != "diagnosis_3"} for row in isic_rows()]
+    with pytest.raises(InputError, match="metadata.csv lacks the columns diagnosis_3: it has 'isic_id'"):
         load(write_export(tmp_path, rows))
 
 
@@ -168,10 +169,8 @@ def test_a_hub_dataset_may_have_class_labels_or_full_names(rows, tmp_path):
 def test_a_hub_dataset_that_does_not_fit_is_refused(rows, tmp_path):
     folder = write_folder(tmp_path / "data", rows)
     loaded = as_parquet(folder, rows, tmp_path)
-    with pytest.raises(InputError, match="someone/skin lacks the columns lesion_id"):
-        hub.convert(
-            DatasetDict({name: part.remove_columns("lesion_id") for name, part in loaded.items()}), "someone/skin"
-        )
+    with pytest.raises(InputError, match="someone/skin lacks the columns sex"):
+        hub.convert(DatasetDict({name: part.remove_columns("sex") for name, part in loaded.items()}), "someone/skin")
     with pytest.raises(InputError, match="someone/skin has 0 image columns; expected one, found lesion_id"):
         hub.convert(DatasetDict({name: part.remove_columns("image") for name, part in loaded.items()}), "someone/skin")
     torn = loaded["test"].map(lambda row: {"lesion_id": row["lesion_id"] + "b"})

@@ -1,6 +1,7 @@
 """Data: any source → one canonical Dataset → splits by lesion → an audit that stops a run which would leak."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from ham_hf.data.table import canonical_features, some
 from ham_hf.errors import InputError
 from ham_hf.hub import looks_like_repo_id
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
+
+logger = logging.getLogger("ham_hf.data")
 
 LISTED = 50  # of a kind of image in the facts, which the report prints
 
@@ -93,17 +96,31 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         )
     source = read_source(args)
     table = source.table
-    audit.check_table(table)
-    if args.split != "grouped":  # needs no pixels, so it can fail before they are read
-        split = assign_splits(table, args.split)
-        audit.check_lesions(table, split)
-    present, broken = _usable_images(source, args)
-    identical = audit.identical_images(table, present)
-    pairs = audit.near_duplicates(table, present)
+    audit.check_ids(table)
+    # What needs no pixels fails before they are read. With images that may be missing, the rows used are known later
     if args.split == "grouped":
+        split = None
+        audit.check_known(table)
+    else:
+        split = assign_splits(table, args.split)
+        if not args.allow_missing_images:
+            audit.check_split(table, split)
+    present, broken = _usable_images(source, args)
+    used = {name: check for name, check in present.items() if split is None or split[name] in SPLITS}
+    identical = audit.identical_images(table, used)
+    pairs = audit.near_duplicates(table, used)
+    if split is None:
         groups = audit.group_lesions(table, pairs) if args.group_near_duplicates else None
         split = assign_splits(table, args.split, args.split_seed, groups)
-        audit.check_lesions(table, split)
+    used_rows = table[table["image_id"].isin(used)]
+    audit.check_split(used_rows, split)
+    if unknown := int((~used_rows["lesion_known"]).sum()):
+        logger.warning(
+            "The lesions of %s of %s images are unknown: confidence intervals treat these images as independent, and "
+            "are too narrow where several show one lesion",
+            f"{unknown:,}",
+            f"{len(used_rows):,}",
+        )
     table = table.assign(split=table["image_id"].map(split), present=table["image_id"].isin(present))
     split_sha256 = _split_sha256(table)  # of the seven diagnoses, whatever is told apart
     dataset = source.dataset
@@ -123,7 +140,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "split_sha256": split_sha256,
         "images_sha256": _sha256(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
         "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
-        "audit": audit.audit_facts(split, identical, pairs, args.group_near_duplicates)
+        "audit": audit.audit_facts(used_rows, split, identical, pairs, args.group_near_duplicates)
         | {"broken_images": len(broken)},
         "identical_images": identical[:LISTED],
         "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
@@ -142,7 +159,7 @@ def read_source(args: DataArguments) -> Source:
         return Source("synthetic", table, dataset)
     if folder.is_dir():
         csv = Path(args.metadata_csv).expanduser() if args.metadata_csv else None
-        return Source(*read_folder(folder, csv, lesions_unknown=args.split == "all"))
+        return Source(*read_folder(folder, csv))
     if folder.exists() or not looks_like_repo_id(data_dir):
         what = "a file" if folder.exists() else "not there"
         raise InputError(
@@ -184,7 +201,8 @@ def _split_facts(table: pd.DataFrame, checks: dict[str, ImageCheck], labels: lis
     rows = zip(used["image_id"], used["lesion_id"], used["dx"], strict=True)
     return {
         "images": len(used),
-        "lesions": used["lesion_id"].nunique(),
+        "lesions": used["lesion_id"].nunique() if used["lesion_known"].all() else None,
+        "unknown_lesions": int((~used["lesion_known"]).sum()),
         "absent_images": len(table) - len(used),
         "classes": {label: int(counts.get(label, 0)) for label in labels},
         # What `ham-hf verify` knows the split by: its images to the byte, their lesions and diagnoses

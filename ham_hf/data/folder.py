@@ -11,12 +11,15 @@ import pandas as pd
 from datasets import Dataset, Features, Image
 
 from ham_hf.data.isic import NOT_SCORED, from_ground_truth, from_isic
-from ham_hf.data.table import build_dataset, clean_table, read_csv, require_columns
+from ham_hf.data.lesions import Grouping, compare_lesions
+from ham_hf.data.table import build_dataset, clean_table, lesion_or_none, read_csv, require_columns, some, text_or_none
 from ham_hf.errors import InputError
 from ham_hf.labels import diagnosis_code
 
 _OFFICIAL = ("ham10000_metadata", "ham10000_metadata.csv", "ham10000_metadata.tab", "ham10000_metadata.tsv")
 _GROUND_TRUTH = ("_groundtruth.csv", "_groundtruth.tab")
+_GROUPINGS = "lesiongroupings.csv"  # ISIC 2018: image, lesion_id, diagnosis_confirm_type
+_IMAGE_COLUMNS = ("image_id", "isic_id", "image")  # of tables that name lesions
 _LOOKED_FOR = (
     "HAM10000_metadata.csv (or HAM10000_metadata, HAM10000_metadata.tab), "
     "the metadata.csv of an ISIC Archive export (with a column isic_id), or ISIC 2018's …_GroundTruth.csv; "
@@ -37,24 +40,22 @@ class ZipMember(NamedTuple):
     name: str
 
 
-def read_folder(
-    folder: Path, metadata_csv: Path | None = None, lesions_unknown: bool = False
-) -> tuple[str, pd.DataFrame, Dataset]:
+def read_folder(folder: Path, metadata_csv: Path | None = None) -> tuple[str, pd.DataFrame, Dataset]:
     """Read the table of `folder` and find the images.
 
     Args:
         folder: with the images, and the table under one of its usual names.
-        metadata_csv: the table, where it has another name: columns image_id, lesion_id and dx, and any of dx_type,
+        metadata_csv: the table, where it has another name: columns image_id and dx, and any of lesion_id, dx_type,
             age, sex and localization.
-        lesions_unknown: whether that table may lack lesion_id; every image is then a lesion of its own.
 
     Returns:
-        "folder", "isic" or "isic2018"; the clean table, sorted by image_id; the canonical Dataset in the same
-        order. Images on disk stay paths, those in a zip are read into the datasets cache as they are, and absent ones
-        are None.
+        "folder", "isic" or "isic2018"; the clean table (see `clean_table`), sorted by image_id; the canonical Dataset
+        in the same order. Images on disk stay paths, those in a zip are read into the datasets cache as they are, and
+        absent ones are None.
 
     Raises:
-        InputError: no table, several, or one that does not fit; no image at all; two different files for an image.
+        InputError: no table, several, or one that does not fit or contradicts the tables of lesions beside it; no
+            image at all; two different files for an image.
     """
     path = metadata_csv or _find_table(folder)
     raw = _read_table(path)
@@ -67,8 +68,15 @@ def read_folder(
         case columns if {"image", "MEL", "NV"} <= set(columns):
             kind, raw = "isic2018", from_ground_truth(raw, path.name)
         case _:
-            kind, raw = "folder", raw if metadata_csv is None else _with_optional(raw, path.name, lesions_unknown)
-    table = clean_table(raw, f"{path.name}, line")
+            kind, raw = "folder", raw if metadata_csv is None else _with_optional(raw, path.name)
+    groupings = _groupings_beside(path, folder)
+    table = clean_table(raw, f"{path.name}, line", groupings.values())
+    for other, grouping in groupings.items():
+        if separated := compare_lesions(table, grouping).separated:
+            raise InputError(
+                f"{path.name} has {len(separated)} lesions of {other} under several lesion_ids: {some(separated)}; "
+                "correct one of the two tables, or move one elsewhere"
+            )
     table = table.sort_values("image_id", kind="stable", ignore_index=True)
     found = _find_images(folder, set(table["image_id"]))
     if not found:
@@ -80,12 +88,35 @@ def read_folder(
     return kind, table, build_dataset(table, _image_column([found.get(image_id) for image_id in table["image_id"]]))
 
 
-def _with_optional(raw: pd.DataFrame, name: str, lesions_unknown: bool) -> pd.DataFrame:
-    require_columns(raw, ("image_id", "dx") if lesions_unknown else ("image_id", "lesion_id", "dx"), name)
+def _with_optional(raw: pd.DataFrame, name: str) -> pd.DataFrame:
+    require_columns(raw, ("image_id", "dx"), name)
     missing = {column: "" for column in _OPTIONAL if column not in raw.columns}
-    if "lesion_id" not in raw.columns:
-        missing["lesion_id"] = raw["image_id"]
     return raw.assign(**missing, dx=raw["dx"].map(lambda dx: diagnosis_code(dx) or dx))
+
+
+def _groupings_beside(table: Path, folder: Path) -> dict[Path, Grouping]:
+    """Return image_id → lesion_id of every other table in these folders that is known to have it, by its path."""
+    files = {path.resolve() for place in (table.parent, folder) for path in place.iterdir() if path.is_file()}
+    found = {}
+    for path in sorted(files - {table.resolve()}, key=lambda path: (not path.name.lower().endswith(_GROUPINGS), path)):
+        is_groupings = path.name.lower().endswith(_GROUPINGS)
+        if not is_groupings and path.name.lower() not in (*_OFFICIAL, "metadata.csv"):
+            continue
+        rows = _read_table(path)
+        column = next((name for name in _IMAGE_COLUMNS if name in rows.columns), None)
+        if column and "lesion_id" in rows.columns:
+            found[path] = _grouping(rows, column, path)
+        elif is_groupings:
+            require_columns(rows, ("image", "lesion_id"), path.name)
+    return found
+
+
+def _grouping(rows: pd.DataFrame, column: str, path: Path) -> Grouping:
+    pairs = pd.DataFrame({"image": rows[column].map(text_or_none), "lesion": rows["lesion_id"].map(lesion_or_none)})
+    pairs = pairs.dropna().drop_duplicates()
+    if twice := sorted(set(pairs.loc[pairs["image"].duplicated(), "image"])):
+        raise InputError(f"{path} has {len(twice)} images in several lesions: {some(twice)}; expected one lesion each")
+    return dict(zip(pairs["image"], pairs["lesion"], strict=True))
 
 
 def _find_table(folder: Path) -> Path:

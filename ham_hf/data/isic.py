@@ -7,7 +7,6 @@ from ham_hf.errors import InputError
 
 ISIC_COLUMNS = (
     "isic_id",
-    "lesion_id",
     "diagnosis_2",
     "diagnosis_3",
     "diagnosis_confirm_type",
@@ -63,7 +62,7 @@ CONFIRMATIONS = {
 def from_isic(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     """Rename an ISIC Archive export (every value a string) to HAM10000's columns and diagnoses.
 
-    An image without a lesion_id gets a lesion of its own, named after the image.
+    lesion_id is "" where the export does not have it.
 
     Raises:
         InputError: a column is missing, or a diagnosis is none of HAM10000's.
@@ -78,10 +77,9 @@ def from_isic(raw: pd.DataFrame, name: str) -> pd.DataFrame:
             f"{name}, line {line}: diagnosis {diagnosis[line]!r} of {raw.loc[line, 'isic_id']} is none of HAM10000's "
             f"({unknown.sum()} such rows); expected one of {'; '.join(ISIC_DIAGNOSES)}. Leave these rows out"
         )
-    lesion = raw["lesion_id"].str.strip()
     return pd.DataFrame(
         {
-            "lesion_id": lesion.where(lesion != "", raw["isic_id"]),
+            "lesion_id": raw["lesion_id"] if "lesion_id" in raw.columns else "",
             "image_id": raw["isic_id"],
             "dx": diagnosis.map(ISIC_DIAGNOSES),
             "dx_type": raw["diagnosis_confirm_type"].replace(CONFIRMATIONS),
@@ -95,8 +93,8 @@ def from_isic(raw: pd.DataFrame, name: str) -> pd.DataFrame:
 def from_ground_truth(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     """ISIC 2018's `…_GroundTruth.csv` (strings; image, then 0.0 or 1.0 a diagnosis) as HAM10000's columns.
 
-    It names no lesion and no patient: every image is a lesion of its own. The one image that the challenge does not
-    score is left out.
+    It names no patient, and lesions only where a column lesion_id was added. The one image that the challenge does
+    not score is left out.
 
     Raises:
         InputError: a column is missing, or a row has not exactly one diagnosis.
@@ -113,7 +111,7 @@ def from_ground_truth(raw: pd.DataFrame, name: str) -> pd.DataFrame:
         )
     return pd.DataFrame(
         {
-            "lesion_id": raw["image"],
+            "lesion_id": raw["lesion_id"] if "lesion_id" in raw.columns else "",
             "image_id": raw["image"],
             "dx": is_one.idxmax(axis=1).map(CHALLENGE_COLUMNS),
             "dx_type": "",
