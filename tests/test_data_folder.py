@@ -7,6 +7,7 @@ import zipfile
 import pytest
 
 from ham_hf.data import canonical_features
+from ham_hf.data.spreadsheet import read_column_names, read_table
 from ham_hf.errors import InputError
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 
@@ -72,6 +73,26 @@ def test_the_table_may_be_dataverses(name, delimiter, quoting, folder, rows):
     (folder / "HAM10000_metadata.csv").unlink()
     write_table(folder / name, rows, delimiter, quoting)
     assert load(folder)[1] == facts
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_table_may_be_as_a_spreadsheet_program_saved_it(delimiter, newline, encoding, tmp_path):
+    text = delimiter.join(["image_id", "age", "note"]) + newline
+    text += delimiter.join(["a", '"45,5"', '"left, upper; back"']) + newline + delimiter.join(["b", "", "é"]) + newline
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode(encoding))
+    table = read_table(path)
+    assert table.to_dict("list") == {"image_id": ["a", "b"], "age": ["45.5", ""], "note": ["left, upper; back", "é"]}
+    assert list(table.index) == [2, 3]
+    assert read_column_names(path) == ["image_id", "age", "note"]
+
+
+def test_the_line_with_which_excel_names_the_separator_is_heeded(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("sep=;\nimage_id;split\na,b;train\n")
+    assert read_table(path).to_dict("index") == {3: {"image_id": "a,b", "split": "train"}}
 
 
 @pytest.mark.parametrize("place", [".", "images", "HAM10000_IMAGES_PART_1", "archive/ham10000_images_part_1"])
@@ -165,7 +186,9 @@ def test_a_missing_column_is_named_with_those_found(column, folder, rows):
     [
         (b"", "is empty"),
         (b"lesion_id,image_id,dx,dx_type,age,sex,localization\n", "has a header and no rows"),
-        (b"\xff\xfe\x00garbage", "is no readable table"),
+        (b"\xff\xfe\x00garbag", "is no readable table"),
+        ("lésion_id,image_id\n".encode("latin-1"), "line 1 is not UTF-8 text (byte 0xe9)"),
+        (b"PK\x03\x04\x14\x00", "is a workbook of a spreadsheet program, not a text table: save it as CSV"),
         (b'a,b\n"1,2\n', "is no readable table"),
     ],
 )

@@ -175,6 +175,18 @@ def test_intervals_hold_the_value_and_widen_when_images_share_lesions():
     assert alone["accuracy"] == pytest.approx((accuracy - normal, accuracy + normal), abs=0.01)
 
 
+@pytest.mark.parametrize("draws", [100, 450])  # fewer and more than are computed at a time
+@pytest.mark.parametrize("decisions_only", [False, True])
+def test_intervals_are_percentiles_over_all_draws(draws, decisions_only):
+    probabilities, labels, lesions = some_predictions(images=80)
+    given = {"draws": draws, "seed": 3, "decisions_only": decisions_only}
+    intervals = bootstrap_intervals(probabilities, labels, lesions, **given)
+    scores = weighted_scores(probabilities, labels, lesion_weights(lesions, draws, seed=3), LABELS, decisions_only)
+    assert intervals.keys() == scores.keys() and ("ece" in scores) is not decisions_only
+    for name, values in scores.items():
+        assert intervals[name] == pytest.approx(tuple(np.nanpercentile(values, [2.5, 97.5])), abs=1e-15)
+
+
 def test_intervals_repeat_and_leave_undefined_draws_out():
     probabilities, labels, lesions = some_predictions(images=60)
     labels[labels == 3] = 5

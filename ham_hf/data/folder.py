@@ -12,7 +12,8 @@ from datasets import Dataset, Features, Image
 
 from ham_hf.data.isic import NOT_SCORED, from_ground_truth, from_isic
 from ham_hf.data.lesions import Grouping, compare_lesions
-from ham_hf.data.table import build_dataset, clean_table, lesion_or_none, read_csv, require_columns, some, text_or_none
+from ham_hf.data.spreadsheet import read_column_names, read_table
+from ham_hf.data.table import build_dataset, clean_table, lesion_or_none, require_columns, some, text_or_none
 from ham_hf.errors import InputError
 from ham_hf.labels import diagnosis_code
 
@@ -123,7 +124,7 @@ def _find_table(folder: Path) -> Path:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     tables = [path for path in files if path.name.lower() in _OFFICIAL]
     if not tables:
-        tables = [path for path in files if path.suffix.lower() == ".csv" and "isic_id" in _header(path)]
+        tables = [path for path in files if path.suffix.lower() == ".csv" and "isic_id" in read_column_names(path)]
     if not tables:
         tables = [path for path in files if path.name.lower().endswith(_GROUND_TRUTH)]
     if not tables:
@@ -137,19 +138,12 @@ def _find_table(folder: Path) -> Path:
     return tables[0]
 
 
-def _header(path: Path) -> str:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return file.readline()
-
-
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} is not there: expected a CSV with the columns image_id, lesion_id and dx")
     if not path.stat().st_size:
         raise InputError(f"{path} is empty: expected {_LOOKED_FOR}")
-    raw = read_csv(path, "\t" if "\t" in _header(path) else ",")
-    raw.index = range(2, len(raw) + 2)  # the header is line 1
-    return raw
+    return read_table(path)
 
 
 def _find_images(folder: Path, wanted: set[str]) -> dict[str, Path | ZipMember]:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ham_hf.data.lesions import FIRST_IMAGE
-from ham_hf.data.table import read_csv, some
+from ham_hf.data.spreadsheet import read_table
+from ham_hf.data.table import some
 from ham_hf.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -86,7 +87,7 @@ def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
     wrong = rows[~rows["split"].isin(known)]
     if len(wrong):
         value = wrong["split"].iloc[0]
-        raise InputError(f"{path}, line {wrong.index[0] + 2}: split is {value!r}, expected one of {', '.join(known)}")
+        raise InputError(f"{path}, line {wrong.index[0]}: split is {value!r}, expected one of {', '.join(known)}")
     split = dict(zip(rows["image_id"], rows["split"], strict=True))
     missing = [image_id for image_id in image_ids if image_id not in split]
     if missing:
@@ -100,7 +101,7 @@ def read_split_csv(path: Path) -> pd.DataFrame:
         raise InputError(
             f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split"
         )
-    rows = read_csv(path)
+    rows = read_table(path)
     if not {"image_id", "split"} <= set(rows.columns):
         raise InputError(f"{path} has columns {', '.join(rows.columns)}; expected image_id and split")
     twice = rows.loc[rows["image_id"].duplicated(), "image_id"].tolist()

@@ -1,7 +1,6 @@
 """The table of images: the same columns, checked once, whatever the source; and the Dataset made of it."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
@@ -30,24 +29,6 @@ def canonical_features() -> Features:
             "localization": Value("string"),  # a site, or unknown
         }
     )
-
-
-def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
-    """Every value a string, as it stands there; the names of columns without the spaces around them.
-
-    Raises:
-        InputError: it is no text, no table, or has a column twice.
-    """
-    try:
-        # Without a header: with one, pandas would take the first of too many values in a row for the row's name
-        raw = pd.read_csv(path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError, OSError) as error:  # ValueError: no UTF-8
-        raise InputError(f"{path} is no readable table: {error}; expected text with commas or tabs") from error
-    raw = raw.fillna("")  # of rows that end early
-    raw.columns = [name.strip() for name in raw.iloc[0]]
-    if twice := sorted(set(raw.columns[raw.columns.duplicated()])):
-        raise InputError(f"{path} has the column {twice[0]!r} more than once: expected every name once")
-    return raw.iloc[1:].reset_index(drop=True)
 
 
 def clean_table(raw: pd.DataFrame, where: str, groupings: Iterable[Grouping] = ()) -> pd.DataFrame:
