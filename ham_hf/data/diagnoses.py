@@ -43,31 +43,6 @@ class Diagnosed(NamedTuple):
     dropped: dict[str, int]
 
 
-def read_diagnosis_map(text: str | DiagnosisMap | None) -> dict[str, str | None]:
-    """Read the value of --diagnosis_map, a JSON object: diagnosis of the table → code, or null to drop its rows.
-
-    Raises:
-        InputError: it is no such object, or a code is none of the seven.
-    """
-    if text is None or isinstance(text, Mapping):
-        found = dict(text or {})
-    else:
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None
-    example = """'{"SCC": "akiec", "Scar": null}'"""
-    if not isinstance(found, dict):
-        raise InputError(f"diagnosis_map is {str(text)[:80]!r}: expected a JSON object, such as {example}")
-    for name, code in found.items():
-        if code is not None and code not in LABELS:
-            raise InputError(
-                f"diagnosis_map maps {name!r} to {code!r}: expected one of {', '.join(LABELS)}, or null to drop its "
-                f"rows, such as {example}"
-            )
-    return found
-
-
 def code_diagnoses(
     rows: pd.DataFrame, names: pd.Series, diagnosis_map: DiagnosisMap, known: Mapping[str, str], where: str
 ) -> Diagnosed:

@@ -1,4 +1,4 @@
-"""Tables as people save them: CSV with commas, semicolons or tabs, in UTF-8 or UTF-16, with or without Excel's marks."""
+"""Tables as people save them: CSV with commas, semicolons or tabs, in UTF-8 or UTF-16."""
 
 import codecs
 import csv
@@ -88,8 +88,8 @@ def _decode(path: Path, data: bytes, errors: str = "strict") -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path} is no readable table: line {line} is not {encoding.upper()} text (byte {data[error.start]:#04x}), "
-            f"so the file was saved in another encoding; {_HOW_TO_SAVE}"
+            f"{path} is no readable table: line {line} is not {encoding.upper()} text (byte {data[error.start]:#04x}): "
+            f"{_HOW_TO_SAVE}"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
