@@ -88,8 +88,8 @@ def _decode(path: Path, data: bytes, errors: str = "strict") -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path} is no readable table: line {line} is not {encoding.upper()} text (byte {data[error.start]:#04x}): "
-            f"{_HOW_TO_SAVE}"
+            f"{path} is no readable table: line {line} is not {encoding.upper()} text (byte "
+            f"{data[error.start]:#04x}): {_HOW_TO_SAVE}"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
