@@ -49,8 +49,8 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Codes of diagnoses in the table that ham_hf does not know, as JSON: '{\"SCC\": \"akiec\", "
-            "\"Scar\": null}'; the rows of a diagnosis mapped to null are dropped, and the report counts them. (--label_map is "
-            "about the labels of a model.)"
+            "\"Scar\": null}'; the rows of a diagnosis mapped to null are dropped, and the report counts them. "
+            "(--label_map is about the labels of a model.)"
         },
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of the 'grouped' split."})
