@@ -48,8 +48,8 @@ class DataArguments:
     diagnosis_map: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Codes of diagnoses in the table that ham_hf does not know, as JSON: '{\"SCC\": \"akiec\", "
-            "\"Scar\": null}'; the rows of a diagnosis mapped to null are dropped, and the report counts them. "
+            "help": 'Codes of diagnoses in the table that ham_hf does not know, as JSON: \'{"SCC": "akiec", '
+            '"Scar": null}\'; the rows of a diagnosis mapped to null are dropped, and the report counts them. '
             "(--label_map is about the labels of a model.)"
         },
     )

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from ham_hf.arguments import SELECTION_METRICS
-from ham_hf.data_cli import GROUPING, data_arguments
+from ham_hf.data_cli import GROUPING, add_diagnosis_map, data_arguments
 from ham_hf.errors import InputError
 
 
@@ -129,6 +129,7 @@ def _add_data_flags(
     parser.add_argument("--data_dir", required=True, help="a folder with images and their table, or a Hub dataset id")
     parser.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
     parser.add_argument("--metadata_csv", help="the table: columns image_id and dx, where it has a name of its own")
+    add_diagnosis_map(parser)
     parser.add_argument(
         "--split",
         default=split,
@@ -204,7 +205,7 @@ def _ensemble(args: argparse.Namespace) -> None:
 def _training_flags(args: argparse.Namespace) -> list[str]:
     """The data of an ensemble, for the trainings of its members."""
     flags = ["--data_dir", args.data_dir, "--split", args.split, "--split_seed", str(args.split_seed)]
-    for name in ("data_revision", "metadata_csv"):
+    for name in ("data_revision", "metadata_csv", "diagnosis_map"):
         if getattr(args, name) is not None:
             flags += [f"--{name}", getattr(args, name)]
     switches = ("group_near_duplicates", "allow_missing_images")

@@ -473,6 +473,9 @@ def split_sentences(data: Mapping) -> str:
     text = f"Split: {escape(data['split'])}{seed}."
     if absent:
         text += f" {absent:,} images of the table were not there; the figures are about the ones that were."
+    if dropped := data.get("dropped_rows"):
+        listed = ", ".join(f"{escape(name)} {count:,}" for name, count in dropped.items())
+        text += f" {sum(dropped.values()):,} rows of the table were dropped for their diagnosis ({listed})."
     if unknown := sum(split.get("unknown_lesions", 0) for split in data["splits"].values()):
         text += f" The lesions of {unknown:,} images are unknown."
     return text

@@ -56,6 +56,7 @@ _OF_TRAINING = {
 # Of some models alone
 _OPTIONAL = {
     "data.seen_before": int | None,
+    "data.dropped_rows": dict,
     "model.fusion": str,
     "model.text_name": str | None,
     "model.text_revision": str | None,

@@ -9,6 +9,7 @@ import pytest
 from ham_hf.data import canonical_features
 from ham_hf.data.spreadsheet import read_column_names, read_table
 from ham_hf.errors import InputError
+from ham_hf.labels import FULL_NAMES, LABELS
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 
 
@@ -158,8 +159,8 @@ def test_missing_values_have_one_spelling(tmp_path, rows):
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
-        ("dx", "melanoma?", "dx is 'melanoma?', expected one of akiec, bcc, bkl, df, mel, nv, vasc"),
-        ("dx", "", "dx is missing"),
+        ("dx", "melanoma?", "the diagnosis is 'melanoma?', expected one of akiec, bcc, bkl, df, mel, nv, vasc"),
+        ("dx", "", "the diagnosis is missing, expected one of akiec"),
         ("age", "abc", "age is 'abc', expected a number of years"),
         ("age", "-5", "age is '-5', expected 0 to 120"),
         ("age", "500", "age is '500', expected 0 to 120"),
@@ -202,6 +203,77 @@ def test_a_folder_without_a_table_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").touch()
     message = refusal(tmp_path)
     assert "looked for HAM10000_metadata.csv" in message and "found notes.txt" in message
+
+
+def test_diagnoses_and_ids_of_the_official_table_may_be_spelt_otherwise(folder, rows):
+    _, facts = load(folder)
+    for number, row in enumerate(rows):
+        row["dx"] = row["dx"].upper() if number % 2 else FULL_NAMES[row["dx"]]
+        row["image_id"] += (".jpg", ".JPG", ".png")[number % 3]
+    write_table(folder / "HAM10000_metadata.csv", rows)
+    assert load(folder)[1] == facts
+    write_table(folder / "split.csv", [{"image_id": row["image_id"], "split": "test"} for row in rows])
+    assert load(folder, split=str(folder / "split.csv"))[1]["splits"]["test"]["images"] == len(rows)
+
+
+# Folders as the builder `imagefolder` of datasets reads them
+
+
+@pytest.mark.parametrize("place", [".", "train"])
+def test_a_folder_for_each_diagnosis_is_read(place, tmp_path, rows):
+    folder = write_folder(tmp_path, rows)
+    for number, row in enumerate(rows):
+        name = row["dx"] if number % 2 else FULL_NAMES[row["dx"]].split(" /")[0]
+        (folder / place / name).mkdir(parents=True, exist_ok=True)
+        (folder / "images" / f"{row['image_id']}.jpg").rename(folder / place / name / f"{row['image_id']}.jpg")
+    shutil.rmtree(folder / "images")
+    (folder / "HAM10000_metadata.csv").unlink()
+    splits, facts = load(folder, split="all")
+    test = splits["test"]
+    of_image = {row["image_id"]: row["dx"] for row in rows}
+    labels = zip(test["image_id"], test["label"], strict=True)
+    assert {image_id: LABELS[label] for image_id, label in labels} == of_image
+    assert facts["kind"] == "imagefolder" and facts["splits"]["test"]["unknown_lesions"] == len(rows)
+    assert "lesions of 70 of 70 images are unknown" in refusal(folder)
+
+
+def test_files_of_one_name_in_two_class_folders_are_two_images(tmp_path):
+    for seed, name in enumerate(["nv", "mel"]):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "001.jpg", seed)
+        write_image(tmp_path / name / f"ISIC_002430{6 + seed}.jpg", seed + 2)
+    splits, _ = load(tmp_path, split="all")
+    assert splits["test"]["image_id"][:] == ["ISIC_0024306", "ISIC_0024307", "mel/001", "nv/001"]
+    assert [LABELS[label] for label in splits["test"]["label"]] == ["nv", "mel", "mel", "nv"]
+
+
+def test_a_class_folder_that_is_no_diagnosis_needs_the_map(tmp_path):
+    for seed, name in enumerate(["nv", "mel", "scar"]):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / f"{name}.jpg", seed)
+    assert "the diagnosis is 'scar'" in refusal(tmp_path, split="all")
+    _, facts = load(tmp_path, split="all", diagnosis_map={"scar": None})
+    assert facts["splits"]["test"]["images"] == 2 and facts["dropped_rows"] == {"scar": 1}
+
+
+def test_the_metadata_of_an_imagefolder_names_files(tmp_path, rows):
+    folder = write_folder(tmp_path, rows)
+    (folder / "HAM10000_metadata.csv").unlink()
+    table = [{"file_name": f"images/{row['image_id']}.jpg", "label": row["dx"], "age": row["age"]} for row in rows]
+    write_table(folder / "metadata.csv", table)
+    splits, facts = load(folder, split="all")
+    assert splits["test"]["image_id"][:] == sorted(row["image_id"] for row in rows)
+    assert facts["kind"] == "imagefolder" and splits["test"]["age"][2] == 5.0
+    write_table(folder / "metadata.csv", [*table, {"file_name": "../secret.jpg", "label": "nv", "age": ""}])
+    assert "file_name '../secret.jpg' leads out of" in refusal(folder, split="all")
+
+
+@pytest.mark.parametrize("member", ["HAM10000_metadata.csv", "archive/HAM10000_images_part_1.zip"])
+def test_a_zip_with_the_table_inside_is_to_be_unpacked(member, tmp_path):
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr(member, "x")
+    assert f"archive.zip holds {member}, which is not read inside a zip: unpack it" in refusal(tmp_path)
+    assert "archive.zip': unpack it" in refusal(tmp_path / "archive.zip")
 
 
 def test_several_tables_are_refused(folder):

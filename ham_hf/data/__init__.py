@@ -2,9 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -16,7 +15,7 @@ from ham_hf.data.hub import read_hub
 from ham_hf.data.images import ImageCheck, check_images
 from ham_hf.data.splits import SPLITS, assign_splits
 from ham_hf.data.synthetic import synthetic_folder
-from ham_hf.data.table import canonical_features, some
+from ham_hf.data.table import Source, canonical_features, some
 from ham_hf.errors import InputError
 from ham_hf.hub import looks_like_repo_id
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
@@ -28,20 +27,13 @@ LISTED = 50  # of a kind of image in the facts, which the report prints
 __all__ = ["canonical_features", "load_checked", "load_ham10000"]
 
 
-class Source(NamedTuple):
-    """`table` and `dataset` have the same rows, sorted by image_id; without an image where `has_image` is false."""
-
-    kind: str  # folder, isic, isic2018, hub or synthetic
-    table: pd.DataFrame
-    dataset: Dataset
-
-
 def load_ham10000(
     data_dir: str | Path,
     split: str = "study",
     *,
     data_revision: str | None = None,
     metadata_csv: str | Path | None = None,
+    diagnosis_map: Mapping[str, str | None] | None = None,
     split_seed: int = 0,
     group_near_duplicates: bool = False,
     allow_missing_images: bool = False,
@@ -54,6 +46,7 @@ def load_ham10000(
         split: "study", "grouped", "all" (every image is a test image), or the path of a CSV.
         data_revision: commit, branch or tag of a Hub dataset.
         metadata_csv: the table of the images, where it has a name of its own.
+        diagnosis_map: code of each diagnosis of the table that is not known; None for one whose rows are dropped.
         split_seed: of "grouped".
         group_near_duplicates: of "grouped": lesions with near-duplicate images stay together.
         allow_missing_images: go on without images that are missing or broken.
@@ -70,6 +63,7 @@ def load_ham10000(
         data_revision=data_revision,
         split=str(split),
         metadata_csv=None if metadata_csv is None else str(metadata_csv),
+        diagnosis_map=None if diagnosis_map is None else dict(diagnosis_map),
         split_seed=split_seed,
         group_near_duplicates=group_near_duplicates,
         allow_missing_images=allow_missing_images,
@@ -142,6 +136,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
         "audit": audit.audit_facts(used_rows, split, identical, pairs, args.group_near_duplicates)
         | {"broken_images": len(broken)},
+        "dropped_rows": dict(source.dropped),
         "identical_images": identical[:LISTED],
         "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
     }
@@ -155,17 +150,18 @@ def read_source(args: DataArguments) -> Source:
     if args.metadata_csv and (data_dir == "synthetic" or not folder.is_dir()):
         raise InputError(f"metadata_csv is the table of a folder's images, and data_dir {data_dir!r} is no folder")
     if data_dir == "synthetic":
-        _, table, dataset = read_folder(synthetic_folder())
-        return Source("synthetic", table, dataset)
+        return read_folder(synthetic_folder())._replace(kind="synthetic")
     if folder.is_dir():
         csv = Path(args.metadata_csv).expanduser() if args.metadata_csv else None
-        return Source(*read_folder(folder, csv))
+        return read_folder(folder, csv, args.diagnosis_map)
     if folder.exists() or not looks_like_repo_id(data_dir):
         what = "a file" if folder.exists() else "not there"
+        if data_dir.lower().endswith(".zip") and folder.exists():
+            raise InputError(f"data_dir is the zip {data_dir!r}: unpack it, and name the folder with table and images")
         raise InputError(
             f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'"
         )
-    return Source("hub", *read_hub(data_dir, args.data_revision))
+    return read_hub(data_dir, args.data_revision, args.diagnosis_map)
 
 
 def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:

@@ -1,7 +1,7 @@
 """From the diagnoses that a table names to the seven codes, with the user's own --diagnosis_map before ours."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -44,7 +44,12 @@ class Diagnosed(NamedTuple):
 
 
 def code_diagnoses(
-    rows: pd.DataFrame, names: pd.Series, diagnosis_map: DiagnosisMap, known: Mapping[str, str], where: str
+    rows: pd.DataFrame,
+    names: pd.Series,
+    diagnosis_map: DiagnosisMap,
+    known: Mapping[str, str],
+    where: str,
+    optional: Sequence[str] = (),
 ) -> Diagnosed:
     """Put the code of each row's diagnosis into the column `dx`, and leave out the rows that the map drops.
 
@@ -54,17 +59,20 @@ def code_diagnoses(
         diagnosis_map: diagnosis → code or None, without regard to case and surrounding spaces; goes before `known`.
         known: diagnosis → code of this kind of table; `diagnosis_code` is asked last.
         where: what the index counts, such as "metadata.csv, line".
+        optional: diagnoses that the map may name although no row has them.
 
     Raises:
         InputError: a diagnosis is none of the seven, or the map names one that the table does not have.
     """
     names = names.astype(str).str.strip()
     given = {_key(name): code for name, code in diagnosis_map.items()}
+    known = {_key(name): code for name, code in known.items()}
     found = {name: _code(name, given, known) for name in names.unique()}
     unknown = [name for name, code in found.items() if code == ""]
     if unknown:
         raise InputError(_unknown(names, unknown, where))
-    if unused := [name for name in diagnosis_map if _key(name) not in {_key(name) for name in found}]:
+    there = {_key(name) for name in (*found, *optional)}
+    if unused := [name for name in diagnosis_map if _key(name) not in there]:
         raise InputError(
             f"diagnosis_map names {unused[0]!r}, which is no diagnosis of {where.split(',')[0]}: it has "
             f"{', '.join(sorted(found))}"
@@ -83,15 +91,25 @@ def _code(name: str, given: DiagnosisMap, known: Mapping[str, str]) -> str | Non
     """Return the code of a diagnosis, None for one to drop, and "" for one that is unknown."""
     if _key(name) in given:
         return given[_key(name)]
-    return known.get(name) or diagnosis_code(name) or ""
+    return known.get(_key(name)) or diagnosis_code(name) or ""
 
 
 def _unknown(names: pd.Series, unknown: list[str], where: str) -> str:
     counts = names[names.isin(unknown)].value_counts()
-    listed = ", ".join(f"{name!r} ({count} rows)" for name, count in counts.head(_LISTED).items())
-    more = f" and {len(counts) - _LISTED} more" if len(counts) > _LISTED else ""
+    listed = [f"{_shown(name)} ({_rows(count)})" for name, count in counts.head(_LISTED).items()]
+    if len(counts) > _LISTED:
+        listed.append(f"{len(counts) - _LISTED} more")
     example = json.dumps({counts.index[0]: None})
     return (
-        f"{where} {names.isin(unknown).idxmax()}: {len(counts)} diagnoses are none of {', '.join(LABELS)}: {listed}"
-        f"{more}. Say what they are, or null to drop their rows, with --diagnosis_map '{example}'"
+        f"{where} {names.isin(unknown).idxmax()}: the diagnosis is {_shown(names[names.isin(unknown)].iloc[0])}, "
+        f"expected one of {', '.join(LABELS)}, or a name of one. Of this kind: {', '.join(listed)}. Say which of the "
+        f"seven they are, or null to drop their rows, with --diagnosis_map '{example}'"
     )
+
+
+def _shown(name: str) -> str:
+    return repr(name)[:80] if name else "missing"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"

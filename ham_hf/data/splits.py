@@ -8,7 +8,7 @@ import pandas as pd
 
 from ham_hf.data.lesions import FIRST_IMAGE
 from ham_hf.data.spreadsheet import read_table
-from ham_hf.data.table import some
+from ham_hf.data.table import some, without_suffix
 from ham_hf.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -104,6 +104,7 @@ def read_split_csv(path: Path) -> pd.DataFrame:
     rows = read_table(path)
     if not {"image_id", "split"} <= set(rows.columns):
         raise InputError(f"{path} has columns {', '.join(rows.columns)}; expected image_id and split")
+    rows["image_id"] = rows["image_id"].map(without_suffix)
     twice = rows.loc[rows["image_id"].duplicated(), "image_id"].tolist()
     if twice:
         raise InputError(f"{path} has {len(twice)} image ids more than once ({some(twice)}): expected one row each")

@@ -1,6 +1,7 @@
 """The table of images: the same columns, checked once, whatever the source; and the Dataset made of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
@@ -8,11 +9,21 @@ from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_da
 from ham_hf.data.lesions import Grouping, complete_lesions
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
+from ham_hf.photos import SUFFIXES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 _REQUIRED = COLUMNS[1:]  # lesion_id may be missing
 _MISSING = {"", "na", "n/a", "nan", "none", "null"}
 _OLDEST = 120  # years
+
+
+class Source(NamedTuple):
+    """`table` and `dataset` have the same rows, sorted by image_id; without an image where `has_image` is false."""
+
+    kind: str  # folder, imagefolder, isic, isic2018, hub or synthetic
+    table: pd.DataFrame
+    dataset: Dataset
+    dropped: Mapping[str, int] = {}  # rows left out, by the diagnosis that --diagnosis_map maps to null
 
 
 def canonical_features() -> Features:
@@ -50,6 +61,7 @@ def clean_table(raw: pd.DataFrame, where: str, groupings: Iterable[Grouping] = (
     if "lesion_id" not in raw.columns:
         raw = raw.assign(lesion_id=None)
     table = raw[list(COLUMNS)].astype(object).map(text_or_none)
+    table["image_id"] = table["image_id"].map(without_suffix, na_action="ignore")
     table["lesion_id"] = table["lesion_id"].map(lesion_or_none)
     _reject(table, table["image_id"].isna(), where, "image_id", "an image_id in every row")
     for column in COLUMNS:
@@ -96,6 +108,12 @@ def text_or_none(value: object) -> str | None:
         return None
     text = str(value).strip()
     return None if text.lower() in _MISSING else text
+
+
+def without_suffix(image_id: str) -> str:
+    """Return the id of an image that a table calls by its file name."""
+    name, dot, suffix = image_id.rpartition(".")
+    return name if name and f".{suffix.lower()}" in SUFFIXES else image_id
 
 
 def lesion_or_none(value: object) -> str | None:
