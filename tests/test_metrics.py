@@ -125,6 +125,23 @@ def test_figures_of_an_absent_diagnosis_are_undefined_and_left_out_of_the_means(
     assert scores["balanced_accuracy"] == 0.75
     assert scores["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
     assert scores["macro_auroc"] == (scores["auroc_bcc"] + scores["auroc_nv"]) / 2
+    assert scores["confusion_matrix"] == [[2, 0, 0], [0, 1, 1], [0, 0, 0]]
+
+
+def test_ranking_figures_of_images_of_one_diagnosis_are_undefined():
+    scores = compute_scores(np.array([[0.7, 0.3], [0.4, 0.6]]), [1, 1], ["nv", "mel"])
+    for name in ("auroc_nv", "auroc_mel", "macro_auroc", "melanoma_sensitivity_at_90_specificity"):
+        assert np.isnan(scores[name]), name
+
+
+def test_the_log_loss_is_of_probabilities_that_sum_to_one():
+    exact = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.3, 0.1, 0.6]])
+    scores, rounded = (compute_scores(exact * factor, [0, 1, 2], ["bcc", "nv", "mel"]) for factor in (1, 1.0005))
+    assert rounded["log_loss"] == pytest.approx(scores["log_loss"], abs=1e-12)
+
+
+def test_always_nv_may_be_of_two_classes():
+    assert constant_scores("nv", np.array([0, 1, 1]), ("nv", "other"))["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_precision_of_what_was_never_predicted_is_undefined_but_its_f1_is_zero():
