@@ -70,12 +70,17 @@ def read_config(name: str, location: str, **source: str | None) -> "PreTrainedCo
     try:
         values, _ = PreTrainedConfig.get_config_dict(location, **source)
         _check_values(name, values)
-        return AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
     except InputError:
         raise
     except Exception as error:  # transformers raises anything at all about values that are not as they should be
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{name}: transformers cannot read its config.json: {reason}") from error
+    if config.model_type == "timm_wrapper" and isinstance(config.model_args, dict):
+        config.model_args.pop(
+            "num_classes", None
+        )  # timm's save_for_hf writes it here too; transformers passes its own
+    return config
 
 
 def _check_values(name: str, config: Any) -> None:
