@@ -141,7 +141,7 @@ def _codes(name: str, id2label: dict[int, str], label_map: Mapping[str, str | No
         raise InputError(
             f"{name} answers {len(answers)} labels ({shown}): expected the seven diagnoses {', '.join(LABELS)}, or "
             f"{', '.join(NEVUS_OR_OTHER)}. "
-            "Fine-tune it with `ham-hf train` first, or say what its labels mean with `ham-hf evaluate --label_map`"
+            "Fine-tune it with `ham-hf train` first, or say what its labels mean with --label_map"
         )
     return codes
 

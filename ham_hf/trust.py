@@ -27,6 +27,7 @@ PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 MOST_LAYERS = 1000
 MOST_LABELS = 100_000
 MOST_SIDE = 4096  # pixels of an image that a processor makes
+LEAST_CROP = 0.1  # of an image's side that timm's preparation keeps: it first enlarges the image to size / crop_pct
 MOST_NEW = 50_000_000  # values that a model may have beside those of its file: transformers would make and fill them
 # Arguments of timm's models that are files to read
 _FILES_OF_TIMM = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -259,6 +260,8 @@ def check_processor(name: str, processor: "BaseImageProcessor") -> None:
         numbers = [number for number in _numbers(value) if not 0 <= number <= MOST_SIDE]  # false for NaN as well
         if "size" in key and numbers:
             raise InputError(f"{name}: its processor has {key} {value}: expected {MOST_SIDE} pixels at most")
+        if key == "crop_pct" and not min(_numbers(value), default=0) >= LEAST_CROP:  # true for NaN as well
+            raise InputError(f"{name}: its processor has crop_pct {value}: expected {LEAST_CROP} at least")
 
 
 def _numbers(value: Any) -> Iterator[float]:
