@@ -1,6 +1,5 @@
 """A trained model, from a run folder or the Hub: where it is, whether it will do, and its probabilities of images."""
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from ham_hf import trust
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
+from ham_hf.loading import load_image_processor, load_weights, locate
 from ham_hf.reading import read_json
 from ham_hf.thresholds import threshold_of
 
@@ -34,36 +34,8 @@ def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | 
     Raises:
         InputError: there is no such folder or Hub id, or the folder holds no model.
     """
-    folder = Path(name)
-    if not folder.exists():
-        from ham_hf.hub import locate_model
-
-        location, commit = locate_model(name, revision)
-        return location, commit if location == name else None  # a folder in the cache has no revisions
-    if revision is not None:
-        raise InputError(f"{name} is here on this machine, where --revision {revision} means nothing: leave it out")
-    if missing := _missing_files(folder):
-        if missing == [trust.WEIGHTS]:  # says how to make them of a pickle
-            trust.check_weights(name, folder)
-        steps = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
-        last = max((int(step) for step in steps if step.isdecimal()), default=None)
-        remedy = (
-            f"its training is not finished; {folder / f'checkpoint-{last}'} is what it has so far"
-            if last is not None
-            else "name the run folder of a finished training, or a Hub id"
-        )
-        raise InputError(f"{name} is no model folder: {', '.join(missing)} not found there; {remedy}")
-    return name, None
-
-
-def _missing_files(folder: Path) -> list[str]:
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    # The second is of a model that reads the patient too
-    if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
-        missing.append("preprocessor_config.json")
-    if not any((folder / file).is_file() for file in (trust.WEIGHTS, trust.INDEX)):
-        missing.append(trust.WEIGHTS)
-    return missing
+    located = locate(name, revision, with_processor=True)
+    return located.location, located.source.get("revision")  # a folder in the cache has no revisions
 
 
 def load_classifier(
@@ -87,19 +59,17 @@ def load_classifier(
         InputError: it is not to be had, is no image classifier, or answers other labels, which is known before its
             weights are downloaded; or these are damaged.
     """
-    location, revision = find_classifier(name, revision)
+    located = locate(name, revision, with_processor=True)
     import torch
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
-    # Which AutoImageProcessor and AutoConfig know from then on
-    import ham_hf.models.color_constancy
-    import ham_hf.models.ensemble  # noqa: F401
+    import ham_hf.models.ensemble  # noqa: F401  which AutoConfig knows from then on
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.models.multimodal import load_patient_processor
     from ham_hf.views import which_views
 
-    config = trust.read_config(name, location, revision=revision)
+    config = trust.read_config(name, located.location, **located.source)
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise InputError(
             f"{name} is a {config.model_type} model, no image classifier: expected a run folder of `ham-hf train`, "
@@ -107,36 +77,10 @@ def load_classifier(
         )
     _check_labels(name, config)
     config.id2label = _codes(name, config.id2label, label_map or {})
-    folder = trust.fetch_weights(name, location, revision)
-    if not altered:
-        trust.check_recorded(name, folder)
-    source = {"revision": revision, "trust_remote_code": False}
-    try:
-        trust.check_proportion(
-            name, folder, lambda: AutoModelForImageClassification.from_config(copy.deepcopy(config))
-        )
-        model, loading = AutoModelForImageClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype="float32",
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
-        if isinstance(model, PatientModel):
-            processor = load_patient_processor(config, location, **source)
-        else:
-            processor = AutoImageProcessor.from_pretrained(location, **source)
-    except InputError:
-        raise
-    except Exception as error:  # transformers raises anything at all about values that are not as they should be
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{name}: its files do not fit together or are damaged: {reason}") from error
-    if loading["missing_keys"]:
-        raise InputError(
-            f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
-        )
-    trust.check_finite(name, model)
+    model, _ = load_weights(located, AutoModelForImageClassification, config, altered=altered)
+    processor = (
+        load_patient_processor(config, located) if isinstance(model, PatientModel) else load_image_processor(located)
+    )
     which_views(model)  # these raise where its config says what cannot be
     threshold_of(model)
     model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
@@ -197,7 +141,7 @@ def _codes(name: str, id2label: dict[int, str], label_map: Mapping[str, str | No
         raise InputError(
             f"{name} answers {len(answers)} labels ({shown}): expected the seven diagnoses {', '.join(LABELS)}, or "
             f"{', '.join(NEVUS_OR_OTHER)}. "
-            "Fine-tune it with `ham-hf train` first, or say what its labels mean with `ham-hf evaluate --label_map`"
+            "Fine-tune it with `ham-hf train` first, or say what its labels mean with --label_map"
         )
     return codes
 

@@ -5,7 +5,7 @@ ham-hf explain runs/my_run --data_dir path/to/HAM10000 --output_dir runs/cases
 The sheets show patients' photographs: they are for this machine, and `push_to_hub.py` leaves them here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel, TimmWrapperImageProcessor
 
 from ham_hf.arguments import DataArguments
 from ham_hf.classifier import labels_of, load_classifier, probabilities
@@ -52,20 +52,29 @@ class Case(NamedTuple):
     probability: float
 
 
-def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision: str | None = None) -> list[Path]:
+def explain(
+    name: str,
+    data: DataArguments,
+    folder: Path,
+    *,
+    part: str,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+) -> list[Path]:
     """Draw a sheet of cases for each diagnosis in `part` of the data into the new `folder`; returns the files.
 
     Args:
         name: a run folder or a Hub id, of a model of the image alone.
         data: which images; an empty `split` becomes that of the model's training (see `load_unseen`).
         part: "validation" or "test".
+        label_map: see `load_classifier`.
 
     Raises:
         InputError: captum is missing, the folder holds something, or the model or the data cannot be used.
     """
     _require_captum()
     check_new_folder(folder)
-    model, processor = load_classifier(name, revision)
+    model, processor = load_classifier(name, revision, label_map)
     if isinstance(model, PatientModel):
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
     labels = labels_of(model)
@@ -126,7 +135,11 @@ def saliency(model: PreTrainedModel, pixel_values: torch.Tensor, target: int) ->
 
 def crop_of(processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
     """The part of an upright image that the model gets, at its size and before normalisation: (H, W, 3), 0 to 1."""
-    crop = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+    if isinstance(processor, TimmWrapperImageProcessor):  # it always normalises
+        mean, std = (torch.tensor(processor.data_config[name])[:, None, None] for name in ("mean", "std"))
+        crop = processor(image)["pixel_values"][0] * std + mean
+    else:
+        crop = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0]
     return crop.permute(1, 2, 0).clamp(0, 1).numpy()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ham_hf.arguments import SELECTION_METRICS
 from ham_hf.data_cli import GROUPING, add_diagnosis_map, data_arguments
-from ham_hf.errors import InputError
+from ham_hf.label_map import add_label_map
 
 
 def add_judging_commands(commands: argparse._SubParsersAction) -> None:
@@ -31,12 +31,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
     _add_data_flags(evaluate, split=None, when_left_out="that of the model's training, or study,")
-    evaluate.add_argument(
-        "--label_map",
-        metavar="JSON",
-        help='what a model\'s own labels mean, such as \'{"SCC": "akiec", "other": null}\'; null leaves one out. '
-        "The seven codes and their full names need no mention",
-    )
+    add_label_map(evaluate)
     evaluate.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the report")
     evaluate.set_defaults(run=_evaluate)
 
@@ -79,6 +74,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
     )
     explain.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
     _add_data_flags(explain, split=None, when_left_out="that of the model's training, or study,")
+    add_label_map(explain)
     explain.add_argument(
         "--part", choices=["validation", "test"], default="validation", help="whose cases; validation when left out"
     )
@@ -93,7 +89,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
     )
     verify.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder or a Hub id, with a card of anybody's")
     _add_data_flags(verify, split=None, when_left_out="that of the card")
-    verify.add_argument("--label_map", metavar="JSON", help="as for `ham-hf evaluate`")
+    add_label_map(verify)
     verify.add_argument(
         "--part", choices=["validation", "test"], help="what all claims are about, where the card does not say it so"
     )
@@ -142,18 +138,6 @@ def _add_data_flags(
         parser.add_argument("--revision", help="commit, branch or tag of the model; its default branch when left out")
 
 
-def _label_map(text: str | None) -> dict:
-    import json
-
-    try:
-        label_map = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--label_map is {text!r}: expected a JSON object ({error})") from None
-    if not isinstance(label_map, dict) or not all(isinstance(code, str | None) for code in label_map.values()):
-        raise InputError(f"--label_map is {text!r}: expected a JSON object, label → code or null")
-    return label_map
-
-
 def _require_model(args: argparse.Namespace) -> None:
     """Before the imports that take ten seconds: a misspelt name should not."""
     from ham_hf.classifier import find_classifier
@@ -168,7 +152,6 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    label_map = _label_map(args.label_map)
     _require_model(args)
     from ham_hf.evaluate import evaluate_model
 
@@ -177,7 +160,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         data_arguments(args),
         args.output_dir,
         revision=args.revision,
-        label_map=label_map,
+        label_map=args.label_map,
         argv=args.argv[1:],
     )
     _print_headlines(report, args.output_dir)
@@ -216,17 +199,23 @@ def _explain(args: argparse.Namespace) -> None:
     _require_model(args)
     from ham_hf.explain import explain
 
-    sheets = explain(args.model, data_arguments(args), args.output_dir, part=args.part, revision=args.revision)
+    sheets = explain(
+        args.model,
+        data_arguments(args),
+        args.output_dir,
+        part=args.part,
+        revision=args.revision,
+        label_map=args.label_map,
+    )
     print(f"{len(sheets)} sheets: {args.output_dir / 'README.md'}")
 
 
 def _verify(args: argparse.Namespace) -> int:
-    label_map = _label_map(args.label_map)
     _require_model(args)
     from ham_hf import verify
 
     verification = verify.verify_card(
-        args.model, data_arguments(args), revision=args.revision, label_map=label_map, part=args.part
+        args.model, data_arguments(args), revision=args.revision, label_map=args.label_map, part=args.part
     )
     print(verify.render(verification))
     if args.write:
