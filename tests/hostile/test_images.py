@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import BitImageProcessor
 
-from ham_hf.data.cache import decode_rgb
 from ham_hf.data.images import _check
 from ham_hf.errors import InputError
-from ham_hf.photos import find_photos, read_image, read_photo
+from ham_hf.photos import find_photos, read_cell, read_image, read_photo
 from tests.hostile.cases import broken, cases, ends_well, or_refused, within
 from tests.small_data import load, make_rows, write_folder
 
@@ -60,7 +59,7 @@ def for_training(data: bytes) -> Image.Image:
     check = _check({"bytes": data, "path": None}, {})
     if check.error is not None:
         raise InputError(check.error)
-    return decode_rgb(data)
+    return read_cell({"bytes": data, "path": None})
 
 
 def check_case(kind: str, data: bytes, path) -> None:
@@ -117,10 +116,10 @@ def test_16_bits_are_scaled_and_transparency_is_white_in_training_too():
     grey = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
     file = io.BytesIO()
     Image.fromarray(grey).save(file, "PNG")
-    np.testing.assert_array_equal(np.asarray(decode_rgb(file.getvalue()))[..., 0], (grey >> 8).astype(np.uint8))
+    np.testing.assert_array_equal(np.asarray(read_image(file.getvalue()))[..., 0], (grey >> 8).astype(np.uint8))
     file = io.BytesIO()
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(file, "PNG")
-    assert decode_rgb(file.getvalue()).getpixel((0, 0)) == (255, 255, 255)
+    assert read_image(file.getvalue()).getpixel((0, 0)) == (255, 255, 255)
 
 
 def png(width: int, height: int) -> bytes:
