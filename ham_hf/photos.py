@@ -1,7 +1,8 @@
 """Photographs of one's own, of any size and format, as upright RGB images."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from ham_hf.color import to_srgb
 from ham_hf.errors import InputError, MachineError
 from ham_hf.formats import is_heic, raw_camera_file, register_heic, unreadable_format
+from ham_hf.terminal import printable
 
 # No EPS: Pillow hands it to Ghostscript. A phone's MPO opens as the JPEG that it begins with
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "AVIF")
@@ -32,27 +34,35 @@ _SUBFILE_TYPE, _REDUCED = 254, 1
 MOST_PIXELS = 89_478_485  # Pillow's own limit; from there to twice as many it would warn, and decode them
 
 
-def find_photos(paths: Sequence[str | Path]) -> tuple[list[Path], int]:
-    """Files as named, and every image file in the folders named; and how many files of folders have other suffixes.
+def find_photos(paths: Sequence[str | Path]) -> tuple[list[Path], Counter]:
+    """Return files as named, every image file in the folders named, and how many files of folders have each other
+    suffix.
 
     Raises:
         InputError: a path does not exist, or there is no image file.
     """
     photos: list[Path] = []
-    others = 0
+    others: Counter[str] = Counter()
     for path in map(Path, paths):
         if path.is_dir():
             inside = [file for file in sorted(path.rglob("*")) if _is_visible_file(file, path)]
-            images = [file for file in inside if file.suffix.lower() in SUFFIXES]
-            photos += images
-            others += len(inside) - len(images)
+            photos += [file for file in inside if file.suffix.lower() in SUFFIXES]
+            others.update(suffix for file in inside if (suffix := file.suffix.lower()) not in SUFFIXES)
         elif path.exists():
             photos.append(path)
         else:
             raise InputError(f"no photograph or folder at {path}: check the path")
     if not photos:
-        raise InputError(f"no image in {', '.join(map(str, paths))}: expected files ending in {', '.join(SUFFIXES)}")
+        found = f" (only {list_suffixes(others)})" if others else ""
+        raise InputError(
+            f"no image in {', '.join(map(str, paths))}{found}: expected files ending in {', '.join(SUFFIXES)}"
+        )
     return photos, others
+
+
+def list_suffixes(counts: Mapping[str, int]) -> str:
+    """Return "3 .dcm, 1 .txt" of how many files have each suffix."""
+    return ", ".join(f"{count} {printable(suffix) or 'without a suffix'}" for suffix, count in counts.items())
 
 
 def _is_visible_file(file: Path, folder: Path) -> bool:
