@@ -194,7 +194,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     from ham_hf import answers, classifier, onnx
     from ham_hf.labels import DISCLAIMER
-    from ham_hf.photos import check_photos, find_photos
+    from ham_hf.photos import check_photos, find_photos, list_suffixes
     from ham_hf.thresholds import suspicion, threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
@@ -224,7 +224,7 @@ def _predict(args: argparse.Namespace) -> None:
     if not is_onnx and (threshold := threshold_of(model)) is not None:
         print(suspicion(threshold))
     if others:
-        print(f"{others} other files in the folders were left out, for their suffixes.")
+        print(f"{others.total()} other files in the folders were skipped: {list_suffixes(others)}.")
     if args.csv:
         print(f"{len(photos)} rows in {printable(str(args.csv))}")
     if bf16 is not None:

@@ -27,7 +27,6 @@ from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.markdown import escape
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.photos import upright_rgb
 from ham_hf.plots import STYLE, save_figure
 from ham_hf.prepare import image_reader
 
@@ -159,7 +158,7 @@ def _draw(
         figure = Figure(figsize=(2.4 * len(cases) + 0.2, 5.4))
         grid = figure.subplots(2, len(cases), squeeze=False)
         for (above, below), case in zip(grid.T, cases, strict=True):
-            image = upright_rgb(read(case.row))
+            image = read(case.row)
             pixels = processor(image, return_tensors="pt")["pixel_values"].to(model.device)
             picture = crop_of(processor, image)
             above.imshow(picture)

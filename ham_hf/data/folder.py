@@ -27,7 +27,9 @@ from ham_hf.data.table import (
     without_suffix,
 )
 from ham_hf.errors import InputError
+from ham_hf.formats import UNREADABLE_SUFFIXES
 from ham_hf.labels import diagnosis_code
+from ham_hf.photos import SUFFIXES
 
 _OFFICIAL = ("ham10000_metadata", "ham10000_metadata.csv", "ham10000_metadata.tab", "ham10000_metadata.tsv")
 _GROUND_TRUTH = ("_groundtruth.csv", "_groundtruth.tab")
@@ -39,7 +41,6 @@ _LOOKED_FOR = (
     "--metadata_csv names any other"
 )
 _OPTIONAL = ("dx_type", "age", "sex", "localization")  # of a table of one's own
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _DEPTH = 3  # images lie in the folder itself or up to two folders below
 # Of an image in a zip: HAM10000's have 0.3 MB, and compress by a hundredth
 _MOST_BYTES = 100_000_000
@@ -94,7 +95,8 @@ def read_folder(folder: Path, metadata_csv: Path | None = None, diagnosis_map: D
     if not found:
         raise InputError(
             f"{folder} has a table of {len(table)} images and none of them: expected <image_id>.jpg in the folder, "
-            "up to two folders below it, or in .zip files beside the table"
+            "up to two folders below it, or in .zip files beside the table; other suffixes of images: "
+            f"{', '.join(SUFFIXES[1:])}"
         )
     table["has_image"] = table["image_id"].isin(found.keys())
     images = _image_column([found.get(image_id) for image_id in table["image_id"]])
@@ -216,7 +218,14 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _find_images(folder: Path, wanted: set[str]) -> dict[str, Path | ZipMember]:
-    """Links are followed: images may lie elsewhere. A name of two different files is refused."""
+    """Return image_id → its file. Links are followed: images may lie elsewhere.
+
+    A file whose suffix says that it cannot be read (DICOM, raw) is taken where there is no other, so that the check of
+    all images says so instead of calling it missing.
+
+    Raises:
+        InputError: two different files have the name of one image.
+    """
     found: dict[str, Path | ZipMember] = {}
     contents: dict[str, tuple[int, int | None]] = {}  # bytes, and in a zip the checksum
 
@@ -226,13 +235,16 @@ def _find_images(folder: Path, wanted: set[str]) -> dict[str, Path | ZipMember]:
         if size != first_size or (None not in (crc, first_crc) and crc != first_crc):
             raise InputError(f"two different files for image {image_id}: {first} and {file}; remove one")
 
-    for depth in range(1, _DEPTH + 1):
-        for path in sorted(folder.glob("/".join("*" * depth))):
-            if path.suffix.lower() in _SUFFIXES and path.stem in wanted and path.is_file():
-                add(path.stem, path, path.stat().st_size, None)
+    files = [path for depth in range(1, _DEPTH + 1) for path in sorted(folder.glob("/".join("*" * depth)))]
+    for path in files:
+        if path.suffix.lower() in SUFFIXES and path.stem in wanted and path.is_file():
+            add(path.stem, path, path.stat().st_size, None)
     for archive in sorted(path for path in folder.iterdir() if path.suffix.lower() == ".zip" and path.is_file()):
         for member in sorted(_members(archive, wanted), key=lambda member: member.filename):
             add(_stem(member), ZipMember(archive, member.filename), member.file_size, member.CRC)
+    for path in files:
+        if path.suffix.lower() in UNREADABLE_SUFFIXES and path.stem in wanted - found.keys() and path.is_file():
+            found[path.stem] = path
     return found
 
 
@@ -251,7 +263,7 @@ def _members(archive: Path, wanted: set[str]) -> list[zipfile.ZipInfo]:
             members = file.infolist()
     except Exception as error:  # besides BadZipFile, whatever a broken directory makes of zipfile's arithmetic
         raise InputError(f"{archive} is no readable zip ({error}): download it again") from error
-    members = [of for of in members if of.filename.lower().endswith(_SUFFIXES) and _stem(of) in wanted]
+    members = [of for of in members if of.filename.lower().endswith(SUFFIXES) and _stem(of) in wanted]
     for member in members:
         if wrong := _wrong_with(member):
             raise InputError(f"{archive}/{member.filename} {wrong}")
