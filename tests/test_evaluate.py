@@ -11,13 +11,15 @@ import pytest
 from datasets import Dataset
 from transformers import AutoModelForImageClassification
 
+from ham_hf.arguments import DataArguments
 from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import build_parser, main
-from ham_hf.data import load_ham10000
+from ham_hf.contamination import check_start
+from ham_hf.data import load_checked
 from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.data_cli import data_arguments
 from ham_hf.errors import InputError
-from ham_hf.evaluate import evaluate_run, seen_before, write_submission
+from ham_hf.evaluate import evaluate_run
 from ham_hf.files import new_folder
 from ham_hf.hardware import supports_bf16
 from ham_hf.judging_cli import _training_flags
@@ -26,6 +28,7 @@ from ham_hf.metrics import HamMetrics
 from ham_hf.predictions import Predictions, read_predictions
 from ham_hf.recipe import parse_recipe
 from ham_hf.scoring import compute_scores
+from ham_hf.submission import write_submission
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 from tests.test_predict import make_run_folder
 
@@ -200,9 +203,11 @@ def test_whatever_a_model_may_have_seen_is_in_the_report(model_folder, data, tmp
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(*words, "--output_dir", tmp_path / "own") == 0
     assert seen(tmp_path / "own") == 12
-    # Images of others
+    # Images of others: what a run without a record was trained on is only known of the study's split
     clinic = write_folder(tmp_path / "clinic", [row | {"image_id": f"c{row['image_id']}"} for row in make_rows()])
-    facts["data"]["seen_before"] = None
+    assert run(trained, "--data_dir", clinic, "--split", "all", "--output_dir", tmp_path / "unknown") == 0
+    assert seen(tmp_path / "unknown") == count
+    facts["data"] |= {"seen_before": None, "split": "study"}
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(trained, "--data_dir", clinic, "--split", "all", "--output_dir", tmp_path / "clinics") == 0
     assert seen(tmp_path / "clinics") is None
@@ -212,8 +217,9 @@ def test_the_same_split_of_other_classes_is_no_other_split(data, model_folder, t
     trained = shutil.copytree(model_folder, tmp_path / "trained")
     assert run(trained, "--data_dir", data, "--split", "grouped", "--output_dir", tmp_path / "first") == 0
     shutil.copy(tmp_path / "first" / "run.json", trained)
-    _, facts = load_ham10000(data, "grouped", classes="nevus_or_other")
-    assert seen_before(str(trained), None, facts) is None
+    splits, facts, checks = load_checked(DataArguments(str(data), split="grouped", classes="nevus_or_other"))
+    check_start(str(trained), None, splits, facts, checks)
+    assert facts["seen_before"] is None
 
 
 def test_a_model_is_not_judged_on_what_may_be_its_training_images_unasked(model_folder, data, tmp_path, capsys):

@@ -80,6 +80,23 @@ def read_folder(
     return kind, table, build_dataset(table, _image_column([found.get(image_id) for image_id in table["image_id"]]))
 
 
+def find_unscored(folder: Path, metadata_csv: Path | None = None) -> Dataset | None:
+    """Return the one image that ISIC 2018 does not score, which `read_folder` leaves out.
+
+    Returns:
+        Columns image_id and image, without a row where the image is not there; None where the table does not list it.
+    """
+    path = metadata_csv or _find_table(folder)
+    raw = _read_table(path)
+    column = "image" if "image" in raw.columns else "image_id"
+    if not path.name.lower().endswith(_GROUND_TRUTH) or column not in raw.columns:
+        return None
+    if NOT_SCORED not in raw[column].str.strip().tolist():
+        return None
+    images = _image_column([file for file in [_find_images(folder, {NOT_SCORED}).get(NOT_SCORED)] if file])
+    return images.add_column("image_id", [NOT_SCORED] * len(images))
+
+
 def _with_optional(raw: pd.DataFrame, name: str, lesions_unknown: bool) -> pd.DataFrame:
     require_columns(raw, ("image_id", "dx") if lesions_unknown else ("image_id", "lesion_id", "dx"), name)
     missing = {column: "" for column in _OPTIONAL if column not in raw.columns}
