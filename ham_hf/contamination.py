@@ -62,7 +62,7 @@ def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> 
         )
     for sentence in found:
         logger.warning("%s", sentence)
-    if facts[SEEN] and not found:
+    if facts[SEEN]:
         seen = f"{name} was trained on other images than the training images of this split"
         if own and certain is not None:
             raise InputError(

@@ -25,7 +25,7 @@ from ham_hf.labels import LABELS
 from ham_hf.patients import read_patients
 from ham_hf.train import main
 from ham_hf.trainer import TRAINED_WEIGHTS
-from ham_hf.training_record import FILE, read_record
+from ham_hf.training_record import FILE, images_of, read_record, record_of
 from tests.small_data import load
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.tiny_runs import tiny_flags
@@ -104,6 +104,16 @@ def test_a_run_leaves_a_complete_folder_and_no_pickle(unbroken):
     files = {path.name for path in unbroken.iterdir() if path.is_file()}
     assert files == RUN_FILES
     assert list((unbroken / "plots").glob("*.png"))
+
+
+def test_a_run_records_its_training_images(unbroken, synthetic_dir):
+    splits, _, checks = load_checked(DataArguments(str(synthetic_dir), split="grouped"))
+    record = read_record(unbroken / FILE)
+    assert record.complete and len(record.images) == len(splits["train"]) + len(splits["validation"])
+    for split in ("train", "validation"):
+        assert [image for image in record.images if image.split == split] == images_of(splits[split], checks, split)
+    for checkpoint in unbroken.glob("checkpoint-*"):
+        assert record_of(str(checkpoint)) == record
 
 
 def test_every_validation_and_test_image_is_predicted_once(unbroken, synthetic_dir):
@@ -257,6 +267,8 @@ def test_two_processes_write_one_complete_run(flags, unbroken, tmp_path):
 def test_max_train_samples_trains_on_that_many_images(flags, tmp_path):
     main(flags(tmp_path / "few", max_train_samples=16, max_steps=1, eval_steps=1, save_steps=1))
     assert json.loads((tmp_path / "few" / "run.json").read_text())["training"]["images"] == 16
+    images = [image for image in read_record(tmp_path / "few" / FILE).images if image.split == "train"]
+    assert len(images) == 16
 
 
 def test_curves_go_to_tensorboard_when_asked(flags, tmp_path, monkeypatch):
