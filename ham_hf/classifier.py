@@ -157,7 +157,7 @@ def is_trained_on_synthetic_images(name: str, revision: str | None = None) -> bo
     Raises:
         InputError: run.json is there, but not as `ham-hf train` writes it, or the Hub does not give it.
     """
-    folder = name if Path(name).exists() else _folder_with_run_facts(name, revision)
+    folder = name if Path(name).exists() else _folder_with("run.json", name, revision)
     return _run_facts(folder, lambda run: run["data"]["synthetic"], False)
 
 
@@ -169,19 +169,34 @@ def training_data_of(name: str, revision: str | None = None) -> dict | None:
     """
     from ham_hf.run_facts import check_facts
 
-    folder = Path(name if Path(name).exists() else _folder_with_run_facts(name, revision)).resolve()
-    path = folder / "run.json"
-    if not path.is_file() and re.fullmatch(r"checkpoint-\d+", folder.name):
-        path = folder.parent / "run.json"  # of its run
-    if not path.is_file():
+    path = find_run_file(name, "run.json", revision)
+    if path is None:
         return None
     facts = read_json(path)
     check_facts(facts, path)
     return facts["data"]
 
 
-def _folder_with_run_facts(name: str, revision: str | None) -> str:
-    """Where a Hub model's run.json is downloaded to, or is in the cache; the id itself where it has none."""
+def find_run_file(name: str, file: str, revision: str | None = None) -> Path | None:
+    """Return the path of a small file that a training writes beside the model, or None where there is none.
+
+    Args:
+        name: a run folder, a checkpoint in one (whose file may be in the run folder), or a Hub id.
+        file: such as "run.json"; downloaded from the Hub where it is not in the cache.
+        revision: commit, branch or tag on the Hub.
+
+    Raises:
+        InputError: the Hub does not give it.
+    """
+    folder = Path(name if Path(name).exists() else _folder_with(file, name, revision)).resolve()
+    path = folder / file
+    if not path.is_file() and re.fullmatch(r"checkpoint-\d+", folder.name):
+        path = folder.parent / file  # of its run
+    return path if path.is_file() else None
+
+
+def _folder_with(file: str, name: str, revision: str | None) -> str:
+    """Where a Hub model's `file` is downloaded to, or is in the cache; the id itself where it has none."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
 
@@ -189,11 +204,11 @@ def _folder_with_run_facts(name: str, revision: str | None) -> str:
     if commit is None:  # the cached folder: there is no network
         return location
     try:
-        return str(Path(hf_hub_download(location, "run.json", revision=commit)).parent)
+        return str(Path(hf_hub_download(location, file, revision=commit)).parent)
     except RemoteEntryNotFoundError:
         return name
     except (HTTPError, OSError) as error:  # no answer is not a no
-        raise InputError(f"{name}: its run.json, if it has one, cannot be downloaded: {error}") from error
+        raise InputError(f"{name}: its {file}, if it has one, cannot be downloaded: {error}") from error
 
 
 def usable_bf16_difference(name: str, photos: int) -> float | None:

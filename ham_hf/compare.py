@@ -12,8 +12,9 @@ from scipy.stats import binomtest
 from ham_hf.errors import InputError
 from ham_hf.intervals import paired_intervals
 from ham_hf.markdown import difference, images_of_lesions, number
+from ham_hf.overlap import overlap_sentences
 from ham_hf.predictions import Predictions, in_order_of
-from ham_hf.report import read_run
+from ham_hf.report import Run, read_run
 from ham_hf.scoring import HEADLINE, compute_scores
 from ham_hf.subgroups import FIGURES
 from ham_hf.terminal import printable
@@ -31,14 +32,15 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
         `images` and `lesions` (None where those of some images are unknown); `metrics`, for each of METRICS the `runs`
         of A and B (one value a run), their means `a` and `b`, the `difference` B - A and its 95 % `interval`: lesions
         are drawn, the same ones for every run, and in each draw the groups' means are compared. Values that are
-        undefined are NaN, intervals None.
-        `mcnemar`: None but for one run against one, see `mcnemar`.
+        undefined are NaN, intervals None. `mcnemar`: None but for one run against one, see `mcnemar`. `warnings`:
+        sentences about what makes the comparison doubtful: images that could not be compared, or that a model was
+        trained on.
 
     Raises:
         InputError: a folder is no run folder or is named twice, has no such predictions, or its images, labels or
             diagnoses are others than those of the first folder.
     """
-    runs, lesions_known = _read([*first, *second], split)
+    runs, lesions_known, warnings = _read([*first, *second], split)
     _, lesion_ids, labels, _, names = runs[0]
     sides = [[run.probabilities for run in side] for side in (runs[: len(first)], runs[len(first) :])]
     scores = [[compute_scores(probabilities, labels, names) for probabilities in side] for side in sides]
@@ -57,6 +59,7 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
         "lesions": len(set(lesion_ids)) if lesions_known else None,
         "metrics": metrics,
         "mcnemar": mcnemar(sides[0][0], sides[1][0], labels) if one_each else None,
+        "warnings": warnings,
     }
 
 
@@ -73,25 +76,49 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict:
     return {"a_alone": a_alone, "b_alone": b_alone, "p": float(p)}
 
 
-def _read(folders: Sequence[Path], split: str) -> tuple[list[Predictions], bool]:
-    """Return the predictions of every folder, in the order of the first one's images, and whether lesions are known.
-
-    They are not where any run did not know the lesion of one of its images.
-    """
+def _read(folders: Sequence[Path], split: str) -> tuple[list[Predictions], bool, list[str]]:
+    """Return the predictions of every folder, in the order of the first one's images; whether all lesions are known to
+    every run; and warnings."""
     places = [folder.resolve() for folder in folders]
-    runs, lesions_known = [], True
+    runs, warnings = [], []
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
             raise InputError(f"{folder} is named twice: expected different runs")
-        run = read_run(folder)
-        predictions = run.predictions[split]
-        if predictions is None:
+        runs.append(read_run(folder))
+        if runs[-1].predictions[split] is None:
             raise InputError(f"{folder} has no image in {split}: choose the other --split")
-        runs.append(predictions)
-        lesions_known &= not run.facts["data"]["splits"][split].get("unknown_lesions", 0)
     files = [folder / f"predictions_{split}.csv" for folder in folders]
-    ordered = [in_order_of(runs[0], run, files[0], file) for run, file in zip(runs, files, strict=True)]
-    return ordered, lesions_known
+    first = runs[0].predictions[split]
+    predictions = [
+        in_order_of(first, run.predictions[split], files[0], file) for run, file in zip(runs, files, strict=True)
+    ]
+    for run in runs:
+        warnings += _compare_images(runs[0], run, split)
+        warnings += overlap_sentences(run.facts["data"], f"the model of {run.folder}", (split,))
+    lesions_known = not any(run.facts["data"]["splits"][split].get("unknown_lesions", 0) for run in runs)
+    return predictions, lesions_known, warnings
+
+
+def _compare_images(first: Run, run: Run, split: str) -> list[str]:
+    """Return a warning where two runs have different files under the same image ids and nothing says more.
+
+    Raises:
+        InputError: the files decode to different pixels.
+    """
+    ours, theirs = (of.facts["data"]["splits"][split] for of in (first, run))
+    if ours["sha256"] == theirs["sha256"]:
+        return []
+    if "pixels_sha256" not in ours or "pixels_sha256" not in theirs:
+        return [
+            f"The {split} images of {first.folder} and {run.folder} have the same ids, but are different files. "
+            "Whether they show the same pixels cannot be checked: an older run does not record it."
+        ]
+    if ours["pixels_sha256"] != theirs["pixels_sha256"]:
+        raise InputError(
+            f"{first.folder} and {run.folder} have different {split} images under the same ids: expected the same "
+            "pixels. Evaluate both models on one copy of the images with `ham-hf evaluate`, and compare these runs"
+        )
+    return []
 
 
 def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[Path], split: str) -> str:
@@ -118,6 +145,7 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
             "calibration error lower is better.",
             *([] if lesions is not None else ["Where several images show one lesion, the intervals are too narrow."]),
             *_mcnemar_line(comparison["mcnemar"], lesions is not None),
+            *[printable(f"Warning: {warning}") for warning in comparison["warnings"]],
             "",
             *_columns(runs),
         ]

@@ -21,12 +21,13 @@ from transformers import BaseImageProcessor, PreTrainedModel, TimmWrapperImagePr
 
 from ham_hf.arguments import DataArguments
 from ham_hf.classifier import labels_of, load_classifier, probabilities
+from ham_hf.contamination import load_unseen
 from ham_hf.errors import InputError
-from ham_hf.evaluate import load_unseen
 from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.markdown import escape
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.overlap import overlap_sentences
 from ham_hf.plots import STYLE, save_figure
 from ham_hf.prepare import image_reader
 
@@ -78,7 +79,8 @@ def explain(
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
     labels = labels_of(model)
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
-    split = load_unseen(data, name, revision)[0][part]
+    splits, facts = load_unseen(data, name, revision)
+    split = splits[part]
     if not len(split):
         raise InputError(f"{data.data_dir} has no {part} image under the split {data.split!r}")
     read = image_reader(split)
@@ -92,7 +94,8 @@ def explain(
         for number, path in zip(tqdm(drawn, desc="sheets", disable=None), sheets, strict=True):
             cases = choose_cases(answers, truth, number, labels)
             _draw(unfinished / path.name, model, processor, split, cases, labels[number])
-        replace_file(unfinished / "README.md", _page(name, part, sheets))
+        seen = overlap_sentences(facts, "this model", (part,))
+        replace_file(unfinished / "README.md", _page(name, part, sheets, seen))
     return sheets
 
 
@@ -173,11 +176,12 @@ def _draw(
         save_figure(figure, path)
 
 
-def _page(name: str, part: str, sheets: Sequence[Path]) -> str:
+def _page(name: str, part: str, sheets: Sequence[Path], seen: Sequence[str]) -> str:
     rules = "\n".join(f"- **{kind}**: {rule}" for kind, rule in KINDS.items())
     pictures = "\n\n".join(f"![{path.stem}]({path.name})" for path in sheets)
+    warning = f"**⚠ {' '.join(seen)}**\n\n" if seen else ""
     return (
-        f"# Cases of {escape(Path(name).name)}, {part}\n\n*{DISCLAIMER}*\n\n"
+        f"# Cases of {escape(Path(name).name)}, {part}\n\n*{DISCLAIMER}*\n\n{warning}"
         f"Of each diagnosis, one image of each kind that there is:\n\n{rules}\n\n"
         "Above the image as the model gets it; below, bright, what moves its answer most (SmoothGrad, captum). "
         f"{CAVEAT} **These are photographs of patients: they are not published with the model.**\n\n{pictures}\n"

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from ham_hf import markdown
 from ham_hf.labels import MALIGNANT
 from ham_hf.markdown import Table, full_name, number
+from ham_hf.overlap import overlap_note, overlap_warning
 from ham_hf.predictions import Predictions
 from ham_hf.scoring import HEADLINE, calibration_bins
 from ham_hf.subgroups import FIELDS, FIGURES
@@ -79,6 +80,7 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
         origin=_origin(run),
         disclaimer=report["disclaimer"],
         synthetic=markdown.SYNTHETIC if run["data"]["synthetic"] else "",
+        seen=overlap_warning(run),
         purpose=markdown.SYNTHETIC_PURPOSE if run["data"]["synthetic"] else markdown.PURPOSE,
         limits=_limits(run),
         splits=[_split(report, split, predictions[split], pictures) for split in evaluated],
@@ -102,7 +104,7 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
         collapse_table=markdown.collapse_table(report["collapse"]["evaluations"]) if report["collapse"] else None,
         source=run["data"]["source"],
         data=markdown.data_table(run["data"]),
-        split=markdown.split_sentences(run["data"]),
+        split=f"{markdown.split_sentences(run['data'])} {overlap_note(run)}".strip(),
         split_hashes=[[name, of["sha256"]] for name, of in run["data"]["splits"].items()],
         audit=markdown.audit_rows(run["data"]["audit"]),
         near=markdown.audit_sentences(near),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ham_hf.intervals import DRAWS
 from ham_hf.labels import FULL_NAMES, LABELS
+from ham_hf.overlap import overlap_note, overlap_warning
 from ham_hf.scoring import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
 from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
 from ham_hf.terminal import printable, printable_lines
@@ -148,9 +149,11 @@ def render_report(report: Mapping, pictures: Sequence[str]) -> str:
     parts = [f"# {report_title(run)}\n\n*{report['disclaimer']}*"]
     if run["data"]["synthetic"]:
         parts.append(SYNTHETIC_WARNING)
+    if seen := overlap_warning(run):
+        parts.append(f"> **⚠ {seen}**")
     parts += result_sections(report, pictures)
     parts += training_sections(report, pictures)
-    parts += [data_section(run["data"]), audit_section(run["data"]), provenance_section(run)]
+    parts += [data_section(run["data"]), overlap_note(run), audit_section(run["data"]), provenance_section(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -478,6 +481,12 @@ def split_sentences(data: Mapping) -> str:
         text += f" {sum(dropped.values()):,} rows of the table were dropped for their diagnosis ({listed})."
     if unknown := sum(split.get("unknown_lesions", 0) for split in data["splits"].values()):
         text += f" The lesions of {unknown:,} images are unknown."
+    if data.get("split_by_default"):
+        text += " It is the default for images that are neither HAM10000's nor in the model's training record."
+    if unscored := data.get("not_scored"):
+        row = "the model's prediction" if unscored["predicted"] else "a placeholder, the same for each diagnosis"
+        name = escape(unscored["image_id"])
+        text += f" {name}, which the challenge does not score, is in no figure; its row of the submission is {row}."
     return text
 
 

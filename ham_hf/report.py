@@ -18,7 +18,7 @@ from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import ABLATIONS, headline_line, made_here, render_report
 from ham_hf.patients import Patients, read_patients
-from ham_hf.predictions import Predictions, in_order_of, read_predictions
+from ham_hf.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.reading import read_json
 from ham_hf.run_facts import check_facts, check_history
 from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
@@ -237,6 +237,7 @@ def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:
             f"{path} has {len(predictions.labels)} images, run.json counts {expected} in {split}: the two are not of "
             "one run; train again, or put back the file that belongs here"
         )
+    check_rows(predictions, facts["data"], split, path)
     return predictions
 
 

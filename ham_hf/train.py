@@ -34,10 +34,11 @@ from ham_hf.arguments import ModelArguments
 from ham_hf.callbacks import CollapseGuard, EarlyStopping, EpochLine, QuietProgress, TellEpoch
 from ham_hf.checkpoints import has_checkpoint, last_whole_checkpoint, only_writer
 from ham_hf.classifier import load_classifier
+from ham_hf.contamination import check_start
 from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError
-from ham_hf.evaluate import SEEN, model_facts, seen_before, write_answers
+from ham_hf.evaluate import model_facts, write_answers
 from ham_hf.files import replace_file
 from ham_hf.hardware import keep_freed_memory, use_all_cores
 from ham_hf.inputs import Inputs, build_inputs
@@ -57,12 +58,13 @@ from ham_hf.models.multimodal import (
 from ham_hf.optimization import optimizer_class
 from ham_hf.predictions import read_predictions
 from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
-from ham_hf.recipe import Recipe, RunArguments, parse_recipe
+from ham_hf.recipe import BY_RESULT, Recipe, RunArguments, parse_recipe
 from ham_hf.report import headline_line, write_report
 from ham_hf.resuming import settings_of, went_on
 from ham_hf.sampling import WeightedSampler
 from ham_hf.scoring import prediction_spread
 from ham_hf.trainer import HamTrainer
+from ham_hf.training_record import TrainingRecord, images_of, join_records, write_record
 from ham_hf.views import set_test_time_augmentation, which_views
 
 logger = logging.getLogger("ham_hf.train")
@@ -95,7 +97,7 @@ def train(recipe: Recipe) -> None:
     text_revision = _text_revision(recipe.model)
     splits, data_facts, checks = _read_data(recipe)
     kept = went_on(checkpoint, settings_of(recipe, splits, data_facts))
-    data_facts[SEEN] = seen_before(recipe.model.model_name_or_path, revision, data_facts)
+    before = check_start(recipe.model.model_name_or_path, revision, splits, data_facts, checks)
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
         raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
 
@@ -111,6 +113,8 @@ def train(recipe: Recipe) -> None:
     trainer.add_callback(kept)
     logger.info("computing in %s%s", _precision(trainer), ", channels_last" if channels_last else "")
 
+    if trainer.is_world_process_zero():  # before the first checkpoint, which needs it too
+        write_record(folder, join_records([before, _training_record(recipe, splits, checks)]))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = kept.seconds
     if trainer.is_world_process_zero():
@@ -302,6 +306,21 @@ def _first_samples(dataset: Dataset, count: int | None, seed: int) -> Dataset:
     if count is None or count >= len(dataset):
         return dataset
     return dataset.shuffle(seed=seed).select(range(count))
+
+
+def _training_record(recipe: Recipe, splits: DatasetDict, checks: Mapping[str, ImageCheck]) -> TrainingRecord:
+    """The training images, and the validation images where something of the model is chosen on them."""
+    args, model = recipe.training, recipe.model
+    images = images_of(splits["train"], checks, "train")
+    if (
+        args.load_best_model_at_end
+        or model.calibration != "none"
+        or model.melanoma_sensitivity is not None
+        or args.early_stopping_patience is not None
+        or args.lr_scheduler_type in BY_RESULT
+    ):
+        images += images_of(splits["validation"], checks, "validation")
+    return TrainingRecord(images, complete=True)
 
 
 def _log_data(splits: DatasetDict, facts: dict) -> None:

@@ -1,8 +1,7 @@
 """Data: any source → one canonical Dataset → splits by lesion → an audit that stops a run which would leak."""
 
-import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +16,7 @@ from ham_hf.data.splits import SPLITS, assign_splits
 from ham_hf.data.synthetic import synthetic_folder
 from ham_hf.data.table import Source, canonical_features, some
 from ham_hf.errors import InputError
+from ham_hf.files import lines_digest
 from ham_hf.hub import looks_like_repo_id
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 
@@ -132,7 +132,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "split": args.split if args.split in ("study", "grouped", "all") else Path(args.split).name,
         "split_seed": args.split_seed if args.split == "grouped" else None,
         "split_sha256": split_sha256,
-        "images_sha256": _sha256(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
+        "images_sha256": lines_digest(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
         "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
         "audit": audit.audit_facts(used_rows, split, identical, pairs, args.group_near_duplicates)
         | {"broken_images": len(broken)},
@@ -194,7 +194,7 @@ def _nevus_or_other(rows: Dataset) -> Dataset:
 def _split_facts(table: pd.DataFrame, checks: dict[str, ImageCheck], labels: list[str]) -> dict:
     used = table[table["present"]]
     counts = used["dx"].value_counts()
-    rows = zip(used["image_id"], used["lesion_id"], used["dx"], strict=True)
+    rows = sorted(zip(used["image_id"], used["lesion_id"], used["dx"], strict=True))
     return {
         "images": len(used),
         "lesions": used["lesion_id"].nunique() if used["lesion_known"].all() else None,
@@ -202,14 +202,13 @@ def _split_facts(table: pd.DataFrame, checks: dict[str, ImageCheck], labels: lis
         "absent_images": len(table) - len(used),
         "classes": {label: int(counts.get(label, 0)) for label in labels},
         # What `ham-hf verify` knows the split by: its images to the byte, their lesions and diagnoses
-        "sha256": _sha256(sorted(f"{row[0]},{row[1]},{row[2]},{checks[row[0]].sha256}" for row in rows)),
+        "sha256": lines_digest(sorted(f"{row[0]},{row[1]},{row[2]},{checks[row[0]].sha256}" for row in rows)),
+        # And what tells a copy of the images that was saved again without loss from other images
+        "pixels_sha256": lines_digest(f"{row[0]},{checks[row[0]].pixels_sha256}" for row in rows),
+        "rows_sha256": lines_digest(map(",".join, rows)),  # as `predictions_*.csv` has them
     }
 
 
 def _split_sha256(table: pd.DataFrame) -> str:
     used = table[table["present"]]
-    return _sha256(sorted(used["image_id"] + "," + used["lesion_id"] + "," + used["dx"] + "," + used["split"]))
-
-
-def _sha256(lines: Iterable[str]) -> str:
-    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    return lines_digest(sorted(used["image_id"] + "," + used["lesion_id"] + "," + used["dx"] + "," + used["split"]))

@@ -103,6 +103,25 @@ def read_folder(folder: Path, metadata_csv: Path | None = None, diagnosis_map: D
     return Source(kind, table, build_dataset(table, images), dropped)
 
 
+def find_unscored(folder: Path, metadata_csv: Path | None = None) -> Dataset | None:
+    """Return the one image that ISIC 2018 does not score, which `read_folder` leaves out.
+
+    Returns:
+        Columns image_id and image, without a row where the image is not there; None where the table does not list it.
+    """
+    path = metadata_csv or _find_table(folder)
+    if path is None:
+        return None
+    raw = _read_table(path)
+    column = "image" if "image" in raw.columns else "image_id"
+    if not path.name.lower().endswith(_GROUND_TRUTH) or column not in raw.columns:
+        return None
+    if NOT_SCORED not in raw[column].str.strip().map(without_suffix).tolist():
+        return None
+    images = _image_column([file for file in [_find_images(folder, {NOT_SCORED}).get(NOT_SCORED)] if file])
+    return images.add_column("image_id", [NOT_SCORED] * len(images))
+
+
 def _diagnosed(raw: pd.DataFrame, where: str, own: bool, diagnosis_map: DiagnosisMap) -> tuple[str, Diagnosed]:
     """Return the kind of a table, and it with HAM10000's columns and codes; `own` ones may lack optional columns."""
     name = where.split(",")[0]
@@ -122,7 +141,7 @@ def _diagnosed(raw: pd.DataFrame, where: str, own: bool, diagnosis_map: Diagnosi
             require_columns(raw, COLUMNS, name)
     if name.lower().endswith(_GROUND_TRUTH):
         # Harvard Dataverse's, in HAM10000's columns: it knows no lesion of this row, and has no image
-        raw = raw[raw["image_id"] != NOT_SCORED]
+        raw = raw[raw["image_id"].str.strip().map(without_suffix) != NOT_SCORED]
     return kind, code_diagnoses(raw, raw["dx"], diagnosis_map, {}, where)
 
 
@@ -184,7 +203,7 @@ def _find_table(folder: Path) -> Path | None:
 def _class_files(folder: Path) -> list[str]:
     """Return the images in folders below `folder`, by their paths relative to it."""
     paths = (path for depth in range(2, _DEPTH + 1) for path in folder.glob("/".join("*" * depth)))
-    files = [path.relative_to(folder) for path in paths if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    files = [path.relative_to(folder) for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
     return [file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts)]
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from ham_hf.data.diagnoses import ISIC_DIAGNOSES, Diagnosed, DiagnosisMap, code_diagnoses
-from ham_hf.data.table import require_columns
+from ham_hf.data.table import require_columns, without_suffix
 from ham_hf.errors import InputError
 from ham_hf.labels import diagnosis_code
 
@@ -72,7 +72,7 @@ def from_ground_truth(raw: pd.DataFrame, name: str, diagnosis_map: DiagnosisMap)
     """
     names = [column for column in raw.columns if _is_diagnosis(column, diagnosis_map)]
     require_columns(raw, ("image", *CHALLENGE_COLUMNS) if len(names) < 2 else ("image",), name)
-    raw = raw[raw["image"] != NOT_SCORED]
+    raw = raw[raw["image"].str.strip().map(without_suffix) != NOT_SCORED]
     is_one = raw[names].apply(pd.to_numeric, errors="coerce") == 1
     wrong = is_one.sum(axis=1) != 1
     if wrong.any():
