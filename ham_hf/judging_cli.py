@@ -10,6 +10,8 @@ from ham_hf.arguments import SELECTION_METRICS
 from ham_hf.data_cli import GROUPING, data_arguments
 from ham_hf.errors import InputError
 
+OWN_SPLIT = "that of the model's training, or study, or all for images that it cannot have seen,"
+
 
 def add_judging_commands(commands: argparse._SubParsersAction) -> None:
     """Add them to those of `ham-hf`."""
@@ -30,7 +32,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     evaluate.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(evaluate, split=None, when_left_out="that of the model's training, or study,")
+    _add_data_flags(evaluate, split=None, when_left_out=OWN_SPLIT)
     evaluate.add_argument(
         "--label_map",
         metavar="JSON",
@@ -78,7 +80,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     explain.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(explain, split=None, when_left_out="that of the model's training, or study,")
+    _add_data_flags(explain, split=None, when_left_out=OWN_SPLIT)
     explain.add_argument(
         "--part", choices=["validation", "test"], default="validation", help="whose cases; validation when left out"
     )
