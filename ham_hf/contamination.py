@@ -81,6 +81,11 @@ def _take_split_of(trained: Mapping | None, data: DataArguments, name: str) -> N
         data.group_near_duplicates = trained["audit"]["near_duplicates"]["grouped"]
 
 
+def are_strangers(data: DataArguments, name: str, revision: str | None = None) -> bool:
+    """Return whether no image of `data` is HAM10000's or in the training record of the model `name`."""
+    return _load_all_of_strangers(data, training_data_of(name, revision), record_of(name, revision)) is not None
+
+
 def _load_all_of_strangers(
     data: DataArguments, trained: Mapping | None, record: TrainingRecord | None
 ) -> Loaded | None:

@@ -128,7 +128,9 @@ def evaluate_run(
     arguments = DataArguments(**{"data_dir": str(data_dir), "split": "", **given, "classes": classes})
     splits, facts = load_unseen(arguments, str(name), revision)
     if not len(splits[part]):
-        raise InputError(f"{data_dir} has no {part} image under the split {facts['split']!r}")
+        raise InputError(
+            f"{data_dir} has no {part} image under the split {facts['split']!r}: choose another part or split"
+        )
     unknown = facts["splits"][part]["unknown_lesions"]
     return strict(measure(model, processor, splits[part], part, unknown)["metrics"])
 

@@ -82,7 +82,9 @@ def explain(
     splits, facts = load_unseen(data, name, revision)
     split = splits[part]
     if not len(split):
-        raise InputError(f"{data.data_dir} has no {part} image under the split {data.split!r}")
+        raise InputError(
+            f"{data.data_dir} has no {part} image under the split {data.split!r}: choose another --part or --split"
+        )
     read = image_reader(split)
     answers = probabilities(
         model, processor, range(len(split)), read=read, total=len(split), description=f"{part} images"

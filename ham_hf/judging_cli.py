@@ -10,6 +10,8 @@ from ham_hf.arguments import SELECTION_METRICS
 from ham_hf.data_cli import GROUPING, add_diagnosis_map, data_arguments
 from ham_hf.label_map import add_label_map
 
+OWN_SPLIT = "that of the model's training, or study, or all for images that it cannot have seen,"
+
 
 def add_judging_commands(commands: argparse._SubParsersAction) -> None:
     """Add them to those of `ham-hf`."""
@@ -30,7 +32,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     evaluate.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(evaluate, split=None, when_left_out="that of the model's training, or study,")
+    _add_data_flags(evaluate, split=None, when_left_out=OWN_SPLIT)
     add_label_map(evaluate)
     evaluate.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the report")
     evaluate.set_defaults(run=_evaluate)
@@ -73,7 +75,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     explain.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(explain, split=None, when_left_out="that of the model's training, or study,")
+    _add_data_flags(explain, split=None, when_left_out=OWN_SPLIT)
     add_label_map(explain)
     explain.add_argument(
         "--part", choices=["validation", "test"], default="validation", help="whose cases; validation when left out"

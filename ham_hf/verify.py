@@ -27,7 +27,7 @@ from ham_hf.consistency import (
     check_weights,
     read_report,
 )
-from ham_hf.contamination import doubts_about
+from ham_hf.contamination import are_strangers, doubts_about
 from ham_hf.data import load_checked
 from ham_hf.data.splits import SPLITS as PARTS
 from ham_hf.errors import InputError
@@ -75,7 +75,8 @@ def verify_card(
 
     Args:
         name: a run folder or a Hub id, with a README.md of ours or of anybody's.
-        data: which images; an empty `split` is replaced by the card's, `classes` by what the model tells apart.
+        data: which images; an empty `split` is replaced by the card's, and for a card that names none by "all" or the
+            study's, as `load_unseen` does; `classes` by what the model tells apart.
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
         part: "validation" or "test", what all claims are about, for cards that do not say it in these words.
@@ -87,6 +88,8 @@ def verify_card(
     folder = card_folder(location, commit)
     found, report = read_claims(folder), read_report(folder)
     claims = [claim for of_file in found.values() for claim in of_file]
+    if not data.split and not any(map(_sha256, claims)) and are_strangers(data, name, revision):
+        data.split = "all"
     if not data.split:
         data.split, data.split_seed = _split_of(claims)
     model, processor = load_classifier(location, commit, label_map, altered=True)
