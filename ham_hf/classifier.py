@@ -301,9 +301,13 @@ def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.
 
 def _rows(model: "PreTrainedModel", inputs: dict) -> np.ndarray:
     """The probabilities of a batch, (B, C) in the order of `labels_of(model)`."""
+    from ham_hf.models.check import check_logits
+
     codes = model.config.id2label
     columns = [[i for i, code in codes.items() if code == label] for label in labels_of(model)]
-    softmax = _logits(model, inputs).softmax(dim=2).mean(dim=1).cpu().numpy()
+    logits = _logits(model, inputs)  # (B, views, C)
+    check_logits(logits[:, 0], len(logits), len(codes))
+    softmax = logits.softmax(dim=2).mean(dim=1).numpy()
     rows = np.stack([softmax[:, of_label].sum(axis=1) for of_label in columns], axis=1)
     # What the model gives to labels that are left out goes to the others in proportion
     return rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows
@@ -331,7 +335,7 @@ def all_view_logits(
 ) -> np.ndarray:
     """The logits (N, views, C) float64 that `probabilities` with the same arguments are the mean softmax of."""
     batches = _batches(model, processor, images, patients, read)
-    rows = (row for inputs in batches for row in _logits(model, inputs).cpu().numpy())
+    rows = (row for inputs in batches for row in _logits(model, inputs).numpy())
     return np.array(list(progress(rows, total, description)))
 
 

@@ -46,6 +46,7 @@ from ham_hf.labels import LABELS
 from ham_hf.losses import POWER, ClassificationLoss, class_weights
 from ham_hf.metrics import HamMetrics
 from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts, name_processor
+from ham_hf.models.check import check_training
 from ham_hf.models.depthwise import use_fast_gradients
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
@@ -220,6 +221,15 @@ def _build(
         calibration.last_linear(model)  # raises now where there is none, and not after the training
     if args.freeze != "none":
         freeze_parts(model, args.freeze)
+    image = recipe.image
+    check_training(
+        model,
+        processor,
+        args.model_name_or_path,
+        train_size=image.train_size or image.image_size if image.augment else image.image_size,
+        eval_size=image.image_size,
+        checkpointing=recipe.training.gradient_checkpointing,
+    )
     return model, processor
 
 

@@ -41,7 +41,8 @@ class HamTrainer(Trainer):
         train_sampler: Sampler[int] | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**kwargs, preprocess_logits_for_metrics=_first_output)
+        self.label_names = ["labels"]  # also of a model that takes none itself (DeiT with a teacher)
         self._train_sampler = train_sampler
         self._processor = processor
         self._finish_batch = finish_batch
@@ -245,6 +246,11 @@ class HamTrainer(Trainer):
     def _load_pretrained(self, folder: Path) -> None:
         saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype, use_safetensors=True)
         self.model.load_state_dict(saved.state_dict())
+
+
+def _first_output(logits: torch.Tensor | tuple[torch.Tensor, ...], _labels: torch.Tensor) -> torch.Tensor:
+    """Return the logits, without other outputs of a model, such as those of its two classifiers."""
+    return logits[0] if isinstance(logits, tuple) else logits
 
 
 def exponential_average(decay: float) -> Callable:

@@ -119,7 +119,8 @@ def build_model(
 
 
 def _labels_of(config: PreTrainedConfig) -> list[str]:
-    return [str(config.id2label[i]) for i in sorted(config.id2label)]
+    labels = config.id2label or {}  # PVT's config has none
+    return [str(labels[i]) for i in sorted(labels)]
 
 
 def _relabel(config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedConfig:

@@ -114,6 +114,11 @@ def _image_encoder(args: ModelArguments, revision: str | None) -> PreTrainedMode
     name = args.model_name_or_path
     checkpoint = find_checkpoint(name, revision)
     model_class, config = AutoModel, checkpoint.config
+    if "text_config" in config.sub_configs:
+        raise InputError(
+            f"fusion: {name} is a {config.model_type} model, of images and text: expected an encoder of images alone, "
+            "such as a ViT or a ResNet"
+        )
     override_config(config, args.config_overrides or {}, name)
     if config.model_type == "vit_mae":  # its own model hides most of the image
         model_class, config = ViTModel, ViTModel.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
@@ -139,7 +144,14 @@ def _load(model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, n
 @torch.no_grad()
 def _feature_shape(encoder: PreTrainedModel, image_size: int) -> torch.Size:
     """(C, h, w) of the feature map or (T, C) of the tokens that the encoder makes of an image."""
-    features = encoder.eval()(pixel_values=torch.zeros(1, 3, image_size, image_size)).last_hidden_state
+    try:
+        features = encoder.eval()(pixel_values=torch.zeros(1, 3, image_size, image_size)).last_hidden_state
+    except Exception as error:  # from any layer of any architecture
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"fusion: {type(encoder).__name__} does not encode RGB images of {image_size} x {image_size} pixels "
+            f"({reason}): start from another checkpoint, or change image_size"
+        ) from error
     encoder.train()
     if features.ndim == 4 and features.shape[2] != features.shape[3]:
         raise InputError(
