@@ -108,6 +108,7 @@ class RunArguments(TrainingArguments):
     )
 
     # Other defaults than TrainingArguments'
+    include_num_input_tokens_seen: str = field(default="no", metadata={"help": "Stays no: images have no tokens."})
     do_train: bool = field(
         default=True, metadata={"help": "Always true: `ham-hf evaluate` evaluates a trained model."}
     )

@@ -42,11 +42,12 @@ def spell(value) -> str:
 
 
 def changed(arguments) -> dict[str, Any]:
-    """Return the fields of a dataclass instance that differ from their defaults, in their order."""
+    """Return the fields of a dataclass instance that differ from their defaults and are not None, in their order."""
     values = {}
     for field in fields(arguments):
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        if (value := getattr(arguments, field.name)) != default:
+        value = getattr(arguments, field.name)
+        if value is not None and value != default:
             values[field.name] = value
     return values
 

@@ -26,6 +26,7 @@ from ham_hf.augment import DRAWN, Augment
 from ham_hf.auto_augment import auto_augment
 from ham_hf.data.cache import PixelCache, decode_rgb
 from ham_hf.data.crops import normalize
+from ham_hf.errors import MachineError
 from ham_hf.mixing import Mixing, mix
 from ham_hf.models.color_constancy.image_processing_color_constancy import (
     ColorConstancyImageProcessor,
@@ -146,8 +147,20 @@ def random_crop(
 
 
 def decode(cell: dict) -> PIL.Image.Image:
-    """An encoded image, `bytes` or the `path` of a file, in RGB and upright."""
-    return decode_rgb(cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes())
+    """An encoded image, `bytes` or the `path` of a file, in RGB and upright.
+
+    Raises:
+        MachineError: the file cannot be read.
+    """
+    if cell["bytes"] is not None:
+        return decode_rgb(cell["bytes"])
+    try:
+        return decode_rgb(Path(cell["path"]).read_bytes())
+    except OSError as error:
+        raise MachineError(
+            f"{cell['path']}: {error.strerror}, though it was there when the images were checked: bring it back, then "
+            "run the same command again, a training with --resume"
+        ) from error
 
 
 def in_threads(function: Callable, *columns: list) -> list:
