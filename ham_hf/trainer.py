@@ -60,7 +60,7 @@ class HamTrainer(Trainer):
         **kwargs,
     ):
         self._options = options_of(kwargs["args"]) if options is None else options
-        with explained("The trainer could not be set up", self._options):
+        with explained("The trainer could not be set up", options_of(kwargs["args"])):
             super().__init__(**kwargs)
         self._stepped = False  # since the call of `train`
         self._drops_last = self.args.dataloader_drop_last

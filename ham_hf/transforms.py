@@ -155,12 +155,13 @@ def decode(cell: dict) -> PIL.Image.Image:
     if cell["bytes"] is not None:
         return decode_rgb(cell["bytes"])
     try:
-        return decode_rgb(Path(cell["path"]).read_bytes())
+        encoded = Path(cell["path"]).read_bytes()
     except OSError as error:
         raise MachineError(
             f"{cell['path']}: {error.strerror}, though it was there when the images were checked: bring it back, then "
             "run the same command again, a training with --resume"
         ) from error
+    return decode_rgb(encoded)
 
 
 def in_threads(function: Callable, *columns: list) -> list:
