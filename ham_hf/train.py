@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -30,7 +30,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ham_hf import calibration, thresholds
-from ham_hf.arguments import ModelArguments
+from ham_hf.arguments import BY_RESULT, ModelArguments
 from ham_hf.callbacks import CollapseGuard, EarlyStopping, EpochLine, QuietProgress, TellEpoch
 from ham_hf.checkpoints import has_checkpoint, last_whole_checkpoint, only_writer
 from ham_hf.classifier import load_classifier
@@ -57,13 +57,14 @@ from ham_hf.models.multimodal import (
     find_text_encoder,
 )
 from ham_hf.optimization import optimizer_class
+from ham_hf.option_errors import explained, options_of
 from ham_hf.predictions import read_predictions
 from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
-from ham_hf.recipe import BY_RESULT, Recipe, RunArguments, parse_recipe
-from ham_hf.report import headline_line, write_report
+from ham_hf.recipe import Recipe, RunArguments, parse_recipe
+from ham_hf.report import headline_line, strict, write_report
 from ham_hf.resuming import settings_of, went_on
 from ham_hf.sampling import WeightedSampler
-from ham_hf.scoring import prediction_spread
+from ham_hf.scoring import compute_scores, prediction_spread
 from ham_hf.trainer import HamTrainer
 from ham_hf.training_record import TrainingRecord, images_of, join_records, write_record
 from ham_hf.views import set_test_time_augmentation, which_views
@@ -102,14 +103,17 @@ def train(recipe: Recipe) -> None:
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
         raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
 
+    _check_metric_is_defined(args, splits["validation"]["label"][:], _labels(splits))
+
     set_seed(args.seed)  # before the new head is drawn
-    model, processor = _build(recipe, splits, revision, text_revision)
-    parameters = count_parameters(model)  # now: later they may be shared out among processes
-    channels_last = _wants_channels_last(args, model)
-    if channels_last:
-        model.to(memory_format=torch.channels_last)
-    use_fast_gradients(model)
-    inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
+    with explained("The model could not be set up", options_of(*recipe[:5])):
+        model, processor = _build(recipe, splits, revision, text_revision)
+        parameters = count_parameters(model)  # now: later they may be shared out among processes
+        channels_last = _wants_channels_last(args, model)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        use_fast_gradients(model)
+        inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
     trainer = _build_trainer(recipe, model, processor, splits, inputs)
     trainer.add_callback(kept)
     logger.info("computing in %s%s", _precision(trainer), ", channels_last" if channels_last else "")
@@ -118,6 +122,10 @@ def train(recipe: Recipe) -> None:
         write_record(folder, join_records([before, _training_record(recipe, splits, checks)]))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = kept.seconds
+    if args.load_best_model_at_end and trainer.state.best_global_step is None:
+        logger.warning(
+            "%s was undefined at every evaluation: the model is the last one, not the best", args.metric_for_best_model
+        )
     if trainer.is_world_process_zero():
         (folder / "run.json").unlink(missing_ok=True)  # of a run that was whole, and is now trained further
     trainer.save_model()  # the best checkpoint, which load_best_model_at_end put back
@@ -167,10 +175,12 @@ def build_for_search(recipe: Recipe) -> HamTrainer:
         use_fast_gradients(model)
         return model
 
+    _check_metric_is_defined(recipe.training, splits["validation"]["label"][:], _labels(splits))
     set_seed(recipe.training.seed)
-    model, processor = _build(recipe, splits, revision, text_revision)
-    channels_last = _wants_channels_last(recipe.training, model)
-    inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
+    with explained("The model could not be set up", options_of(*recipe[:5])):
+        model, processor = _build(recipe, splits, revision, text_revision)
+        channels_last = _wants_channels_last(recipe.training, model)
+        inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
     trainer = _build_trainer(recipe, model, processor, splits, inputs)
     trainer.model_init = new_model
     return trainer
@@ -258,6 +268,7 @@ def _build_trainer(
         eval_dataset=inputs.validation,
         processor=processor,
         finish_batch=inputs.finish_batch,
+        options=options_of(*recipe[:5]),
         data_collator=inputs.collate,
         train_sampler=_sampler(recipe, splits["train"], counts),
         compute_loss_func=loss,
@@ -344,6 +355,21 @@ def _log_data(splits: DatasetDict, facts: dict) -> None:
             raise InputError(f"the {name} split has no image: training needs both training and validation images")
 
 
+def _check_metric_is_defined(args: RunArguments, labels: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse a metric_for_best_model that no predictions for these validation images could define."""
+    metric = args.metric_for_best_model.removeprefix("eval_")
+    decides = args.load_best_model_at_end or args.save_strategy == "best" or args.lr_scheduler_type in BY_RESULT
+    if metric == "loss" or not decides:
+        return
+    of_perfect_predictions = compute_scores(np.eye(len(names))[labels], np.array(labels), names)
+    if np.isnan(of_perfect_predictions[metric]):
+        counts = ", ".join(f"{count} {names[label]}" for label, count in sorted(Counter(labels).items()))
+        raise InputError(
+            f"metric_for_best_model is {metric!r}, which is not defined for these validation images ({counts}): "
+            "choose another metric, or another split"
+        )
+
+
 def _wants_channels_last(args: RunArguments, model: nn.Module) -> bool:
     """Where more than a patch embedding is convolutional: it makes these faster and does nothing for attention."""
     if args.channels_last is not None:
@@ -360,7 +386,8 @@ def _sampler(recipe: Recipe, train: Dataset, counts: list[int]) -> WeightedSampl
     if recipe.loss.sampling == "none":
         return None
     weights = class_weights(counts, POWER[recipe.loss.sampling])
-    return WeightedSampler(weights[train["label"][:]], recipe.training.seed, number_repeats=recipe.image.augment)
+    seed = recipe.training.seed if recipe.training.data_seed is None else recipe.training.data_seed
+    return WeightedSampler(weights[train["label"][:]], seed, number_repeats=recipe.image.augment)
 
 
 def _compute_metrics(prediction: EvalPrediction, names: tuple[str, ...]) -> dict:
@@ -391,7 +418,8 @@ def _facts(
     seconds: float,
 ) -> dict:
     args, state = recipe.training, trainer.state
-    chosen = args.load_best_model_at_end  # without it, the model is the last one
+    # Without a best checkpoint the model is the last one
+    chosen = args.load_best_model_at_end and state.best_global_step is not None
     return {
         "recipe": str(recipe.path) if recipe.path else None,
         "argv": recipe.argv,
@@ -467,7 +495,7 @@ def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:
 
 
 def _write_json(path: Path, value: dict) -> None:
-    replace_file(path, json.dumps(value, indent=2) + "\n")
+    replace_file(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
 
 
 def _log_headlines(report: dict, folder: Path) -> None:

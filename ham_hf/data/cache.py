@@ -30,7 +30,7 @@ import PIL.Image
 from datasets.utils import tqdm
 
 from ham_hf.data.images import ImageCheck
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, MachineError
 from ham_hf.files import one_at_a_time
 from ham_hf.photos import DECODING, encoded_bytes, image_size, read_image
 
@@ -66,22 +66,32 @@ class PixelCache:
     def __getitem__(self, sha256: str) -> np.ndarray:
         """(H, W, 3) uint8, a read-only view into the map, no copy. KeyError for an image that is not in it."""
         if self._pixels is None:
-            self._map()
+            self._map_again()
         offset, height, width = self._images[sha256]
         return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
 
     def __contains__(self, sha256: object) -> bool:
         if self._pixels is None:
-            self._map()
+            self._map_again()
         return sha256 in self._images
 
     def __len__(self) -> int:
         if self._pixels is None:
-            self._map()
+            self._map_again()
         return len(self._images)
 
     def __getstate__(self) -> dict:
         return {"path": self.path, "_pixels": None}
+
+    def _map_again(self) -> None:
+        """Map the file in a worker process, which opens it later than its parent did."""
+        try:
+            self._map()
+        except (OSError, _Damaged) as error:
+            raise MachineError(
+                f"the pixel cache {self.path} is gone or damaged ({error}): run the same command again, a training "
+                "with --resume, and it is built again"
+            ) from error
 
     def _map(self) -> None:
         with self.path.open("rb") as file:
