@@ -54,6 +54,7 @@ from ham_hf.models.multimodal import (
     copy_pipeline,
     find_text_encoder,
 )
+from ham_hf.models.pointwise import take_strides_first
 from ham_hf.optimization import optimizer_class
 from ham_hf.predictions import read_predictions
 from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
@@ -106,6 +107,7 @@ def train(recipe: Recipe) -> None:
     if channels_last:
         model.to(memory_format=torch.channels_last)
     use_fast_gradients(model)
+    take_strides_first(model)
     inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
     trainer = _build_trainer(recipe, model, processor, splits, inputs)
     trainer.add_callback(kept)
@@ -160,6 +162,7 @@ def build_for_search(recipe: Recipe) -> HamTrainer:
         if _wants_channels_last(recipe.training, model):
             model.to(memory_format=torch.channels_last)
         use_fast_gradients(model)
+        take_strides_first(model)
         return model
 
     set_seed(recipe.training.seed)
