@@ -8,8 +8,8 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -36,10 +36,11 @@ from ham_hf.checkpoints import has_checkpoint, last_whole_checkpoint, only_write
 from ham_hf.classifier import load_classifier
 from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, MachineError, TrainingError
 from ham_hf.evaluate import SEEN, model_facts, seen_before, write_answers
 from ham_hf.files import replace_file
 from ham_hf.hardware import keep_freed_memory, use_all_cores
+from ham_hf.hub import HubUnreachable
 from ham_hf.inputs import Inputs, build_inputs
 from ham_hf.labels import LABELS
 from ham_hf.losses import POWER, ClassificationLoss, class_weights
@@ -74,11 +75,24 @@ def main(argv: list[str] | None = None) -> None:
 
     Raises:
         InputError: the recipe, the data or the checkpoint cannot be used; nothing was trained.
+        TrainingError: the settings do not work, or the training diverged.
+        MachineError: the machine is in the way; --resume continues the run.
     """
     recipe = parse_recipe(argv)
     _set_up(recipe.training)
     with logging_redirect_tqdm(), _held(recipe.training):
         train(recipe)
+
+
+@contextmanager
+def settings_at_fault() -> Iterator[None]:
+    """Turn an InputError into a TrainingError: by now the data and the checkpoint have been found."""
+    try:
+        yield
+    except (MachineError, HubUnreachable):
+        raise
+    except InputError as error:
+        raise TrainingError(str(error)) from error
 
 
 def _held(args: RunArguments) -> AbstractContextManager:
@@ -98,7 +112,7 @@ def train(recipe: Recipe) -> None:
     kept = went_on(checkpoint, settings_of(recipe, splits, data_facts))
     data_facts[SEEN] = seen_before(recipe.model.model_name_or_path, revision, data_facts)
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
-        raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
+        raise TrainingError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
 
     set_seed(args.seed)  # before the new head is drawn
     model, processor = _build(recipe, splits, revision, text_revision)
@@ -113,7 +127,8 @@ def train(recipe: Recipe) -> None:
     trainer.add_callback(kept)
     logger.info("computing in %s%s", _precision(trainer), ", channels_last" if channels_last else "")
 
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with settings_at_fault():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = kept.seconds
     if trainer.is_world_process_zero():
         (folder / "run.json").unlink(missing_ok=True)  # of a run that was whole, and is now trained further
@@ -180,6 +195,7 @@ def _text_revision(model: ModelArguments) -> str | None:
     return find_text_encoder(model.text_model_name_or_path, model.text_model_revision).revision
 
 
+@settings_at_fault()
 def _build(
     recipe: Recipe, splits: DatasetDict, revision: str | None, text_revision: str | None
 ) -> tuple[PreTrainedModel, BaseImageProcessor | PatientProcessor]:
@@ -230,6 +246,7 @@ def _known_sites(splits: DatasetDict) -> list[str]:
     return sorted({site for split in splits.values() for site in split["localization"][:]} - {"unknown"})
 
 
+@settings_at_fault()
 def _build_trainer(
     recipe: Recipe,
     model: PreTrainedModel,
