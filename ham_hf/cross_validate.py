@@ -20,6 +20,7 @@ import pandas as pd
 from datasets import concatenate_datasets
 from sklearn.model_selection import StratifiedGroupKFold
 
+from ham_hf.checkpoints import only_writer
 from ham_hf.classifier import is_trained_on_synthetic_images, training_data_of
 from ham_hf.data import load_checked, read_source
 from ham_hf.data.cache import build_cache
@@ -53,11 +54,13 @@ def own_parser() -> argparse.ArgumentParser:
     return own
 
 
-def main(argv: list[str]) -> int:
-    """Run what `RECIPE.yaml --folds N [--flag value …]` asks for; returns an exit code.
+def main(argv: list[str]) -> None:
+    """Run what `RECIPE.yaml --folds N [--flag value …]` asks for.
 
     Raises:
         InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
+        TrainingError: the settings of the recipe do not work.
+        MachineError: another process is at work in the folder, or the machine was in the way of a training.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ham_hf").setLevel(logging.INFO)
@@ -66,15 +69,12 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--folds is {args.folds!r}: expected a number from 2 on")
     recipe = parse_recipe(flags)
     folder = args.output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
-    folds, test_ids = assign_folds(recipe, int(args.folds))
-    _write_folds(folder, folds, test_ids)
-    for fold in range(1, int(args.folds) + 1):
-        code = _train_fold(folder, recipe, flags, folds, fold)
-        if code:
-            logger.error("fold %d ended with exit code %d; the same command goes on with it", fold, code)
-            return code
-    write_summary(folder, int(args.folds))
-    return 0
+    with only_writer(folder):
+        folds, test_ids = assign_folds(recipe, int(args.folds))
+        _write_folds(folder, folds, test_ids)
+        for fold in range(1, int(args.folds) + 1):
+            _train_fold(folder, recipe, flags, folds, fold)
+        write_summary(folder, int(args.folds))
 
 
 def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
@@ -135,8 +135,8 @@ def _write_folds(folder: Path, folds: pd.DataFrame, test_ids: set[str]) -> None:
     replace_file(folder / SPLIT, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
 
 
-def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, fold: int) -> int:
-    """Train without fold `fold` in a process of its own, unless that is done; returns its exit code."""
+def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, fold: int) -> None:
+    """Train without fold `fold` in a process of its own, unless that is done."""
     split = folds["fold"].map(
         lambda of_image: UNUSED if of_image == 0 else "validation" if of_image == fold else "train"
     )
@@ -147,7 +147,7 @@ def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.Da
     ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--calibration", "none"]
     ours += ["--output_dir", str(run), "--resume"]
     logger.info("fold %d", fold)
-    return train_once(run, recipe.path, [*flags, *ours])
+    train_once(run, recipe.path, [*flags, *ours])
 
 
 def write_summary(folder: Path, folds: int) -> dict:

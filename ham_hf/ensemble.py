@@ -20,6 +20,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.arguments import DataArguments
 from ham_hf.calibration import calibrate
+from ham_hf.checkpoints import only_writer
 from ham_hf.classifier import find_classifier, labels_of, load_classifier
 from ham_hf.contamination import check_members
 from ham_hf.cross_validate import SPLIT as CROSS_VALIDATION_SPLIT
@@ -84,7 +85,18 @@ def build_ensemble(
     Raises:
         InputError: the folder holds something, or the runs or the data do not fit together.
     """
-    check_new_folder(folder)
+    with new_folder(folder) as unfinished:  # at once: another process that builds it is refused before any work
+        return _build_into(unfinished, runs, data, greedy, calibration, argv)
+
+
+def _build_into(
+    unfinished: Path,
+    runs: Sequence[Path],
+    data: DataArguments,
+    greedy: str | None,
+    calibration: bool,
+    argv: list[str],
+) -> dict:
     cross_validation = runs[0] if len(runs) == 1 and (runs[0] / CROSS_VALIDATION_SPLIT).is_file() else None
     if cross_validation is not None:
         data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
@@ -109,22 +121,21 @@ def build_ensemble(
         record = join_records([record, TrainingRecord(images_of(splits["validation"], checks, "validation"), True)])
     if calibration:
         calibrate(model, processor, splits["validation"], None, "accuracy")
-    with new_folder(folder) as unfinished:
-        model.save_pretrained(unfinished)
-        processor.save_pretrained(unfinished)
-        if cross_validation is not None:  # which whoever verifies it needs
-            shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
-        model, processor = load_classifier(str(unfinished))
-        bf16_difference = write_answers(unfinished, model, processor, splits)
-        write_record(unfinished, record)
-        run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
-        run["model"] |= {
-            "members": [_member_facts(*of) for of in chosen],
-            "selected_by": greedy,
-            "weights_sha256": weights_sha256(unfinished),
-        }
-        replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
-        return write_report(unfinished)
+    model.save_pretrained(unfinished)
+    processor.save_pretrained(unfinished)
+    if cross_validation is not None:  # which whoever verifies it needs
+        shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
+    model, processor = load_classifier(str(unfinished))
+    bf16_difference = write_answers(unfinished, model, processor, splits)
+    write_record(unfinished, record)
+    run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
+    run["model"] |= {
+        "members": [_member_facts(*of) for of in chosen],
+        "selected_by": greedy,
+        "weights_sha256": weights_sha256(unfinished),
+    }
+    replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
+    return write_report(unfinished)
 
 
 def _member_facts(member: Member, weight: float) -> dict:
@@ -139,6 +150,7 @@ def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -
 
     Raises:
         InputError: a training fails, or a run folder is of another recipe; or the ensemble could not be made later.
+        MachineError: another process trains them.
     """
     check_new_folder(folder)
     recipes = [member for member in members if member.suffix == ".yaml"]
@@ -146,11 +158,13 @@ def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -
         raise InputError("two recipes have the same name, and would be one run: rename one")
     if recipes and len(members) == 1:
         raise InputError("an ensemble of 1 recipe: name two or more")
-    runs = {recipe: folder.with_name(f"{folder.name}-members") / recipe.stem for recipe in recipes}
-    for recipe, run in runs.items():
-        words = [str(recipe), "--output_dir", str(run), "--resume", *flags]
-        if code := train_once(run, recipe, words):
-            raise InputError(f"the training of {recipe} ended with exit code {code}: the same command goes on with it")
+    if not recipes:
+        return list(members)
+    trained = folder.with_name(f"{folder.name}-members")
+    runs = {recipe: trained / recipe.stem for recipe in recipes}
+    with only_writer(trained):
+        for recipe, run in runs.items():
+            train_once(run, recipe, [str(recipe), "--output_dir", str(run), "--resume", *flags])
     return [runs.get(member, member) for member in members]
 
 

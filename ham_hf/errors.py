@@ -18,7 +18,20 @@ class MachineError(InputError):
     exit_code = 3
 
 
+class TrainingError(InputError):
+    """The settings of a training do not work: its loss diverged, or they do not fit the model, the data or each other.
+
+    Running the same command again would fail again, which is not so for a missing file or a lost network.
+    """
+
+    exit_code = 4
+
+
+def error_kind(error: OSError) -> type[InputError]:
+    """Return MachineError where the disk is full, else InputError."""
+    return MachineError if error.errno in FULL_DISK else InputError
+
+
 def cannot_write(folder: Path, error: OSError, remedy: str) -> InputError:
     """Of the machine where the disk is full; else of what was asked, such as a folder that is another user's."""
-    kind = MachineError if error.errno in FULL_DISK else InputError
-    return kind(f"{folder} cannot be written ({error.strerror}): {remedy}")
+    return error_kind(error)(f"{folder} cannot be written ({error.strerror}): {remedy}")

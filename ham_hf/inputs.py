@@ -17,7 +17,7 @@ from ham_hf.callbacks import TellEpoch
 from ham_hf.data.cache import build_cache
 from ham_hf.data.crops import eval_crops
 from ham_hf.data.images import ImageCheck
-from ham_hf.errors import InputError
+from ham_hf.errors import TrainingError
 from ham_hf.features import Features, answer_from_features, collate_features, compute_features, has_one_classifier
 from ham_hf.mixing import Mixing
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
@@ -117,12 +117,12 @@ def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | 
         return lambda transform: transform
     counts = Counter(dx_type or "unknown" for dx_type in dx_types)
     if left_out := sorted(counts.keys() - by_dx_type.keys()):
-        raise InputError(
+        raise TrainingError(
             f"dx_type_weights has no weight for {', '.join(left_out)}: the training images have {', '.join(counts)}"
         )
     mean = sum(by_dx_type[dx_type] * count for dx_type, count in counts.items()) / counts.total()
     if not mean:
-        raise InputError("dx_type_weights is 0 for every training image: there is nothing to learn from")
+        raise TrainingError("dx_type_weights is 0 for every training image: there is nothing to learn from")
     return partial(WithImageWeights, {dx_type: weight / mean for dx_type, weight in by_dx_type.items()})
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import yaml
 from matplotlib import style
@@ -20,14 +20,18 @@ from matplotlib.figure import Figure
 
 from ham_hf.arguments import SELECTION_METRICS, read_yaml
 from ham_hf.checkpoints import only_writer
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, TrainingError
 from ham_hf.files import replace_file
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import escape, number, table
 from ham_hf.plots import BLUE, GREY, ORANGE, STYLE, save_figure
+from ham_hf.reading import read_text
 from ham_hf.recipe import Recipe, parse_recipe, recipe_parser, spell_flag
 from ham_hf.scoring import HEADLINE
-from ham_hf.train_once import train_once
+from ham_hf.train_once import CLAIM, train_once
+
+if TYPE_CHECKING:  # an extra
+    import optuna
 
 logger = logging.getLogger("ham_hf.sweep")
 
@@ -46,7 +50,8 @@ OPTUNA_VARIES = (
     "adam_beta2",
 )
 IN_BASE_RATE = ("per_device_train_batch_size", "gradient_accumulation_steps")
-FAILED = "failed"  # in the folder of a greedy trial
+FAILED = "failed.txt"  # in the folder of a greedy trial: why its settings do not work, so that it is not run again
+DOES_NOT_WORK = "settings do not work"  # of a trial of Optuna, so that one that the machine ended is run again
 # A trial of Optuna keeps no checkpoint: the best settings are trained afterwards, from best.yaml
 WITHOUT_CHECKPOINTS = ("--save_strategy", "no", "--load_best_model_at_end", "false")
 
@@ -61,7 +66,10 @@ class Sweep(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """`value` is the metric on validation, None where the trial was pruned or failed, as `outcome` says."""
+    """`value` is the metric on validation, None where the trial was pruned or failed, as `outcome` says.
+
+    A trial fails by its settings alone: they do not fit together, or the training diverges.
+    """
 
     settings: dict
     value: float | None
@@ -86,7 +94,9 @@ def main(argv: list[str]) -> None:
     """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
 
     Raises:
-        InputError: a file cannot be used, or the folder holds another search.
+        InputError: a file cannot be used, the folder holds another search, or a trial ended with an error that its
+            settings did not cause.
+        MachineError: another process is at work in the folder, or the machine was in the way of a trial.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ham_hf").setLevel(logging.INFO)
@@ -97,9 +107,9 @@ def main(argv: list[str]) -> None:
     for name, values in sweep.variables.items():  # before the first hour is spent
         for value in values if isinstance(values, list) else (values["low"], values["high"]):
             parse_recipe([str(args.recipe), *flags, *_flags({name: value})])
-    _claim(folder, args.recipe, args.sweep, flags)
     search = _greedy if sweep.method == "greedy" else _with_optuna
     with only_writer(folder):  # a second search would take the first one's trials for its own
+        _claim(folder, args.recipe, args.sweep, flags)
         trials = search(folder, recipe, sweep, flags)
     complete = [trial for trial in trials if trial.value is not None]
     if not complete:
@@ -201,7 +211,6 @@ def _claim(folder: Path, recipe: Path, sweep: Path, flags: Sequence[str]) -> Non
     path = folder / "search.json"
     if path.exists() and path.read_text(encoding="utf-8") != asked:
         raise InputError(f"{folder} holds another search: choose another --output_dir")
-    folder.mkdir(parents=True, exist_ok=True)
     replace_file(path, asked)
 
 
@@ -220,38 +229,53 @@ def _own_value(recipe: Recipe, name: str):
 
 def _greedy(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> list[Trial]:
     """Each variable in turn, all others at the best found so far; what was tried once is not tried again."""
-    trials = [_run(folder, 1, {}, recipe, sweep, flags)]  # the recipe as it is
-    if trials[0].value is None:
-        raise InputError(f"the recipe as it is does not train: see above, and {folder / 'trial_1'}")
-    best = trials[0]
+    best = Trial({}, _run(folder / "trial_1", {}, recipe, sweep, flags))  # the recipe as it is
+    trials = [best]
     for name, values in sweep.variables.items():
         for value in values:
             settings = best.settings | {name: value}
             if value == _own_value(recipe, name) or any(trial.settings == settings for trial in trials):
                 continue
-            trials.append(_run(folder, len(trials) + 1, settings, recipe, sweep, flags))
+            trials.append(_try(folder / f"trial_{len(trials) + 1}", settings, recipe, sweep, flags))
         best = max((trial for trial in trials if trial.value is not None), key=lambda trial: trial.value)
         logger.info("after %s: %s, %s", name, best.settings or "the recipe as it is", number(best.value))
     return trials
 
 
-def _run(folder: Path, at: int, settings: dict, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> Trial:
-    """A training in a process of its own, unless it is done; one that diverges has failed, and is not tried again."""
-    run = folder / f"trial_{at}"
+def _try(run: Path, settings: dict, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> Trial:
+    """Run a trial unless it is done; one whose settings do not work has failed, and is not run again."""
     if (run / FAILED).exists():
         return Trial(settings, None, "failed")
+    try:
+        return Trial(settings, _run(run, settings, recipe, sweep, flags))
+    except TrainingError as error:
+        logger.warning("%s has failed: %s", run.name, error)
+        run.mkdir(exist_ok=True)
+        replace_file(run / FAILED, f"{error}\n")
+        (run / CLAIM).unlink(missing_ok=True)
+        return Trial(settings, None, "failed")
+
+
+def _run(run: Path, settings: dict, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> float:
+    """Train in a process of its own, unless that is done, and return the metric.
+
+    Raises:
+        TrainingError: the settings do not work.
+        InputError, MachineError: see `train_once`; or the recipe's file has changed.
+    """
     # The test images are for the recipe that the search ends with
     ours = ["--do_predict", "false", "--output_dir", str(run), "--resume"]
     words = [str(recipe.path), *flags, *_flags(settings), *ours]
-    logger.info("trial %d: %s", at, settings or "the recipe as it is")
-    code = train_once(run, recipe.path, words)
-    if code == InputError.exit_code:  # of these settings; any other is of the machine, or a process that was ended
-        replace_file(run / FAILED, f"exit code {code}\n")
-        return Trial(settings, None, "failed")
-    if code:
-        raise InputError(f"trial {at} ended with exit code {code}: the same command goes on with it")
+    logger.info("%s: %s", run.name, settings or "the recipe as it is")
+    if read_text(recipe.path) != recipe.text:
+        raise InputError(f"{recipe.path} was edited during the search: undo that, or choose another --output_dir")
+    try:
+        parse_recipe(words)
+    except InputError as error:
+        raise TrainingError(str(error)) from error
+    train_once(run, recipe.path, words)
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    return Trial(settings, report["results"]["validation"]["metrics"][sweep.metric]["value"])
+    return report["results"]["validation"]["metrics"][sweep.metric]["value"]
 
 
 # Optuna
@@ -265,15 +289,26 @@ def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise InputError("method: optuna needs the package optuna: pip install 'ham-hf[sweep]'") from error
-    from ham_hf.train import build_for_search
+    from ham_hf.train import build_for_search, settings_at_fault
 
     storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     study = optuna.create_study(storage=storage, study_name="sweep", load_if_exists=True, direction="maximize")
-    done = [trial for trial in study.trials if trial.state.is_finished()]
+    done = _finished(study)
     if len(done) < sweep.trials:
         quiet = [*flags, *WITHOUT_CHECKPOINTS, "--output_dir", str(folder / "trials")]
         trainer = build_for_search(parse_recipe([str(recipe.path), *quiet]))
         trainer.args.warmup_steps = float(trainer.args.warmup_steps)  # the search casts to the type it finds
+        train = trainer.train
+
+        def train_or_fail(*args, trial, **kwargs):
+            try:
+                with settings_at_fault():
+                    return train(*args, trial=trial, **kwargs)
+            except TrainingError:
+                trial.set_user_attr(DOES_NOT_WORK, True)
+                raise
+
+        trainer.train = train_or_fail
         trainer.hyperparameter_search(
             hp_space=lambda trial: {name: _suggest(trial, name, space) for name, space in sweep.variables.items()},
             compute_objective=lambda metrics: metrics[f"eval_{sweep.metric}"],
@@ -285,14 +320,22 @@ def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str
             load_if_exists=True,
             sampler=optuna.samplers.TPESampler(seed=recipe.training.seed + len(done)),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
-            catch=(InputError,),  # of a trial that diverged
+            catch=(TrainingError,),
         )
     states = optuna.trial.TrialState
     outcomes = {states.COMPLETE: "complete", states.PRUNED: "pruned", states.FAIL: "failed"}
     return [
         Trial(trial.params, trial.value if trial.state == states.COMPLETE else None, outcomes[trial.state])
-        for trial in optuna.load_study(study_name="sweep", storage=storage).trials
-        if trial.state.is_finished()
+        for trial in _finished(optuna.load_study(study_name="sweep", storage=storage))
+    ]
+
+
+def _finished(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
+    """Return the trials that are not run again: Optuna also calls those failed that the machine ended."""
+    return [
+        trial
+        for trial in study.trials
+        if trial.state.is_finished() and (trial.state.name != "FAIL" or DOES_NOT_WORK in trial.user_attrs)
     ]
 
 

@@ -8,8 +8,8 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,10 +37,11 @@ from ham_hf.classifier import load_classifier
 from ham_hf.contamination import check_start
 from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, MachineError, TrainingError
 from ham_hf.evaluate import model_facts, write_answers
 from ham_hf.files import replace_file
 from ham_hf.hardware import keep_freed_memory, use_all_cores
+from ham_hf.hub import HubUnreachable
 from ham_hf.inputs import Inputs, build_inputs
 from ham_hf.labels import LABELS
 from ham_hf.losses import POWER, ClassificationLoss, class_weights
@@ -56,6 +57,7 @@ from ham_hf.models.multimodal import (
     copy_pipeline,
     find_text_encoder,
 )
+from ham_hf.models.pointwise import take_strides_first
 from ham_hf.optimization import optimizer_class
 from ham_hf.option_errors import explained, options_of
 from ham_hf.predictions import read_predictions
@@ -77,11 +79,24 @@ def main(argv: list[str] | None = None) -> None:
 
     Raises:
         InputError: the recipe, the data or the checkpoint cannot be used; nothing was trained.
+        TrainingError: the settings do not work, or the training diverged.
+        MachineError: the machine is in the way; --resume continues the run.
     """
     recipe = parse_recipe(argv)
     _set_up(recipe.training)
     with logging_redirect_tqdm(), _held(recipe.training):
         train(recipe)
+
+
+@contextmanager
+def settings_at_fault() -> Iterator[None]:
+    """Turn an InputError into a TrainingError: by now the data and the checkpoint have been found."""
+    try:
+        yield
+    except (MachineError, HubUnreachable):
+        raise
+    except InputError as error:
+        raise TrainingError(str(error)) from error
 
 
 def _held(args: RunArguments) -> AbstractContextManager:
@@ -101,7 +116,7 @@ def train(recipe: Recipe) -> None:
     kept = went_on(checkpoint, settings_of(recipe, splits, data_facts))
     before = check_start(recipe.model.model_name_or_path, revision, splits, data_facts, checks)
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
-        raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
+        raise TrainingError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
 
     _check_metric_is_defined(args, splits["validation"]["label"][:], _labels(splits))
 
@@ -113,6 +128,7 @@ def train(recipe: Recipe) -> None:
         if channels_last:
             model.to(memory_format=torch.channels_last)
         use_fast_gradients(model)
+        take_strides_first(model)
         inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
     trainer = _build_trainer(recipe, model, processor, splits, inputs)
     trainer.add_callback(kept)
@@ -120,7 +136,8 @@ def train(recipe: Recipe) -> None:
 
     if trainer.is_world_process_zero():  # before the first checkpoint, which needs it too
         write_record(folder, join_records([before, _training_record(recipe, splits, checks)]))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with settings_at_fault():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = kept.seconds
     if args.load_best_model_at_end and trainer.state.best_global_step is None:
         logger.warning(
@@ -173,6 +190,7 @@ def build_for_search(recipe: Recipe) -> HamTrainer:
         if _wants_channels_last(recipe.training, model):
             model.to(memory_format=torch.channels_last)
         use_fast_gradients(model)
+        take_strides_first(model)
         return model
 
     _check_metric_is_defined(recipe.training, splits["validation"]["label"][:], _labels(splits))
@@ -192,6 +210,7 @@ def _text_revision(model: ModelArguments) -> str | None:
     return find_text_encoder(model.text_model_name_or_path, model.text_model_revision).revision
 
 
+@settings_at_fault()
 def _build(
     recipe: Recipe, splits: DatasetDict, revision: str | None, text_revision: str | None
 ) -> tuple[PreTrainedModel, BaseImageProcessor | PatientProcessor]:
@@ -251,6 +270,7 @@ def _known_sites(splits: DatasetDict) -> list[str]:
     return sorted({site for split in splits.values() for site in split["localization"][:]} - {"unknown"})
 
 
+@settings_at_fault()
 def _build_trainer(
     recipe: Recipe,
     model: PreTrainedModel,

@@ -1,14 +1,21 @@
-"""A training of a command that needs several: in a process of its own, and done once."""
+"""A training of a command that needs several: in a process of its own, and done once.
+
+The process ends when its parent does, in whatever way that ends.
+"""
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ham_hf.checkpoints import has_checkpoint
-from ham_hf.errors import InputError, cannot_write
+from ham_hf.errors import InputError, MachineError, TrainingError, cannot_write
 from ham_hf.files import replace_file
 from ham_hf.reading import read_json, read_text
 from ham_hf.report import write_report
@@ -16,10 +23,11 @@ from ham_hf.report import write_report
 logger = logging.getLogger("ham_hf.train_once")
 
 CLAIM = "training.json"  # in the folder of a run that is not finished: what its checkpoints are trained with
+TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell gives to a process ended by SIGTERM
 
 
-def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> int:
-    """`ham-hf train` with `words` in a process of its own, unless that is done; returns its exit code.
+def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> None:
+    """Train with the command line `words` in a process of its own, unless that is done.
 
     Args:
         run: the run folder, which `words` name.
@@ -27,7 +35,9 @@ def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> int:
 
     Raises:
         InputError: what is in `run`, finished or not, was trained with another recipe or other words; or it cannot
-            be written.
+            be written; or the training ended with an error.
+        TrainingError: its settings do not work.
+        MachineError: the machine was in the way of the training, or the process was killed.
     """
     asked = {"recipe": None if recipe is None else read_text(recipe), "argv": list(words)}
     finished = (run / "run.json").exists()
@@ -36,20 +46,18 @@ def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> int:
             f"{run} was trained with another recipe or other flags, or does not say with which: remove it, or choose "
             "another --output_dir"
         )
-    if finished:
-        if not (run / "report.json").exists():  # the training was killed between the two
-            write_report(run)
-        logger.info("%s is trained", run)
-        return 0
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        replace_file(run / CLAIM, json.dumps(asked, indent=2) + "\n")
-    except OSError as error:
-        raise cannot_write(run, error, "choose another --output_dir") from error
-    code = subprocess.run([sys.executable, "-m", "ham_hf.train", *words]).returncode
-    if code == 0:
-        (run / CLAIM).unlink()  # run.json and recipe.yaml say the same
-    return code
+    if not finished:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            replace_file(run / CLAIM, json.dumps(asked, indent=2) + "\n")
+        except OSError as error:
+            raise cannot_write(run, error, "choose another --output_dir") from error
+        if code := run_child([sys.executable, "-m", __name__, *words]):
+            raise _ended_with(run, code)
+    elif not (run / "report.json").exists():  # the training was killed between the two
+        write_report(run)
+    (run / CLAIM).unlink(missing_ok=True)  # run.json and recipe.yaml say the same
+    logger.info("%s is trained", run)
 
 
 def _trained_with(run: Path, finished: bool) -> dict | None:
@@ -60,3 +68,63 @@ def _trained_with(run: Path, finished: bool) -> dict | None:
     if not isinstance(facts, dict) or "argv" not in facts:
         raise InputError(f"{run / 'run.json'} has no argv: expected that of a finished `ham-hf train`")
     return {"recipe": read_text(recipe) if recipe.exists() else None, "argv": facts["argv"]}
+
+
+def _ended_with(run: Path, code: int) -> InputError:
+    """Return the error that stands for a training's exit code; the training itself has printed the reason."""
+    if code == TrainingError.exit_code:
+        return TrainingError(f"the settings of {run} do not work: see the error above")
+    if code == InputError.exit_code:
+        return InputError(f"the training of {run} ended with the error above: the same command tries it again")
+    if code == 1:
+        return InputError(
+            f"the training of {run} ended with the traceback above, an error that ham-hf does not know: the same "
+            "command tries it again"
+        )
+    return MachineError(f"the training of {run} ended with exit code {code}: the same command resumes it")
+
+
+def run_child(command: Sequence[str]) -> int:
+    """Run a command whose process calls `end_with_parent`, and return its exit code.
+
+    When this process is asked to end, by SIGTERM or Ctrl-C, the child is ended and waited for first.
+    """
+    with _sigterm_raised(), subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        try:
+            return child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that a training is ended before this process."""
+
+    def end(*_) -> None:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_with_parent() -> None:
+    """End this process as soon as its standard input is closed, as it is when the parent ends or is killed."""
+
+    def watch() -> None:
+        os.read(0, 1)  # waits; the parent writes nothing
+        os._exit(TERMINATED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    from ham_hf.cli import run_command
+    from ham_hf.train import main
+
+    raise SystemExit(run_command(main))

@@ -20,7 +20,7 @@ from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCal
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from ham_hf.checkpoints import find_damage, write_checksums
-from ham_hf.errors import InputError, MachineError
+from ham_hf.errors import InputError, MachineError, TrainingError
 from ham_hf.last_batch import last_batch, starved_norm
 from ham_hf.optimization import decay_by_epoch, give_own_rate, set_rates_by_block, unfreeze_gradually
 from ham_hf.option_errors import explained, options_of
@@ -154,7 +154,7 @@ class HamTrainer(Trainer):
         self._stepped = True
 
     def check_losses(self) -> None:
-        """Raises InputError where a loss since the last call is not finite. It waits for the device."""
+        """Raises TrainingError where a loss since the last call is not finite. It waits for the device."""
         if not self._unchecked:
             return
         unchecked, self._unchecked = self._unchecked, []
@@ -162,7 +162,7 @@ class HamTrainer(Trainer):
         if all(finite):
             return
         step, loss, image_ids = unchecked[finite.index(False)]
-        raise InputError(
+        raise TrainingError(
             f"the loss of step {step + 1} is {loss.item()}; its images: {', '.join(image_ids) or 'not known'}. The "
             "training diverged, or a weight of the checkpoint is damaged: try a lower learning_rate, or "
             "warmup_steps; --resume goes on from the last checkpoint"
@@ -311,7 +311,7 @@ class HamTrainer(Trainer):
             return
         best = Path(self.state.best_model_checkpoint)
         if damage := find_damage(best):
-            raise InputError(f"the best checkpoint cannot be used: {best}: {damage}; --resume trains it again")
+            raise MachineError(f"the best checkpoint cannot be used: {best}: {damage}; --resume trains it again")
         self._load_pretrained(best)
         self._average = None  # what was loaded is the average already
 

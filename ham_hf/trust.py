@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ham_hf.errors import InputError
+from ham_hf.hub import HubUnreachable
 from ham_hf.reading import read_json
 
 if TYPE_CHECKING:  # these take seconds to import
@@ -138,7 +139,7 @@ def fetch_weights(
         try:
             folder = Path(snapshot_download(location, revision=revision, allow_patterns=[WEIGHTS, _SHARDS, INDEX]))
         except (HTTPError, OSError) as error:
-            raise InputError(f"{name}: its weights cannot be downloaded: {error}") from error
+            raise HubUnreachable(f"{name}: its weights cannot be downloaded: {error}") from error
     check_weights(name, folder, model_class)
     for path in _files_of(folder):
         _check_names(name, path)

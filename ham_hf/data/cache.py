@@ -30,7 +30,7 @@ import PIL.Image
 from datasets.utils import tqdm
 
 from ham_hf.data.images import ImageCheck
-from ham_hf.errors import InputError, MachineError
+from ham_hf.errors import InputError, MachineError, error_kind
 from ham_hf.files import one_at_a_time
 from ham_hf.photos import DECODING, encoded_bytes, image_size, read_image
 
@@ -145,8 +145,9 @@ def build_cache(dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]) -> 
         checks: what `check_images` found in it, by image_id.
 
     Raises:
-        InputError: the disk is too small (known before the first image is decoded) or filled up meanwhile, the folder
-            cannot be written, or an image changed since it was checked.
+        MachineError: the disk is too small (known before the first image is decoded) or filled up meanwhile, or an
+            image changed since it was checked.
+        InputError: the folder cannot be written.
     """
     return open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, np.asarray, "Caching pixels")
 
@@ -249,7 +250,8 @@ def _only_one(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(one_at_a_time(folder / "lock", f"building a pixel cache in {folder}"))
         except OSError as error:
-            raise InputError(f"the pixel cache cannot be written in {folder}: {error.strerror}; {_REMEDY}") from error
+            said = f"the pixel cache cannot be written in {folder}: {error.strerror}; {_REMEDY}"
+            raise error_kind(error)(said) from error
         yield
 
 
@@ -273,7 +275,7 @@ def _build(
     def add(sha256: str, offset: int, size: tuple[int, int]) -> tuple[int, int]:
         pixels = np.ascontiguousarray(convert(read_image(images.read(sha256))))
         if pixels.nbytes != size[0] * size[1] * 3:
-            raise InputError(f"the image with SHA-256 {sha256} has changed since it was checked: start again")
+            raise MachineError(f"the image with SHA-256 {sha256} has changed since it was checked: start again")
         _write(file, pixels.data.cast("B"), offset)
         return pixels.shape[:2]
 
@@ -295,7 +297,7 @@ def _build(
 def _check_room(folder: Path, count: int, needed: int) -> int:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise InputError(
+        raise MachineError(
             f"the pixel cache of {count:,} images needs {needed:,} bytes and {free:,} are free in {folder}: {_REMEDY}"
         )
     return free
@@ -308,7 +310,7 @@ def _explained(folder: Path, needed: int, free: int) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise  # Pillow's, about an image
-        raise InputError(
+        raise error_kind(error)(
             f"the pixel cache could not be written in {folder} ({error.strerror}): it needs {needed:,} bytes, of "
             f"which {free:,} were free when it was begun. What was written is removed again; {_REMEDY}"
         ) from error

@@ -15,6 +15,7 @@ from datasets import Dataset
 from datasets.utils import tqdm
 
 from ham_hf.errors import InputError
+from ham_hf.files import replace_file
 from ham_hf.photos import DECODING, read_image
 
 # 16 x 16 = 256 bits. At 64 bits HAM10000's different lesions collide: with equal layout (one dark blob in the middle)
@@ -109,6 +110,4 @@ def _are_hashes(value: object) -> bool:
 
 def _write_cache(path: Path, hashes: dict[str, list[str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(hashes), encoding="ascii")
-    temporary.replace(path)
+    replace_file(path, json.dumps(hashes))

