@@ -82,7 +82,7 @@ class Outcomes:
         self.reasons: dict[str, dict[str, list[str]]] = {"failed": defaultdict(list), "skipped": defaultdict(list)}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" and report.outcome == "passed":  # its setup, or its end
+        if isinstance(report, pytest.SubtestReport) or report.when != "call" and report.passed:  # setup and teardown
             return
         _, suite, test = report.nodeid.split("::")
         if report.when != "call" and report.failed:

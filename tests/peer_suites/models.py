@@ -38,22 +38,30 @@ def text_config() -> BertConfig:
 
 
 class ModelTester:
-    """What the common tests ask of a model: a tiny config, and a batch."""
+    """What the common tests ask of a model: a tiny config, its measures, and a batch."""
 
     batch_size = 3
     is_training = True
     image_size = IMAGE_SIZE
     num_attention_heads = 2
     num_hidden_layers = 2
-    hidden_size = 32
 
     def __init__(self, kind: str, image: str):
         self.kind, self.image = kind, image
+        words = {"codes": 3, "sentence": 12, "fields": 4}
+        if kind in words:  # tokens of the patient, then of the image
+            self.hidden_size, self.seq_length = 32, words[kind] + (4 if image == "resnet" else 5)
+        elif image == "resnet":  # its first feature map is 8 x 8
+            self.hidden_size, self.seq_length = 8, 8
+        else:
+            self.hidden_size, self.seq_length = 16, 5
+        if kind == "ensemble":  # of two members, each with the input of its first layer
+            self.num_hidden_layers, self.expected_num_hidden_layers = 4, 6
 
     def get_config(self) -> PreTrainedConfig:
         encoder = image_config(self.image)
         if self.kind == "ensemble":
-            members = [image_config("resnet").to_dict(), image_config("vit").to_dict()]
+            members = [image_config("vit").to_dict(), image_config(self.image).to_dict()]
             return EnsembleConfig(members=members, weights=[0.5, 0.5], **LABELS)
         width = encoder.hidden_sizes[-1] if self.image == "resnet" else encoder.hidden_size
         if self.kind == "fusion":
@@ -84,24 +92,31 @@ class ModelTester:
         return self.get_config(), inputs
 
 
+def not_applicable(reason: str):
+    return unittest.skip(f"not applicable: {reason}")(lambda self: None)
+
+
 class Common(ModelTesterMixin):
     """What holds for all of our models."""
 
-    test_resize_embeddings = False
+    test_can_init_all_missing_weights_before_2023 = True
+    # The suite reads the width from `vision_config`; ours is `image_config`, and a feature map has its width second
+    skip_test_image_features_output_shape = True
 
     def setUp(self):
         self.model_tester = ModelTester(self.kind, self.image)
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
         inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
-        if return_labels:
+        if return_labels:  # which the suite adds for the classes that transformers lists itself
             inputs["labels"] = torch.zeros(self.model_tester.batch_size, dtype=torch.long)
         return inputs
 
     def test_config(self):
         config = self.model_tester.get_config()
         inputs = {key: value for key, value in config.to_dict().items() if key in self.config_arguments}
-        ConfigTester(self, type(config), has_text_modality=False, **inputs).run_common_tests()
+        tester = ConfigTester(self, type(config), has_text_modality=False, common_properties=[], **inputs)
+        tester.run_common_tests()
 
 
 class MMBT(Common):
@@ -111,7 +126,11 @@ class MMBT(Common):
     _is_composite = True
 
 
-class MMBTCodesResNetTest(MMBT, unittest.TestCase):
+class OverResNet:
+    test_get_image_features_attentions = not_applicable("the image encoder, a ResNet, has no attention")
+
+
+class MMBTCodesResNetTest(OverResNet, MMBT, unittest.TestCase):
     kind, image = "codes", "resnet"
 
 
@@ -119,7 +138,7 @@ class MMBTCodesViTTest(MMBT, unittest.TestCase):
     kind, image = "codes", "vit"
 
 
-class MMBTSentenceResNetTest(MMBT, unittest.TestCase):
+class MMBTSentenceResNetTest(OverResNet, MMBT, unittest.TestCase):
     kind, image = "sentence", "resnet"
 
 
@@ -127,7 +146,7 @@ class MMBTSentenceViTTest(MMBT, unittest.TestCase):
     kind, image = "sentence", "vit"
 
 
-class MMBTFieldsResNetTest(MMBT, unittest.TestCase):
+class MMBTFieldsResNetTest(OverResNet, MMBT, unittest.TestCase):
     kind, image = "fields", "resnet"
 
 
@@ -151,9 +170,16 @@ class FusionViTTest(Fusion, unittest.TestCase):
     kind, image = "fusion", "vit"
 
 
-class EnsembleTest(Common, unittest.TestCase):
-    kind, image = "ensemble", "vit"
+class Ensemble(Common):
+    kind = "ensemble"
     all_model_classes = (EnsembleForImageClassification,)
     config_arguments = ("members", "weights")
-    _is_composite = True
+
+
+class EnsembleViTsTest(Ensemble, unittest.TestCase):
+    image = "vit"
+
+
+class EnsembleViTAndResNetTest(Ensemble, unittest.TestCase):
+    image = "resnet"
     has_attentions = False
