@@ -60,7 +60,7 @@ def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) 
     with tqdm(total=len(split), desc="ablations", unit="image", leave=False, disable=None) as bar:
         for batch in batches:
             pixels = batch["pixel_values"]
-            yield at, model.get_image_features(pixels.to(model.device))
+            yield at, model.get_image_features(pixels.to(model.device)).last_hidden_state
             at += len(pixels)
             bar.update(len(pixels))
 
