@@ -155,6 +155,10 @@ def check_results(
                 found.append(Finding(where, CANNOT_TELL, "it is about other images than these"))
                 continue
             ours = dict(strict(measured[part]))
+            if ours["lesions"] is None and theirs["lesions"] is not None:
+                words = f"it counts {theirs['lesions']} lesions, but the lesions of some of these images are unknown"
+                found.append(Finding(where, CANNOT_TELL, words))
+                theirs["lesions"] = None
             if _groups(theirs["subgroups"]) != _groups(ours["subgroups"]):
                 if theirs["subgroups"] is not None:
                     words = "its subgroups are not those of the patients in this copy of the data"

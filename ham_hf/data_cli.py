@@ -49,7 +49,9 @@ def add_data_commands(
     audit = on_data.add_parser(
         "audit",
         help="print the leak audit of a copy of the data, or of a split",
-        description="Print all that is wrong with a copy of the data, or with a split. Exit code 1: it leaks.",
+        description="Print all that is wrong with a copy of the data, or with a split. Exit code 1: lesions in two "
+        "splits, identical images, or near-certain copies across splits. Exit code 2: lesions are unknown or no image "
+        "can be read, so that leaks cannot be found. Suspected duplicates are listed with exit code 0.",
         allow_abbrev=False,
     )
     audit.add_argument("data_dir", metavar="DATA", help="a folder with images and their table, or a Hub dataset id")
@@ -168,13 +170,13 @@ def _download(args: argparse.Namespace) -> int:
 def _audit_download(folder: Path, test_set: Path) -> int:
     from ham_hf.arguments import DataArguments
 
-    leaks = _print_audit(DataArguments(data_dir=str(folder), split=""))
+    codes = [_print_audit(DataArguments(data_dir=str(folder), split=""))]
     train = "ham-hf train recipes/offline/efficientnet_lite0.yaml"
     print(f"\nNext: {train} --data_dir {shlex.quote(str(folder))}\n")
-    leaks |= _print_audit(DataArguments(data_dir=str(test_set), split=""))
+    codes.append(_print_audit(DataArguments(data_dir=str(test_set), split="")))
     evaluate = "ham-hf evaluate RUN_OR_HUB_ID --split all --output_dir runs/isic2018"
     print(f"\nThen: {evaluate} --data_dir {shlex.quote(str(test_set))}")
-    return 1 if leaks else 0
+    return 1 if 1 in codes else max(codes)
 
 
 def _ask(question: str) -> None:
@@ -187,16 +189,16 @@ def _ask(question: str) -> None:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    return 1 if _print_audit(data_arguments(args)) else 0
+    return _print_audit(data_arguments(args))
 
 
-def _print_audit(data: "DataArguments") -> bool:
-    """Print what is wrong with the data; whether any of it leaks."""
-    from ham_hf.data.inspection import inspect_data, render_inspection
+def _print_audit(data: "DataArguments") -> int:
+    """Print what is wrong with the data, and return the exit code."""
+    from ham_hf.data.inspection import exit_code, inspect_data, render_inspection
 
     inspection = inspect_data(data)
     print(render_inspection(inspection))
-    return bool(inspection.leaks)
+    return exit_code(inspection)
 
 
 def _cache_build(args: argparse.Namespace) -> None:

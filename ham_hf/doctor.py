@@ -274,7 +274,10 @@ def check_data(data_dir: str, metadata_csv: str | None = None) -> Check:
     found = f"{inspection.lines[0]}; {absent:,} images absent, {broken:,} broken"
     if inspection.leaks:
         return Check("problem", "data", f"{found}; it leaks: {'; '.join(inspection.leaks)}", audit)
-    found += "; no leak"
+    if inspection.undecided:
+        found += f"; whether it leaks cannot be determined: {'; '.join(inspection.not_compared)}"
+        return Check("problem", "data", found, audit)
+    found += "; no certain leak found" if inspection.suspected or inspection.not_compared else "; no leak found"
     if absent or broken:
         return Check("warning", "data", found, f"add them, or train with --allow_missing_images; {audit}")
     return Check("ok", "data", found)

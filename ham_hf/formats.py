@@ -15,6 +15,13 @@ UNREADABLE_SUFFIXES = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef"),
 )
 
+LFS_POINTER = "a Git LFS pointer, not the file itself: run `git lfs pull` in the folder it came from"
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Return whether a file is what git leaves in place of a file where Git LFS is not installed."""
+    return data.startswith(b"version https://git-lfs.github.com/")
+
 
 def is_heic(data: bytes) -> bool:
     """Return whether a file is HEIC or HEIF, such as a photograph of an iPhone, by its `ftyp` box."""
@@ -58,8 +65,8 @@ def unreadable_format(data: bytes) -> str | None:
         return f"a Photoshop file: {EXPORT}"
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return f"a JPEG XL file, which is not read here: {EXPORT}"
-    if data.startswith(b"version https://git-lfs.github.com/"):
-        return "a Git LFS pointer, not the image itself: run git lfs pull in the folder it came from"
+    if is_lfs_pointer(data):
+        return LFS_POINTER
     if data.startswith(b"PK\x03\x04"):
         return "a zip archive, not an image: unpack it"
     return None

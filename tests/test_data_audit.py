@@ -55,12 +55,68 @@ def test_a_lesion_in_two_splits_is_refused(folder, rows, tmp_path):
 def test_one_picture_under_two_lesions_is_refused(folder, rows):
     shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[9]))
     message = refusal(folder)
-    assert "byte-identical" in message and "IMG_000_0 (LES_000) = IMG_004_1 (LES_004)" in message
+    assert "identical pixels" in message and "IMG_000_0 (LES_000) = IMG_004_1 (LES_004)" in message
+
+
+@pytest.mark.parametrize("change", ["metadata", "container"])
+def test_one_picture_under_two_lesions_is_refused_whatever_its_file(change, folder, rows):
+    with Image.open(image_of(folder, rows[0])) as image:
+        if change == "container":
+            image.save(image_of(folder, rows[9]).with_suffix(".png"))
+            image_of(folder, rows[9]).unlink()
+    if change == "metadata":
+        data = image_of(folder, rows[0]).read_bytes()
+        image_of(folder, rows[9]).write_bytes(data[:2] + b"\xff\xfe\x00\x06note" + data[2:])  # a JPEG comment
+    assert "identical pixels under several ids: IMG_000_0 (LES_000) = IMG_004_1 (LES_004)" in refusal(folder)
+
+
+def test_one_picture_of_unknown_lesions_says_so(folder, rows):
+    for row in rows:
+        del row["lesion_id"]
+    write_table(folder / "HAM10000_metadata.csv", rows)
+    shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[9]))
+    assert "IMG_000_0 (lesion unknown) = IMG_004_1 (lesion unknown)" in refusal(folder, split="all")
+
+
+def write_split(path, rows, split_of) -> str:
+    lines = [f"{row['image_id']},{split_of(number, row)}\n" for number, row in enumerate(rows)]
+    path.write_text("image_id,split\n" + "".join(lines))
+    return str(path)
+
+
+def one_image_a_lesion(number, row) -> str:
+    lesion = number // 2
+    return ("train", "validation", "test")[lesion % 3] if row["image_id"].endswith("_0") else "unused"
+
+
+def test_rows_that_are_not_used_do_not_leak(folder, rows, tmp_path):
+    """One image of each lesion is used; the others are the same pictures, of other diagnoses and near-duplicates."""
+    shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[9]))  # LES_000 used, LES_004's unused
+    save_brighter(folder, rows[2]["image_id"], rows[5]["image_id"])
+    rows[7]["dx"] = "nv"
+    write_table(folder / "HAM10000_metadata.csv", rows)
+    split = write_split(tmp_path / "split.csv", rows, one_image_a_lesion)
+    splits, facts = load(folder, split=split)
+    assert sum(map(len, splits.values())) == 35
+    assert facts["audit"]["near_duplicates"]["pairs_across_splits"] == 0 and facts["identical_images"] == []
+    rows[7]["dx"] = rows[6]["dx"]
+    write_table(folder / "HAM10000_metadata.csv", rows)
+    both = write_split(tmp_path / "both.csv", rows, lambda number, row: ("train", "unused", "test")[number % 3])
+    assert "lesions in two splits" in refusal(folder, split=both)
+
+
+def test_a_lesion_whose_other_image_is_absent_or_broken_does_not_leak(folder, rows, tmp_path):
+    split = write_split(tmp_path / "split.csv", rows, lambda number, row: "test" if number in (0, 2) else "train")
+    assert "2 lesions in two splits" in refusal(folder, split=split)
+    image_of(folder, rows[1]).unlink()
+    image_of(folder, rows[3]).write_bytes(b"no image")
+    splits, _ = load(folder, split=split, allow_missing_images=True)
+    assert splits["test"]["image_id"][:] == ["IMG_000_0", "IMG_001_0"]
 
 
 def test_one_picture_twice_in_a_lesion_is_refused(folder, rows):
     shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[1]))
-    assert "byte-identical under several ids: IMG_000_0 (LES_000) = IMG_000_1 (LES_000)" in refusal(folder)
+    assert "identical pixels under several ids: IMG_000_0 (LES_000) = IMG_000_1 (LES_000)" in refusal(folder)
 
 
 def test_one_picture_twice_in_a_lesion_of_ham10000_itself_is_counted(rows, tmp_path):
@@ -144,6 +200,14 @@ def test_progressive_and_grey_images_are_images(folder, rows):
     grey.save(data, "JPEG", progressive=True)
     image_of(folder, rows[0]).write_bytes(data.getvalue())
     assert load(folder)[1]["audit"]["broken_images"] == 0
+
+
+def test_lesion_ids_that_look_alike_are_counted(folder, rows):
+    rows[0]["lesion_id"] = rows[1]["lesion_id"] = "les 034"
+    for row in rows[-2:]:
+        row["dx"] = rows[0]["dx"]
+    write_table(folder / "HAM10000_metadata.csv", rows)
+    assert load(folder)[1]["audit"]["lesion_ids_that_look_alike"] == 1
 
 
 def test_the_real_images_pass_and_their_known_duplicates_are_found(ham10000_dir):

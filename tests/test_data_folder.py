@@ -3,6 +3,8 @@
 import csv
 import shutil
 import zipfile
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +109,11 @@ def test_images_may_have_other_suffixes(suffix, folder, rows):
     for path in (folder / "images").iterdir():
         path.rename(path.with_suffix(suffix))
     assert len(all_ids(load(folder)[0])) == len(rows)
+
+
+def write_zip(path: Path, name: str, content: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, content)
 
 
 def zip_images(folder, rows):
@@ -326,3 +333,45 @@ def test_two_different_files_of_one_image_are_refused_and_copies_are_not(folder,
     assert len(all_ids(load(folder)[0])) == len(rows)
     write_image(folder / "copy" / f"{rows[0]['image_id']}.jpg", seed=999)
     assert f"two different files for image {rows[0]['image_id']}" in refusal(folder)
+
+
+@pytest.mark.parametrize("place", ["copy/{}.jpg", "images/{}.JPG", "images/{}.jpeg", "images/{}.png", "zip"])
+def test_two_files_of_one_image_that_have_the_same_size_are_compared(place, folder, rows):
+    name = rows[0]["image_id"]
+    first = folder / "images" / f"{name}.jpg"
+    content = bytearray(first.read_bytes())
+    if place == "zip":
+        second = folder / "more.zip"
+        write = partial(write_zip, second, f"{name}.jpg")
+    else:
+        second = folder / place.format(name)
+        second.parent.mkdir(exist_ok=True)
+        write = second.write_bytes
+    write(bytes(content))
+    assert len(all_ids(load(folder)[0])) == len(rows)
+    content[-3] ^= 1
+    write(bytes(content))
+    message = refusal(folder)
+    assert f"two different files for image {name}" in message and str(first) in message and str(second) in message
+
+
+def test_two_zips_with_different_files_of_one_image_are_refused(folder, rows):
+    name = rows[0]["image_id"]
+    content = (folder / "images" / f"{name}.jpg").read_bytes()
+    (folder / "images" / f"{name}.jpg").unlink()
+    write_zip(folder / "a.zip", f"x/{name}.jpg", content)
+    write_zip(folder / "b.zip", f"y/{name}.jpg", content)
+    assert len(all_ids(load(folder)[0])) == len(rows)
+    write_zip(folder / "b.zip", f"y/{name}.jpg", content[:-3] + b"\0" + content[-2:])
+    message = refusal(folder)
+    assert f"a.zip/x/{name}.jpg and " in message and f"b.zip/y/{name}.jpg; remove one" in message
+
+
+@pytest.mark.parametrize("name", ["HAM10000_metadata.csv", "HAM10000_images_part_1.zip", "images/IMG_000_0.jpg"])
+def test_a_git_lfs_pointer_is_called_one(name, folder):
+    pointer = (
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 12345\n"
+    )
+    (folder / name).write_text(pointer)
+    message = refusal(folder)
+    assert Path(name).stem in message and "Git LFS pointer" in message and "`git lfs pull`" in message

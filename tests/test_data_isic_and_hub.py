@@ -211,6 +211,14 @@ def test_a_hub_dataset_is_joined_and_deduplicated(rows, tmp_path):
         assert images[name]["bytes"] == (tmp_path / "data" / "images" / f"{name}.jpg").read_bytes()
 
 
+def test_a_hub_dataset_with_two_images_of_one_id_is_refused(rows, tmp_path):
+    loaded = as_parquet(write_folder(tmp_path / "data", rows), rows, tmp_path)
+    other = loaded["train"][3]["image"]
+    swapped = loaded["test"].map(lambda row: {"image": other if row["image_id"] == "IMG_015_0" else row["image"]})
+    with pytest.raises(InputError, match="different images of one image_id, IMG_015_0"):
+        hub.convert(DatasetDict({"train": loaded["train"], "test": swapped}), "someone/skin")
+
+
 def test_a_hub_dataset_may_have_class_labels_or_full_names(rows, tmp_path):
     names = {  # as marmal88/skin_cancer has them
         "akiec": "actinic_keratoses",

@@ -88,6 +88,7 @@ def test_a_set_without_splits_or_lesions_is_judged_whole(model_folder, tmp_path)
 def test_splitting_images_of_unknown_lesions_is_refused(model_folder, tmp_path, capsys):
     folder = write_folder(tmp_path / "data", make_rows(14, 1))
     write_table(tmp_path / "labels.csv", [{"image_id": row["image_id"], "dx": row["dx"]} for row in make_rows(14, 1)])
+    (folder / "HAM10000_metadata.csv").unlink()  # which names the lesions
     words = [model_folder, "--data_dir", folder, "--metadata_csv", tmp_path / "labels.csv", "--split", "grouped"]
     assert run(*words, "--output_dir", tmp_path / "out") == 2
     assert "the lesions of 14 of 14 images are unknown" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -27,7 +28,7 @@ from ham_hf.data.table import (
     without_suffix,
 )
 from ham_hf.errors import InputError
-from ham_hf.formats import UNREADABLE_SUFFIXES
+from ham_hf.formats import LFS_POINTER, UNREADABLE_SUFFIXES, is_lfs_pointer
 from ham_hf.labels import diagnosis_code
 from ham_hf.photos import SUFFIXES
 
@@ -246,13 +247,14 @@ def _find_images(folder: Path, wanted: set[str]) -> dict[str, Path | ZipMember]:
         InputError: two different files have the name of one image.
     """
     found: dict[str, Path | ZipMember] = {}
-    contents: dict[str, tuple[int, int | None]] = {}  # bytes, and in a zip the checksum
+    checksums: dict[str, tuple[int, int | None]] = {}  # bytes, and in a zip the CRC-32
 
     def add(image_id: str, file: Path | ZipMember, size: int, crc: int | None) -> None:
         # Kaggle's copy has every image twice, in HAM10000_images_part_1/ and ham10000_images_part_1/
-        first, (first_size, first_crc) = found.setdefault(image_id, file), contents.setdefault(image_id, (size, crc))
-        if size != first_size or (None not in (crc, first_crc) and crc != first_crc):
-            raise InputError(f"two different files for image {image_id}: {first} and {file}; remove one")
+        first = found.setdefault(image_id, file)
+        first_size, first_crc = checksums.setdefault(image_id, (size, crc))
+        if first is not file and (size != first_size or not _is_same(first, first_crc, file, crc)):
+            raise InputError(f"two different files for image {image_id}: {_name(first)} and {_name(file)}; remove one")
 
     files = [path for depth in range(1, _DEPTH + 1) for path in sorted(folder.glob("/".join("*" * depth)))]
     for path in files:
@@ -265,6 +267,27 @@ def _find_images(folder: Path, wanted: set[str]) -> dict[str, Path | ZipMember]:
         if path.suffix.lower() in UNREADABLE_SUFFIXES and path.stem in wanted - found.keys() and path.is_file():
             found[path.stem] = path
     return found
+
+
+def _is_same(first: Path | ZipMember, first_crc: int | None, second: Path | ZipMember, crc: int | None) -> bool:
+    """Return whether two files of the same size have the same content; by CRC-32 where one is in a zip."""
+    match first, second:
+        case Path(), Path():
+            return first.samefile(second) or _content(first) == _content(second)
+        case Path(), ZipMember():
+            return zlib.crc32(_content(first)) == crc
+    return first_crc == crc
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _name(file: Path | ZipMember) -> str:
+    return f"{file.archive}/{file.name}" if isinstance(file, ZipMember) else str(file)
 
 
 def _stem(member: zipfile.ZipInfo) -> str:
@@ -281,6 +304,8 @@ def _members(archive: Path, wanted: set[str]) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(archive) as file:
             members = file.infolist()
     except Exception as error:  # besides BadZipFile, whatever a broken directory makes of zipfile's arithmetic
+        if is_lfs_pointer(archive.read_bytes()[:100]):
+            raise InputError(f"{archive} is {LFS_POINTER}") from error
         raise InputError(f"{archive} is no readable zip ({error}): download it again") from error
     members = [of for of in members if of.filename.lower().endswith(SUFFIXES) and _stem(of) in wanted]
     for member in members:

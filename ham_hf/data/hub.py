@@ -1,5 +1,8 @@
 """A dataset of the Hugging Face Hub with an image column and HAM10000's columns under their usual names."""
 
+import hashlib
+from pathlib import Path
+
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Image, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetNotFoundError
@@ -7,9 +10,11 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 
 from ham_hf.data.diagnoses import DiagnosisMap, code_diagnoses
+from ham_hf.data.images import hash_pixels
 from ham_hf.data.table import Source, build_dataset, clean_table, require_columns
 from ham_hf.errors import InputError
 from ham_hf.hub import resolve_revision
+from ham_hf.photos import read_image
 
 
 def read_hub(name: str, revision: str | None = None, diagnosis_map: DiagnosisMap | None = None) -> Source:
@@ -49,10 +54,32 @@ def convert(loaded: DatasetDict, name: str, diagnosis_map: DiagnosisMap | None =
     if len(torn) > len(first):
         ids = ", ".join(sorted(set(torn[torn.duplicated()]))[:5])
         raise InputError(f"{name} has rows of one image_id with different lesions or diagnoses: {ids}")
+    _check_repeated_images(rows, table, name)
     first = first.sort_values("image_id", ignore_index=True)
     images = rows.select_columns("image").cast_column("image", Image())
     dataset = build_dataset(table, images).select(first["row"])
     return Source("hub", first.drop(columns="row"), dataset, dropped)
+
+
+def _check_repeated_images(rows: Dataset, table: pd.DataFrame, name: str) -> None:
+    """Raise InputError where rows of one image_id have images with different pixels."""
+    encoded = rows.select_columns("image").cast_column("image", Image(decode=False))
+    again = table[table["has_image"] & table["image_id"].duplicated(keep=False)]
+    for image_id, of_image in again.groupby("image_id")["row"]:
+        files = {_bytes_of(encoded[row]["image"]) for row in of_image}
+        if len(files) > 1 and len(set(map(_pixels, files))) > 1:
+            raise InputError(f"{name} has different images of one image_id, {image_id}: expected one image for each")
+
+
+def _bytes_of(cell: dict) -> bytes:
+    return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+
+
+def _pixels(encoded: bytes) -> str:
+    try:
+        return hash_pixels(read_image(encoded))
+    except InputError:  # broken, so not the same as any other; the check of all images reports it
+        return hashlib.sha256(encoded).hexdigest()
 
 
 def _columns(rows: Dataset, name: str) -> pd.DataFrame:

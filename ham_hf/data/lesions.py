@@ -6,6 +6,7 @@ matter (the ISIC Archive calls HAM10000's lesions IL_…, one to one).
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import NamedTuple
@@ -83,6 +84,32 @@ def compare_lesions(table: pd.DataFrame, grouping: Grouping) -> Contradictions:
     known = table[table["lesion_known"] & table["image_id"].isin(grouping.keys())]
     named = known["image_id"].map(grouping)
     return Contradictions(_several(named, known["lesion_id"]), _several(known["lesion_id"], named))
+
+
+def look_alikes(lesion_ids: Iterable[str]) -> list[list[str]]:
+    """Return groups of different lesion ids that probably name one lesion, sorted.
+
+    They differ only in case, in spaces, hyphens and underscores, in accents or invisible characters, in the width of
+    characters, or by letters of other alphabets that look like Latin ones.
+    """
+    groups: dict[str, set[str]] = {}
+    for name in lesion_ids:
+        groups.setdefault(_skeleton(name), set()).add(name)
+    return sorted(sorted(names) for names in groups.values() if len(names) > 1)
+
+
+# Greek and Cyrillic letters, in lower case, that look like a Latin one in upper or lower case
+_CONFUSABLE = str.maketrans(
+    "αβεζηικμνορτυχγ" + "авекмнорстухіјѕԁһӏԛԝ",
+    "abezhikmnoptyxy" + "abekmhopctyxijsdhlqw",
+)
+
+
+def _skeleton(name: str) -> str:
+    """Return a form of an id in which look-alikes are equal."""
+    decomposed = unicodedata.normalize("NFKD", name)
+    shown = "".join(c for c in decomposed if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
+    return re.sub(r"[\s_\-‐-―]+", "_", shown.casefold().translate(_CONFUSABLE)).strip("_")
 
 
 def _several(key: pd.Series, values: pd.Series) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ham_hf.errors import InputError
+from ham_hf.formats import LFS_POINTER, is_lfs_pointer
 
 _SEPARATORS = (",", ";", "\t")
 _MARKS = {  # byte order mark → encoding; UTF-32's begins with UTF-16's
@@ -80,6 +81,8 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(path: Path, data: bytes, errors: str = "strict") -> str:
+    if is_lfs_pointer(data):
+        raise InputError(f"{path} is {LFS_POINTER}")
     if data.startswith(_WORKBOOKS):
         raise InputError(f"{path} is a workbook of a spreadsheet program, not a text table: {_HOW_TO_SAVE}")
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None) or _unmarked(data)
