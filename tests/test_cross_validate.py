@@ -15,6 +15,7 @@ from ham_hf.predictions import read_predictions
 from ham_hf.train_once import train_once
 from ham_hf.training_record import FILE, read_record
 from push_to_hub import stage
+from tests.small_data import make_rows, write_folder, write_table
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 
@@ -153,6 +154,19 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, syn
         (["--split", "grouped", "--group_near_duplicates", "true"], "group_near_duplicates is not for"),
     ):
         assert main(command(tiny, synthetic_dir, done, *more)) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_folds_need_training_images_of_known_lesions(tiny, tmp_path, capsys):
+    named = [{key: row[key] for key in row if key != "lesion_id"} for row in make_rows(14, 1)]
+    data = write_folder(tmp_path / "data", named)
+    write_table(tmp_path / "train.csv", [{"image_id": row["image_id"], "split": "train"} for row in named])
+    for split, message in (
+        ("grouped", "the lesions of 14 of 14 images are unknown"),
+        ("all", "the split 'all' has no training or validation image"),
+        (str(tmp_path / "train.csv"), "the lesions of 14 images are unknown, so a fold could be tested on a lesion"),
+    ):
+        assert main(command(tiny, data, tmp_path / "cv", "--split", split)) == 2
         assert message in capsys.readouterr().err
 
 
