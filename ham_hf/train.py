@@ -183,7 +183,8 @@ def build_for_search(recipe: Recipe) -> HamTrainer:
         raise InputError("ema_decay and freeze: backbone are set up once, before the first trial: sweep with greedy")
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     text_revision = _text_revision(recipe.model)
-    splits, _, checks = _read_data(recipe)
+    splits, facts, checks = _read_data(recipe)
+    check_start(recipe.model.model_name_or_path, revision, splits, facts, checks)
 
     def new_model() -> PreTrainedModel:
         model, _ = _build(recipe, splits, revision, text_revision)
