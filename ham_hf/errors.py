@@ -58,18 +58,23 @@ def as_input_error(error: BaseException) -> InputError | None:
         file = (error.filename2 or error.filename) if is_of_files else None  # two of a copy
         where = f"{_shortened(file)}: " if file else ""
         return MachineError(f"{where}{FULL}: make room, then give the command again, a training with --resume")
-    if _is_no_memory(error):
+    if is_out_of_memory(error):
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return MachineError(
             f"out of memory ({_shortened(reason)}): end other programs, or lower per_device_train_batch_size, "
             "per_device_eval_batch_size, dataloader_num_workers or image_size, then give the command again"
         )
+    if (isinstance(error, ValueError) and "embedded null" in str(error)) or (
+        isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
+    ):
+        return InputError(f"a path cannot be used: {_shortened(error)}")
     if is_of_files and error.errno in _OF_A_PATH:
         return InputError(f"{_shortened(error.filename or 'the disk')}: {error.strerror}")
     return None if error.__cause__ is None else as_input_error(error.__cause__)  # datasets wraps what it met
 
 
-def _is_no_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory, of the machine or the GPU, was not enough."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     # torch.OutOfMemoryError is a RuntimeError too, and so is what its CPU allocator raises
