@@ -5,7 +5,6 @@ ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
 
 import csv
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,8 @@ from ham_hf.classifier import (
     progress,
 )
 from ham_hf.errors import InputError
-from ham_hf.files import replacing
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
+from ham_hf.outputs import writing_table
 from ham_hf.photos import check_photos, find_photos, read_photo
 from ham_hf.terminal import printable
 
@@ -85,7 +84,7 @@ def predict_photos(
     patients: Sequence[Patient] | None = None,
     bf16_difference: float | None = None,
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    """(photograph, its probabilities) for each; the CSV appears whole, after the last one, or not at all."""
+    """(photograph, its probabilities) for each; the CSV is written as `writing_table` does."""
     rows = iterate_probabilities(model, processor, photos, patients, read=read_photo, bf16_difference=bf16_difference)
     results = zip(photos, progress(rows, len(photos), "predicting"), strict=True)
     return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
@@ -158,22 +157,10 @@ def check_patients(
             raise InputError(str(error)) from None
 
 
-def check_csv_path(path: Path) -> None:
-    """Raises InputError where no CSV could be written, before the work is done."""
-    if path.is_dir():
-        raise InputError(f"--csv {path} is a folder: name a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--csv {path}: no file can be written in {path.parent}: make that folder, or name another")
-
-
 def _copied_to_csv(
     results: Iterable[tuple[Path, np.ndarray]], path: Path, labels: Sequence[str]
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    # surrogateescape: names of files are bytes, and need not be UTF-8
-    with (
-        replacing(path) as unfinished,
-        unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
+    with writing_table(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", "prediction", *labels])
         for photo, row in results:

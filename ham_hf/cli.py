@@ -1,26 +1,22 @@
 """The command `ham-hf`. Imports that take seconds are made by the command that needs them."""
 
 import argparse
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from ham_hf.around_cli import add_around_commands
 from ham_hf.data_cli import add_data_commands
 from ham_hf.demo_cli import add_demo_command
-from ham_hf.errors import FULL_DISK, InputError, MachineError
+from ham_hf.errors import InputError, as_input_error
 from ham_hf.judging_cli import add_judging_commands
 from ham_hf.label_map import add_label_map
 from ham_hf.terminal import printable, printable_lines
 
-# A file or folder that may not be read or written, or whose name no disk takes, and a disk that is full or failing:
-# said in one line, as a mistake of the user's
-OF_THE_MACHINE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EIO)
-FULL = "No space left on device"
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
 
@@ -38,6 +34,7 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
     The user's mistake is one message on stderr, from the main process alone where there are several; `--debug` among
     the arguments shows the traceback too. Any other exception is a mistake of ours and passes through.
     """
+    _open_closed_streams()
     argv, debug = _without_debug(sys.argv[1:] if argv is None else argv)
     try:
         code = command(argv) or 0
@@ -45,40 +42,58 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
         return code
     except InputError as error:
         if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-            if debug:
-                traceback.print_exc()
-            print(f"error: {printable_lines(str(error))}", file=sys.stderr)
+            _say((traceback.format_exc() if debug else "") + f"error: {printable_lines(str(error))}")
         return error.exit_code
     except BrokenPipeError:  # `ham-hf recipes | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at its end
+        _drop_output(sys.stdout)
         return 141  # what a shell has for SIGPIPE
     except KeyboardInterrupt:
-        print(
-            "interrupted: a training goes on from its last checkpoint with the same command and --resume",
-            file=sys.stderr,
-        )
+        _say("interrupted: a training goes on from its last checkpoint with the same command and --resume")
         return 130
     except Exception as error:
-        said = _of_the_machine(error)
+        said = as_input_error(error)
         if said is None:
             raise
-        if debug:
-            traceback.print_exc()
-        print(f"error: {said}", file=sys.stderr)
+        if isinstance(error, OSError) and error.filename is None:  # perhaps of stdout, whose rest would fail again
+            _drop_unwritable_output()
+        _say((traceback.format_exc() if debug else "") + f"error: {said}")
         return said.exit_code
 
 
-def _of_the_machine(error: BaseException) -> InputError | None:
-    """What to say of an error that is not the program's, None for another one."""
-    # safetensors' and torch's errors have no number
-    of_files = isinstance(error, OSError)
-    if FULL in str(error) or (of_files and error.errno in FULL_DISK):
-        file = (error.filename2 or error.filename) if of_files else None  # two of a copy
-        where = f"{printable(str(file)[:200])}: " if file else ""
-        return MachineError(f"{where}{FULL}: make room, then give the command again, a training with --resume")
-    if of_files and error.errno in OF_THE_MACHINE:
-        return InputError(f"{printable(str(error.filename or 'the disk')[:200])}: {error.strerror}")
-    return None if error.__cause__ is None else _of_the_machine(error.__cause__)  # datasets wraps what it met
+def _open_closed_streams() -> None:
+    """Give a process that was started with stdin, stdout or stderr closed (`>&-`) the null device in their place.
+
+    The next file that is opened would otherwise be what C libraries and child processes write their output into.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)
+
+
+def _drop_output(stream: TextIO) -> None:
+    """What Python flushes at its end goes nowhere, for the reader or the room for it is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _drop_unwritable_output() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output(sys.stdout)
+
+
+def _say(message: str) -> None:
+    """Print to stderr, and keep the exit code that it explains if stderr cannot be written."""
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        _drop_output(sys.stderr)
 
 
 def _without_debug(argv: list[str]) -> tuple[list[str], bool]:
@@ -153,7 +168,9 @@ def build_parser(parents: Mapping[str, list[argparse.ArgumentParser]] = NO_PAREN
         help="a run folder of `ham-hf train`, a Hub id, or a file.onnx of `ham-hf export onnx`",
     )
     predict.add_argument("photos", metavar="PHOTO", nargs="+", help="image files, or folders with image files")
-    predict.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities to this file as well")
+    predict.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the probabilities to this file as well; - for stdout"
+    )
     predict.add_argument("--age", type=float, metavar="YEARS", help="the patient's, for models that read it")
     predict.add_argument("--sex", choices=["female", "male", "unknown"], help="the patient's; unknown when left out")
     predict.add_argument("--site", help="of the lesion on the body, such as back; unknown when left out")
@@ -190,6 +207,16 @@ def build_parser(parents: Mapping[str, list[argparse.ArgumentParser]] = NO_PAREN
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from ham_hf.outputs import check_table, is_standard_output
+
+    if args.csv:
+        check_table("--csv", args.csv)
+    # A table on standard output is for another program: what is said goes to stderr
+    with redirect_stdout(sys.stderr) if args.csv and is_standard_output(args.csv) else nullcontext():
+        _predict_photos(args)
+
+
+def _predict_photos(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ham_hf import answers, classifier, onnx
@@ -198,8 +225,6 @@ def _predict(args: argparse.Namespace) -> None:
     from ham_hf.thresholds import suspicion, threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
-    if args.csv:
-        answers.check_csv_path(args.csv)
     photos, others = find_photos(args.photos)
     is_onnx = args.model.endswith(onnx.SUFFIX)
     if is_onnx:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from ham_hf import __version__
 from ham_hf.errors import InputError
-from ham_hf.files import file_digest, one_at_a_time
+from ham_hf.files import file_digest, one_at_a_time, refuse_special
 
 logger = logging.getLogger("ham_hf.download")
 
@@ -227,6 +227,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _is_there(folder: Path, file: RemoteFile) -> bool:
     path = folder / file.path
+    refuse_special(path)
+    refuse_special(_part(path))
     if not path.exists():
         return False
     if file_digest(path, file.algorithm) != file.checksum:

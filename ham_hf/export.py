@@ -24,6 +24,7 @@ from ham_hf.classifier import (
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.onnx import load_onnx, open_onnx, require_packages
+from ham_hf.outputs import check_output
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedModel
@@ -60,12 +61,7 @@ def export_onnx(
     require_packages("onnx", "onnxscript", "onnxruntime")
     location, commit = find_classifier(name, revision)
     path = output or (Path(name) if Path(name).is_dir() else Path()) / "model.onnx"
-    if path.suffix != ".onnx" or path.is_dir():
-        raise InputError(f"--output {path}: expected the name of a file that ends in .onnx")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(
-            f"--output {path}: no file can be written in {path.parent}: make that folder, or name another"
-        )
+    check_output("--output", path, ".onnx")
     from ham_hf.views import set_test_time_augmentation
 
     synthetic = is_trained_on_synthetic_images(name, revision)

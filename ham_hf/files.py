@@ -1,10 +1,12 @@
 """Files and folders that appear whole or not at all, and are written by one process. No import here takes long."""
 
+import errno
 import hashlib
 import logging
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -57,13 +59,50 @@ def one_alone(lock_file: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
+def refuse_special(path: Path) -> None:
+    """Raise InputError if something other than a regular file is at `path`, which must not be replaced."""
+    if what := special_kind(path):
+        raise InputError(f"{path} is {what}: expected the name of a regular file, or a new one")
+
+
+def special_kind(path: Path) -> str | None:
+    """Return what is at `path`, links followed, if it is no regular file; None if it is one or nothing is there."""
+    if descriptor_of(path) is not None:
+        return "an open file of this process"
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    kinds |= {stat.S_IFCHR: "a device", stat.S_IFBLK: "a disk device"}
+    return None if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "no regular file")
+
+
+def descriptor_of(path: Path) -> int | None:
+    """Return N for /dev/fd/N, and so for /dev/stdout, which is a link to such a name; None for any other path."""
+    for _ in range(10):  # links that lead to each other end here
+        folder = path.parent.resolve()
+        if folder in (Path("/dev/fd"), Path(f"/proc/{os.getpid()}/fd")) and path.name.isdecimal():
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = folder / path.readlink()
+    return None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A new empty file beside `path`, to write, which then takes its place: no reader ever sees half a file.
 
     Its permissions are those of any file that the user makes. A link at `path` is replaced, and what it pointed to
     stays as it is.
+
+    Raises:
+        InputError: a folder, device, pipe or socket is at `path`, or a link to one, none of which is ever replaced.
     """
+    refuse_special(path)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     unfinished.touch(exist_ok=False)  # tempfile's would have other permissions than the umask gives
     try:
@@ -98,6 +137,9 @@ def _write(path: Path, content: str | bytes) -> None:
 
 def check_new_folder(folder: Path) -> None:
     """Raises InputError where a command would mix its files with others, before the work is done."""
+    what = special_kind(folder)
+    if what not in (None, "a folder"):
+        raise InputError(f"--output_dir {folder} is {what}: name a new folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and not empty: name a new --output_dir")
     if folder.resolve() == Path.cwd():  # a shell in the folder that is replaced would go on to see the old one, empty

@@ -9,6 +9,7 @@ from pathlib import Path
 from ham_hf.arguments import SELECTION_METRICS
 from ham_hf.data_cli import GROUPING, add_diagnosis_map, data_arguments
 from ham_hf.label_map import add_label_map
+from ham_hf.outputs import check_output
 
 OWN_SPLIT = "that of the model's training, or study, or all for images that it cannot have seen,"
 
@@ -213,6 +214,8 @@ def _explain(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    if args.write:
+        check_output("--write", args.write)
     _require_model(args)
     from ham_hf import verify
 
@@ -230,9 +233,9 @@ def _compare(args: argparse.Namespace) -> None:
     from ham_hf.compare import compare_runs, render_comparison
 
     if args.picture:
-        from ham_hf.plots import check_picture_path, write_comparison
+        from ham_hf.plots import write_comparison
 
-        check_picture_path("--picture", args.picture)
+        check_output("--picture", args.picture, ".png")
     comparison = compare_runs(args.first, args.second, args.split)
     print(render_comparison(comparison, args.first, args.second, args.split))
     if args.picture:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, is_out_of_memory
 from ham_hf.training_checks import changed, spell
 
 # Where things are, and what is to be done: no value of these is wrong by itself
@@ -56,9 +55,3 @@ def explained(
             f"{failed} ({said}). Change or remove one of the options given: {', '.join(involved)}; --debug shows the "
             "traceback"
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory, of the machine or the GPU, was not enough."""
-    said = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in said or "CUDA out" in said

@@ -44,14 +44,18 @@ def find_photos(paths: Sequence[str | Path]) -> tuple[list[Path], Counter]:
     photos: list[Path] = []
     others: Counter[str] = Counter()
     for path in map(Path, paths):
+        try:
+            path.stat()
+        except (OSError, ValueError) as error:  # of a name that is too long, a loop of links, a NUL
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            shown = printable(str(path)[:200])
+            raise InputError(f"no photograph or folder at {shown} ({reason}): check the path") from error
         if path.is_dir():
             inside = [file for file in sorted(path.rglob("*")) if _is_visible_file(file, path)]
             photos += [file for file in inside if file.suffix.lower() in SUFFIXES]
             others.update(suffix for file in inside if (suffix := file.suffix.lower()) not in SUFFIXES)
-        elif path.exists():
-            photos.append(path)
         else:
-            raise InputError(f"no photograph or folder at {path}: check the path")
+            photos.append(path)
     if not photos:
         found = f" (only {list_suffixes(others)})" if others else ""
         raise InputError(

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from ham_hf.compare import METRICS
-from ham_hf.errors import InputError
 from ham_hf.files import replace_file
 from ham_hf.markdown import SYNTHETIC, number
 from ham_hf.predictions import Predictions
@@ -84,12 +83,6 @@ def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
             xlabel=f"difference, 95 % interval by {'image' if comparison['lesions'] is None else 'lesion'}",
         )
         save_figure(figure, path)
-
-
-def check_picture_path(flag: str, path: Path) -> None:
-    """Raises InputError where no PNG could be written, before the work is done."""
-    if path.suffix != ".png" or not path.parent.is_dir():
-        raise InputError(f"{flag} is {path}: expected the name of a .png file, in a folder that is there")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

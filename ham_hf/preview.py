@@ -18,7 +18,8 @@ from ham_hf.data import load_checked
 from ham_hf.errors import InputError
 from ham_hf.inputs import mixing_of
 from ham_hf.models import build_processor, find_checkpoint
-from ham_hf.plots import STYLE, check_picture_path, save_figure
+from ham_hf.outputs import check_output
+from ham_hf.plots import STYLE, save_figure
 from ham_hf.recipe import Recipe, parse_recipe
 from ham_hf.transforms import Collator, EvalTransform, FinishBatch, TrainTransform
 
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> Path:
         InputError: the recipe, the data or the file cannot be used.
     """
     args, flags = own_parser().parse_known_args(argv)
-    check_picture_path("--output", args.output)
+    check_output("--output", args.output, ".png")
     recipe = parse_recipe(flags)
     if not recipe.image.augment:
         raise InputError("augment is false: every training image is its evaluation crop, in every epoch")

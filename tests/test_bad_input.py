@@ -327,7 +327,7 @@ def test_a_broken_photograph_leaves_no_csv(classifier, photo, refused, tmp_path)
 
 
 def test_a_csv_that_cannot_be_written_is_refused_before_the_work(classifier, photo, refused, tmp_path):
-    assert "is a folder: name a file" in refused("predict", classifier, photo, "--csv", tmp_path)
+    assert "is a folder: expected the name of a file" in refused("predict", classifier, photo, "--csv", tmp_path)
     absent = tmp_path / "absent" / "out.csv"
     assert f"--csv {absent}: no file can be written in {absent.parent}" in refused(
         "predict", classifier, photo, "--csv", absent
