@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ham_hf.errors import InputError, is_out_of_memory
+from ham_hf.errors import InputError, TrainingError, is_out_of_memory
 from ham_hf.training_checks import changed, spell
 
 # Where things are, and what is to be done: no value of these is wrong by itself
@@ -27,7 +27,7 @@ def options_of(*parts: Any) -> dict[str, Any]:
 def explained(
     failed: str, options: dict[str, Any], names: Collection[str] = (), until: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
-    """Turn an exception into an InputError that names `options`, because one of them is the likely cause.
+    """Turn an exception into a TrainingError that names `options`, because one of them is the likely cause.
 
     InputError, OSError, and a machine that is out of memory stay as they are. So does every exception where no option
     has another value than its default: then the error is in this program.
@@ -51,7 +51,7 @@ def explained(
         if until() or not involved or isinstance(error, OSError) or is_out_of_memory(error):
             raise
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        raise InputError(
+        raise TrainingError(
             f"{failed} ({said}). Change or remove one of the options given: {', '.join(involved)}; --debug shows the "
             "traceback"
         ) from error

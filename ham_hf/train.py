@@ -140,9 +140,7 @@ def train(recipe: Recipe) -> None:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = kept.seconds
     if args.load_best_model_at_end and trainer.state.best_global_step is None:
-        logger.warning(
-            "%s was undefined at every evaluation: the model is the last one, not the best", args.metric_for_best_model
-        )
+        logger.warning("no evaluation defined %s: the model is the last one, not the best", args.metric_for_best_model)
     if trainer.is_world_process_zero():
         (folder / "run.json").unlink(missing_ok=True)  # of a run that was whole, and is now trained further
     trainer.save_model()  # the best checkpoint, which load_best_model_at_end put back
@@ -385,7 +383,7 @@ def _check_metric_is_defined(args: RunArguments, labels: Sequence[int], names: S
     of_perfect_predictions = compute_scores(np.eye(len(names))[labels], np.array(labels), names)
     if np.isnan(of_perfect_predictions[metric]):
         counts = ", ".join(f"{count} {names[label]}" for label, count in sorted(Counter(labels).items()))
-        raise InputError(
+        raise TrainingError(
             f"metric_for_best_model is {metric!r}, which is not defined for these validation images ({counts}): "
             "choose another metric, or another split"
         )

@@ -43,7 +43,7 @@ OF_SCHEDULE = (
 class HamTrainer(Trainer):
     """With `ema_decay`, the averaged weights are what is evaluated, saved and published.
 
-    Where it cannot be set up or fails before the end of the first step, an InputError names the `options` given.
+    Where it cannot be set up or fails before the end of the first step, a TrainingError names the `options` given.
 
     `finish_batch` does what is left to do to a batch once it is on the model's device. `train_sampler` chooses an
     epoch's images. `processor` is saved with every model. As the stock Trainer's `processing_class` (transformers

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -13,15 +14,17 @@ from transformers import TrainingArguments
 
 from ham_hf.callbacks import EpochLine
 from ham_hf.cli import main
-from ham_hf.errors import InputError, MachineError
+from ham_hf.data.cache import build_cache
+from ham_hf.data.images import check_images
+from ham_hf.errors import InputError, MachineError, TrainingError
 from ham_hf.last_batch import last_batch, starved_norm
 from ham_hf.models import freeze_parts
 from ham_hf.option_errors import explained
 from ham_hf.option_rules import TRAINING_ARGUMENTS, Range
+from ham_hf.photos import read_cell
 from ham_hf.recipe import parse_recipe
-from ham_hf.train import _write_json
-from ham_hf.transforms import decode
-from tests.small_data import make_rows, write_folder
+from ham_hf.train import _write_json, build_for_search
+from tests.small_data import load, make_rows, write_folder
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.try_options import run_trial, write_tiny
 
@@ -129,7 +132,7 @@ def test_a_range_has_its_numbers_and_says_which(numbers, inside, outside, words)
 
 
 def test_an_error_of_a_library_names_the_options():
-    with pytest.raises(InputError, match=r"It failed \(ValueError: no\).*: optim 'lion'; --debug"):
+    with pytest.raises(TrainingError, match=r"It failed \(ValueError: no\).*: optim 'lion'; --debug"):
         with explained("It failed", {"optim": "lion", "seed": 1}, names=("optim",)):
             raise ValueError("no")
 
@@ -180,7 +183,7 @@ def tiny(tmp_path_factory) -> dict:
 )
 def test_a_sample_of_odd_options_ends_in_a_sentence(options, names, tiny, tmp_path):
     code, said = run_trial(tiny, options, tmp_path / "run")
-    assert code == 2
+    assert code == TrainingError.exit_code
     assert said.startswith("error: ") and all(name in said for name in names)
 
 
@@ -228,14 +231,31 @@ def resnet(tmp_path_factory) -> Path:
     return make_tiny_checkpoint("microsoft/resnet-50", tmp_path_factory.mktemp("resnet"))
 
 
-@pytest.mark.parametrize("options", [{"fusion": "mlp"}, {"model_name_or_path": "resnet"}], ids=["fusion", "resnet"])
-def test_a_last_batch_of_one_image_is_dropped_where_batch_norm_could_not_learn(
-    options, tiny, resnet, tmp_path, caplog
+@pytest.mark.parametrize(
+    ("options", "dropped"),
+    [
+        ({"model_name_or_path": "resnet"}, True),
+        ({"model_name_or_path": "resnet", "image_size": 64}, False),  # 2 x 2 values a channel
+        ({"model_name_or_path": "resnet", "freeze": "backbone"}, False),
+        ({}, False),  # a ViT has no batch norm
+    ],
+    ids=["resnet", "larger images", "frozen", "vit"],
+)
+def test_a_last_batch_of_one_image_is_dropped_only_where_batch_norm_could_not_learn(
+    options, dropped, tiny, resnet, tmp_path
 ):
-    # 21 training images, of which 9: with batches of 8, one is left
-    options = {**options, "max_train_samples": 9, "max_steps": -1, "num_train_epochs": 2}
+    values = tiny | {"max_train_samples": 9, "max_steps": -1, "num_train_epochs": 1, "output_dir": tmp_path} | options
     if "model_name_or_path" in options:
-        options["model_name_or_path"] = resnet
+        values["model_name_or_path"] = resnet
+    words = [str(word) for name, value in values.items() for word in (f"--{name}", value)]
+    trainer = build_for_search(parse_recipe(words))
+    trainer.train()
+    assert trainer.state.global_step == (1 if dropped else 2)  # in batches of 8
+    assert trainer.args.dataloader_drop_last is dropped
+
+
+def test_a_run_says_that_it_drops_a_last_batch(tiny, tmp_path, caplog):
+    options = {"fusion": "mlp", "max_train_samples": 9, "max_steps": -1, "num_train_epochs": 2}
     code, said = run_trial(tiny, options, tmp_path / "run")
     assert code == 0, said
     assert "9 images in batches of 8) would have one image, which batch norm" in caplog.text
@@ -254,14 +274,7 @@ def test_a_last_batch_of_one_image_is_dropped_where_batch_norm_could_not_learn(
 )
 def test_a_training_of_single_images_is_refused_under_batch_norm(options, expected, tiny, resnet, tmp_path):
     code, said = run_trial(tiny, {"model_name_or_path": resnet, **options}, tmp_path / "run")
-    assert code == 2 and expected in said
-
-
-def test_a_last_batch_of_one_image_is_kept_where_it_can_be_learnt_from(tiny, tmp_path):
-    options = {"max_train_samples": 9, "max_steps": -1, "num_train_epochs": 1}
-    assert run_trial(tiny, options, tmp_path / "run")[0] == 0
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["training"]["steps"] == 2
-    assert json.loads((tmp_path / "run" / "arguments.json").read_text())["dataloader_drop_last"] is False
+    assert code == TrainingError.exit_code and expected in said
 
 
 # A metric that is not defined
@@ -272,23 +285,18 @@ def test_a_metric_that_no_prediction_defines_is_refused(metric, diagnoses, tiny,
     rows = [row for row in make_rows(70, 1) if row["dx"] in diagnoses]
     options = {"data_dir": write_folder(tmp_path / "data", rows), "metric_for_best_model": metric}
     code, said = run_trial(tiny, options, tmp_path / "run")
-    assert code == 2 and f"metric_for_best_model is '{metric}', which is not defined for these validation" in said
+    assert code == TrainingError.exit_code
+    assert f"metric_for_best_model is '{metric}', which is not defined for these validation images" in said
 
 
 def test_a_run_in_which_the_metric_was_never_defined_ends_with_the_last_model_and_says_so(tiny, tmp_path, caplog):
-    # A learning rate of 0: one diagnosis is predicted, and of the six others there is no precision
-    names = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-    outcomes = {}
-    for name in names[:2]:
-        options = {"metric_for_best_model": f"precision_{name}", "learning_rate": 0, "seed": 0}
-        code, said = run_trial(tiny, options, tmp_path / name)
-        assert code == 0, said
-        facts = json.loads((tmp_path / name / "run.json").read_text(), parse_constant=pytest.fail)
-        outcomes[name] = facts["training"]
-    undefined = [name for name, facts in outcomes.items() if facts["best_step"] is None]
-    assert undefined
-    assert f"precision_{undefined[0]} was undefined at every evaluation" in caplog.text
-    assert outcomes[undefined[0]]["best_metric"] is None and outcomes[undefined[0]]["best_value"] is None
+    # At a learning rate of 0 all images get one diagnosis, and no other has a precision
+    options = {"metric_for_best_model": "precision_akiec", "learning_rate": 0, "seed": 0}
+    code, said = run_trial(tiny, options, tmp_path / "run")
+    assert code == 0, said
+    assert "no evaluation defined precision_akiec: the model is the last one" in caplog.text
+    facts = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
+    assert [facts["training"][key] for key in ("best_metric", "best_value", "best_step")] == [None] * 3
 
 
 def test_run_json_has_no_number_that_json_does_not_know(tmp_path):
@@ -304,7 +312,16 @@ def test_run_json_has_no_number_that_json_does_not_know(tmp_path):
 
 def test_an_image_file_that_is_gone_is_of_the_machine(tmp_path):
     with pytest.raises(MachineError, match=f"{tmp_path / 'a.jpg'}: No such file.*--resume"):
-        decode({"bytes": None, "path": str(tmp_path / "a.jpg")})
+        read_cell({"bytes": None, "path": str(tmp_path / "a.jpg")})
+
+
+def test_a_pixel_cache_that_is_gone_when_a_worker_opens_it_is_of_the_machine(tmp_path):
+    data = load(write_folder(tmp_path / "data", make_rows(7, 1)))[0]["train"]
+    cache = build_cache(data, check_images(data))
+    in_worker = pickle.loads(pickle.dumps(cache))
+    cache.path.unlink()
+    with pytest.raises(MachineError, match=f"pixel cache {cache.path} is gone or damaged.*--resume"):
+        len(in_worker)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -326,6 +343,8 @@ def test_a_training_whose_images_disappear_stops_with_a_sentence_and_resumes(
     said = err[err.index("error: ") :]
     assert str(data) in said and "No such file or directory" in said and "--resume" in said
     assert "Traceback" not in said and said.count("\n") == 1
+    if not workers:
+        return
     shutil.move(away, data)
     assert main([*words, "--resume"]) == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["training"]["steps"] == 4
