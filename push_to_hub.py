@@ -28,6 +28,7 @@ from ham_hf.cli import run_command
 from ham_hf.errors import InputError
 from ham_hf.publish import Destination, check_is_published, check_repo_id, listing, publish
 
+RECORD = "training_images.csv"
 # What is published; nothing else of the run folder is
 PUBLISHED = (
     "README.md",
@@ -56,6 +57,7 @@ PUBLISHED = (
     "recipe.yaml",
     "arguments.json",
     "run.json",
+    RECORD,  # its rows of HAM10000's images
 )
 EVAL_RESULTS = ".eval_results/ham10000.yaml"  # with --eval_results
 PATIENT_DATA = ("patients_validation.csv", "patients_test.csv")  # age, sex, body site: with --with_patient_data
@@ -225,12 +227,36 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
             copy = folder / path.relative_to(run)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+    record_notes = _publish_record(folder / RECORD)
     card = folder / "README.md"
     card.write_text(card.read_text(encoding="utf-8").replace(REPO_ID, repo_id), encoding="utf-8")
-    notes = _hide_paths(folder)
+    notes = record_notes + _hide_paths(folder)
     if is_trained_on_synthetic_images(str(run)):
         notes.append("this model was trained on synthetic images: it has never seen a lesion")
     return notes
+
+
+def _publish_record(path: Path) -> list[str]:
+    """Take the images that are not HAM10000's out of the copied record; returns what a user should know about it.
+
+    A hash tells whoever has a copy of a photograph that it was used, so that those of a clinic's stay here.
+    """
+    from ham_hf.training_record import public_record, read_record, render_record
+
+    if not path.is_file():
+        return []
+    record = read_record(path)
+    public = public_record(record)
+    if len(public.images) == len(record.images):
+        return []
+    if public.images:
+        path.write_text(render_record(public), encoding="utf-8")
+    else:
+        path.unlink()
+    return [
+        f"{RECORD}: {len(public.images):,} of {len(record.images):,} images are HAM10000's and are published; the "
+        "hashes of the others stay in the run folder"
+    ]
 
 
 def _add_eval_results(staged: Path) -> None:

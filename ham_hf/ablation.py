@@ -60,7 +60,7 @@ def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) 
     with tqdm(total=len(split), desc="ablations", unit="image", leave=False, disable=None) as bar:
         for batch in batches:
             pixels = batch["pixel_values"]
-            yield at, model.get_image_features(pixels.to(model.device))
+            yield at, model.get_image_features(pixels.to(model.device)).last_hidden_state
             at += len(pixels)
             bar.update(len(pixels))
 
@@ -70,6 +70,7 @@ def _probabilities(
     model: PatientModel, processor: PatientProcessor, image_features: torch.Tensor, fields: list[list], labels
 ) -> list[np.ndarray]:
     encoded = {name: tensor.to(model.device) for name, tensor in processor.encode_patients(*fields).items()}
-    probabilities = model(image_features=image_features, **encoded).logits.double().softmax(dim=1)
+    logits = model(image_features=image_features, **encoded).logits
+    probabilities = logits.cpu().double().softmax(dim=1)  # not on the device: Apple GPUs have no float64
     columns = [model.config.label2id[label] for label in labels]
-    return list(probabilities[:, columns].cpu().numpy())
+    return list(probabilities[:, columns].numpy())

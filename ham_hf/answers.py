@@ -6,7 +6,7 @@ ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
 import csv
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ def predict(
     *,
     patients: Sequence[Patient] | None = None,
     revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Probabilities for photographs of one's own, as `ham-hf predict` gives them. They are no diagnosis.
 
@@ -53,6 +54,7 @@ def predict(
         photos: an image file, a folder with image files, or several of these.
         patients: (age in years, sex, body site) of each photograph, None where unknown, for models that read them.
         revision: commit, branch or tag on the Hub.
+        label_map: see `load_classifier`.
 
     Returns:
         Path of each photograph → code of each diagnosis → its probability, computed in float32.
@@ -65,7 +67,7 @@ def predict(
         raise InputError(f"{len(patients)} patients for {len(files)} photographs: expected one each")
     find_classifier(str(name), revision)
     check_photos(files)
-    model, processor = load_classifier(str(name), revision)
+    model, processor = load_classifier(str(name), revision, label_map)
     if patients is not None:
         check_patients(model, processor, patients)
     if is_trained_on_synthetic_images(str(name), revision):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ham_hf.errors import InputError
+from ham_hf.labels import LABELS
 
 # Figures of the validation images by which settings, members of an ensemble or an adjustment may be chosen
 SELECTION_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
@@ -44,6 +45,14 @@ class DataArguments:
             "lesion_id, dx, and if they are known dx_type, age, sex, localization."
         },
     )
+    diagnosis_map: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": 'Codes of diagnoses in the table that ham_hf does not know, as JSON: \'{"SCC": "akiec", '
+            '"Scar": null}\'; the rows of a diagnosis mapped to null are dropped, and the report counts them. '
+            "(--label_map is about the labels of a model.)"
+        },
+    )
     split_seed: int = field(default=0, metadata={"help": "Seed of the 'grouped' split."})
     group_near_duplicates: bool = field(
         default=False,
@@ -69,6 +78,17 @@ class DataArguments:
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on this many images only, drawn with --seed: for a smoke run."}
     )
+
+    def __post_init__(self):
+        example = '{"SCC": "akiec", "Scar": null}'
+        if isinstance(self.diagnosis_map, str):
+            self.diagnosis_map = _json_object(self.diagnosis_map, "diagnosis_map", example)
+        for name, code in (self.diagnosis_map or {}).items():
+            if code is not None and code not in LABELS:
+                raise InputError(
+                    f"diagnosis_map maps {name!r} to {str(code)[:80]!r}: expected one of {', '.join(LABELS)}, or null "
+                    f"to drop its rows, such as '{example}'"
+                )
 
 
 @dataclass

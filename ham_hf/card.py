@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ham_hf import markdown
 from ham_hf.labels import LABELS
+from ham_hf.overlap import overlap_note, overlap_warning
 from ham_hf.reading import read_text
 from ham_hf.scoring import HEADLINE
 from ham_hf.terminal import printable, printable_lines
@@ -45,6 +46,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         title=_title(run),
         disclaimer=report["disclaimer"],
         synthetic=markdown.SYNTHETIC if data["synthetic"] else "",
+        seen=overlap_warning(run),
         what=markdown.what_it_does(run),
         purpose=markdown.SYNTHETIC_PURPOSE if data["synthetic"] else f"{markdown.PURPOSE} {markdown.LIMITS}",
         base=markdown.escape(model["name"]),
@@ -61,7 +63,12 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         files=files,
         fence_around=markdown.fence_around,
         citation=markdown.CITATION,
-        data=[markdown.data_section(data), markdown.audit_section(data), markdown.provenance_section(run)],
+        data=[
+            markdown.data_section(data),
+            overlap_note(run),
+            markdown.audit_section(data),
+            markdown.provenance_section(run),
+        ],
     )
     return re.sub(r"\n{3,}", "\n\n", body)
 
@@ -117,7 +124,7 @@ def claims(report: Mapping) -> list[EvalResult]:
                         "classes": "diagnoses" if tuple(labels) == LABELS else "nevus_or_other",
                         **({} if data["split_seed"] is None else {"split_seed": data["split_seed"]}),
                         "images": results["images"],
-                        "lesions": results["lesions"],
+                        **({} if results["lesions"] is None else {"lesions": results["lesions"]}),
                     },
                     metric_type=metric,
                     metric_name=HEADLINE[metric] + low_high,

@@ -1,6 +1,5 @@
 """A trained model, from a run folder or the Hub: where it is, whether it will do, and its probabilities of images."""
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from ham_hf import trust
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
+from ham_hf.loading import load_image_processor, load_weights, locate
 from ham_hf.reading import read_json
 from ham_hf.thresholds import threshold_of
 
@@ -34,36 +34,8 @@ def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | 
     Raises:
         InputError: there is no such folder or Hub id, or the folder holds no model.
     """
-    folder = Path(name)
-    if not folder.exists():
-        from ham_hf.hub import locate_model
-
-        location, commit = locate_model(name, revision)
-        return location, commit if location == name else None  # a folder in the cache has no revisions
-    if revision is not None:
-        raise InputError(f"{name} is here on this machine, where --revision {revision} means nothing: leave it out")
-    if missing := _missing_files(folder):
-        if missing == [trust.WEIGHTS]:  # says how to make them of a pickle
-            trust.check_weights(name, folder)
-        steps = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
-        last = max((int(step) for step in steps if step.isdecimal()), default=None)
-        remedy = (
-            f"its training is not finished; {folder / f'checkpoint-{last}'} is what it has so far"
-            if last is not None
-            else "name the run folder of a finished training, or a Hub id"
-        )
-        raise InputError(f"{name} is no model folder: {', '.join(missing)} not found there; {remedy}")
-    return name, None
-
-
-def _missing_files(folder: Path) -> list[str]:
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    # The second is of a model that reads the patient too
-    if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
-        missing.append("preprocessor_config.json")
-    if not any((folder / file).is_file() for file in (trust.WEIGHTS, trust.INDEX)):
-        missing.append(trust.WEIGHTS)
-    return missing
+    located = locate(name, revision, with_processor=True)
+    return located.location, located.source.get("revision")  # a folder in the cache has no revisions
 
 
 def load_classifier(
@@ -87,19 +59,17 @@ def load_classifier(
         InputError: it is not to be had, is no image classifier, or answers other labels, which is known before its
             weights are downloaded; or these are damaged.
     """
-    location, revision = find_classifier(name, revision)
+    located = locate(name, revision, with_processor=True)
     import torch
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
-    # Which AutoImageProcessor and AutoConfig know from then on
-    import ham_hf.models.color_constancy
-    import ham_hf.models.ensemble  # noqa: F401
+    import ham_hf.models.ensemble  # noqa: F401  which AutoConfig knows from then on
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.models.multimodal import load_patient_processor
     from ham_hf.views import which_views
 
-    config = trust.read_config(name, location, revision=revision)
+    config = trust.read_config(name, located.location, **located.source)
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise InputError(
             f"{name} is a {config.model_type} model, no image classifier: expected a run folder of `ham-hf train`, "
@@ -107,36 +77,10 @@ def load_classifier(
         )
     _check_labels(name, config)
     config.id2label = _codes(name, config.id2label, label_map or {})
-    folder = trust.fetch_weights(name, location, revision)
-    if not altered:
-        trust.check_recorded(name, folder)
-    source = {"revision": revision, "trust_remote_code": False}
-    try:
-        trust.check_proportion(
-            name, folder, lambda: AutoModelForImageClassification.from_config(copy.deepcopy(config))
-        )
-        model, loading = AutoModelForImageClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype="float32",
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
-        if isinstance(model, PatientModel):
-            processor = load_patient_processor(config, location, **source)
-        else:
-            processor = AutoImageProcessor.from_pretrained(location, **source)
-    except InputError:
-        raise
-    except Exception as error:  # transformers raises anything at all about values that are not as they should be
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{name}: its files do not fit together or are damaged: {reason}") from error
-    if loading["missing_keys"]:
-        raise InputError(
-            f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
-        )
-    trust.check_finite(name, model)
+    model, _ = load_weights(located, AutoModelForImageClassification, config, altered=altered)
+    processor = (
+        load_patient_processor(config, located) if isinstance(model, PatientModel) else load_image_processor(located)
+    )
     which_views(model)  # these raise where its config says what cannot be
     threshold_of(model)
     model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
@@ -197,7 +141,7 @@ def _codes(name: str, id2label: dict[int, str], label_map: Mapping[str, str | No
         raise InputError(
             f"{name} answers {len(answers)} labels ({shown}): expected the seven diagnoses {', '.join(LABELS)}, or "
             f"{', '.join(NEVUS_OR_OTHER)}. "
-            "Fine-tune it with `ham-hf train` first, or say what its labels mean with `ham-hf evaluate --label_map`"
+            "Fine-tune it with `ham-hf train` first, or say what its labels mean with --label_map"
         )
     return codes
 
@@ -213,7 +157,7 @@ def is_trained_on_synthetic_images(name: str, revision: str | None = None) -> bo
     Raises:
         InputError: run.json is there, but not as `ham-hf train` writes it, or the Hub does not give it.
     """
-    folder = name if Path(name).exists() else _folder_with_run_facts(name, revision)
+    folder = name if Path(name).exists() else _folder_with("run.json", name, revision)
     return _run_facts(folder, lambda run: run["data"]["synthetic"], False)
 
 
@@ -225,19 +169,34 @@ def training_data_of(name: str, revision: str | None = None) -> dict | None:
     """
     from ham_hf.run_facts import check_facts
 
-    folder = Path(name if Path(name).exists() else _folder_with_run_facts(name, revision)).resolve()
-    path = folder / "run.json"
-    if not path.is_file() and re.fullmatch(r"checkpoint-\d+", folder.name):
-        path = folder.parent / "run.json"  # of its run
-    if not path.is_file():
+    path = find_run_file(name, "run.json", revision)
+    if path is None:
         return None
     facts = read_json(path)
     check_facts(facts, path)
     return facts["data"]
 
 
-def _folder_with_run_facts(name: str, revision: str | None) -> str:
-    """Where a Hub model's run.json is downloaded to, or is in the cache; the id itself where it has none."""
+def find_run_file(name: str, file: str, revision: str | None = None) -> Path | None:
+    """Return the path of a small file that a training writes beside the model, or None where there is none.
+
+    Args:
+        name: a run folder, a checkpoint in one (whose file may be in the run folder), or a Hub id.
+        file: such as "run.json"; downloaded from the Hub where it is not in the cache.
+        revision: commit, branch or tag on the Hub.
+
+    Raises:
+        InputError: the Hub does not give it.
+    """
+    folder = Path(name if Path(name).exists() else _folder_with(file, name, revision)).resolve()
+    path = folder / file
+    if not path.is_file() and re.fullmatch(r"checkpoint-\d+", folder.name):
+        path = folder.parent / file  # of its run
+    return path if path.is_file() else None
+
+
+def _folder_with(file: str, name: str, revision: str | None) -> str:
+    """Where a Hub model's `file` is downloaded to, or is in the cache; the id itself where it has none."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
 
@@ -245,11 +204,11 @@ def _folder_with_run_facts(name: str, revision: str | None) -> str:
     if commit is None:  # the cached folder: there is no network
         return location
     try:
-        return str(Path(hf_hub_download(location, "run.json", revision=commit)).parent)
+        return str(Path(hf_hub_download(location, file, revision=commit)).parent)
     except RemoteEntryNotFoundError:
         return name
     except (HTTPError, OSError) as error:  # no answer is not a no
-        raise InputError(f"{name}: its run.json, if it has one, cannot be downloaded: {error}") from error
+        raise InputError(f"{name}: its {file}, if it has one, cannot be downloaded: {error}") from error
 
 
 def usable_bf16_difference(name: str, photos: int) -> float | None:
@@ -342,9 +301,13 @@ def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.
 
 def _rows(model: "PreTrainedModel", inputs: dict) -> np.ndarray:
     """The probabilities of a batch, (B, C) in the order of `labels_of(model)`."""
+    from ham_hf.models.check import check_logits
+
     codes = model.config.id2label
     columns = [[i for i, code in codes.items() if code == label] for label in labels_of(model)]
-    softmax = _logits(model, inputs).softmax(dim=2).mean(dim=1).cpu().numpy()
+    logits = _logits(model, inputs)  # (B, views, C)
+    check_logits(logits[:, 0], len(logits), len(codes))
+    softmax = logits.softmax(dim=2).mean(dim=1).numpy()
     rows = np.stack([softmax[:, of_label].sum(axis=1) for of_label in columns], axis=1)
     # What the model gives to labels that are left out goes to the others in proportion
     return rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows
@@ -372,7 +335,7 @@ def all_view_logits(
 ) -> np.ndarray:
     """The logits (N, views, C) float64 that `probabilities` with the same arguments are the mean softmax of."""
     batches = _batches(model, processor, images, patients, read)
-    rows = (row for inputs in batches for row in _logits(model, inputs).cpu().numpy())
+    rows = (row for inputs in batches for row in _logits(model, inputs).numpy())
     return np.array(list(progress(rows, total, description)))
 
 

@@ -14,6 +14,7 @@ from ham_hf.data_cli import add_data_commands
 from ham_hf.demo_cli import add_demo_command
 from ham_hf.errors import FULL_DISK, InputError, MachineError
 from ham_hf.judging_cli import add_judging_commands
+from ham_hf.label_map import add_label_map
 from ham_hf.terminal import printable, printable_lines
 
 # A file or folder that may not be read or written, or whose name no disk takes, and a disk that is full or failing:
@@ -163,6 +164,7 @@ def build_parser(parents: Mapping[str, list[argparse.ArgumentParser]] = NO_PAREN
         help="a CSV in place of these three: columns file, age, sex, localization; empty cells are unknown",
     )
     predict.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
+    add_label_map(predict)
     predict.set_defaults(run=_predict)
     add_demo_command(commands)
 
@@ -177,6 +179,7 @@ def build_parser(parents: Mapping[str, list[argparse.ArgumentParser]] = NO_PAREN
     onnx.add_argument("model", metavar="RUN_OR_HUB_ID", help="a run folder of `ham-hf train`, or a Hub id")
     onnx.add_argument("--output", type=Path, metavar="FILE", help="model.onnx in the run folder when left out")
     onnx.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
+    add_label_map(onnx)
     onnx.set_defaults(run=_export_onnx)
 
     add_judging_commands(commands)
@@ -191,7 +194,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     from ham_hf import answers, classifier, onnx
     from ham_hf.labels import DISCLAIMER
-    from ham_hf.photos import check_photos, find_photos
+    from ham_hf.photos import check_photos, find_photos, list_suffixes
     from ham_hf.thresholds import suspicion, threshold_of
 
     # What fails fast comes first: paths, then every photograph, then the model
@@ -200,6 +203,8 @@ def _predict(args: argparse.Namespace) -> None:
     photos, others = find_photos(args.photos)
     is_onnx = args.model.endswith(onnx.SUFFIX)
     if is_onnx:
+        if args.label_map:
+            raise InputError("--label_map is not for an ONNX file, which has our labels: remove it")
         session, facts = onnx.open_onnx(Path(args.model), args.revision)
         synthetic = facts["synthetic"]
     else:
@@ -210,7 +215,7 @@ def _predict(args: argparse.Namespace) -> None:
     if is_onnx:
         model, processor = onnx.load_onnx(session, facts)
     else:
-        model, processor = classifier.load_classifier(args.model, args.revision)
+        model, processor = classifier.load_classifier(args.model, args.revision, args.label_map)
     if patients is not None:
         answers.check_patients(model, processor, patients)
     bf16 = classifier.usable_bf16_difference(args.model, len(photos))
@@ -219,7 +224,7 @@ def _predict(args: argparse.Namespace) -> None:
     if not is_onnx and (threshold := threshold_of(model)) is not None:
         print(suspicion(threshold))
     if others:
-        print(f"{others} other files in the folders were left out, for their suffixes.")
+        print(f"{others.total()} other files in the folders were skipped: {list_suffixes(others)}.")
     if args.csv:
         print(f"{len(photos)} rows in {printable(str(args.csv))}")
     if bf16 is not None:
@@ -247,6 +252,6 @@ def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | Non
 def _export_onnx(args: argparse.Namespace) -> None:
     from ham_hf import export
 
-    path, difference = export.export_onnx(args.model, args.output, args.revision)
+    path, difference = export.export_onnx(args.model, args.output, args.revision, args.label_map)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     print(f"probabilities of {export.CHECKED} synthetic images differ from the model's by {difference:.1g} at most")

@@ -11,9 +11,10 @@ from scipy.stats import binomtest
 
 from ham_hf.errors import InputError
 from ham_hf.intervals import paired_intervals
-from ham_hf.markdown import difference, number
+from ham_hf.markdown import difference, images_of_lesions, number
+from ham_hf.overlap import overlap_sentences
 from ham_hf.predictions import Predictions, in_order_of
-from ham_hf.report import read_run
+from ham_hf.report import Run, read_run
 from ham_hf.scoring import HEADLINE, compute_scores
 from ham_hf.subgroups import FIGURES
 from ham_hf.terminal import printable
@@ -28,16 +29,18 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
     """The groups A (`first`) and B (`second`) of run folders, by what they answered to the images of `split`.
 
     Returns:
-        `images` and `lesions`; `metrics`, for each of METRICS the `runs` of A and B (one value a run), their means
-        `a` and `b`, the `difference` B - A and its 95 % `interval`: lesions are drawn, the same ones for every run,
-        and in each draw the groups' means are compared. Values that are undefined are NaN, intervals None.
-        `mcnemar`: None but for one run against one, see `mcnemar`.
+        `images` and `lesions` (None where those of some images are unknown); `metrics`, for each of METRICS the `runs`
+        of A and B (one value a run), their means `a` and `b`, the `difference` B - A and its 95 % `interval`: lesions
+        are drawn, the same ones for every run, and in each draw the groups' means are compared. Values that are
+        undefined are NaN, intervals None. `mcnemar`: None but for one run against one, see `mcnemar`. `warnings`:
+        sentences about what makes the comparison doubtful: images that could not be compared, or that a model was
+        trained on.
 
     Raises:
         InputError: a folder is no run folder or is named twice, has no such predictions, or its images, labels or
             diagnoses are others than those of the first folder.
     """
-    runs = _read([*first, *second], split)
+    runs, lesions_known, warnings = _read([*first, *second], split)
     _, lesion_ids, labels, _, names = runs[0]
     sides = [[run.probabilities for run in side] for side in (runs[: len(first)], runs[len(first) :])]
     scores = [[compute_scores(probabilities, labels, names) for probabilities in side] for side in sides]
@@ -53,9 +56,10 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
     one_each = len(first) == len(second) == 1
     return {
         "images": len(labels),
-        "lesions": len(set(lesion_ids)),
+        "lesions": len(set(lesion_ids)) if lesions_known else None,
         "metrics": metrics,
         "mcnemar": mcnemar(sides[0][0], sides[1][0], labels) if one_each else None,
+        "warnings": warnings,
     }
 
 
@@ -72,24 +76,54 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict:
     return {"a_alone": a_alone, "b_alone": b_alone, "p": float(p)}
 
 
-def _read(folders: Sequence[Path], split: str) -> list[Predictions]:
-    """The predictions of every folder, in the order of the first one's images."""
+def _read(folders: Sequence[Path], split: str) -> tuple[list[Predictions], bool, list[str]]:
+    """Return the predictions of every folder, in the order of the first one's images; whether all lesions are known to
+    every run; and warnings."""
     places = [folder.resolve() for folder in folders]
-    runs = []
+    runs, warnings = [], []
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
             raise InputError(f"{folder} is named twice: expected different runs")
-        predictions = read_run(folder).predictions[split]
-        if predictions is None:
+        runs.append(read_run(folder))
+        if runs[-1].predictions[split] is None:
             raise InputError(f"{folder} has no image in {split}: choose the other --split")
-        runs.append(predictions)
     files = [folder / f"predictions_{split}.csv" for folder in folders]
-    return [in_order_of(runs[0], run, files[0], file) for run, file in zip(runs, files, strict=True)]
+    first = runs[0].predictions[split]
+    predictions = [
+        in_order_of(first, run.predictions[split], files[0], file) for run, file in zip(runs, files, strict=True)
+    ]
+    for run in runs:
+        warnings += _compare_images(runs[0], run, split)
+        warnings += overlap_sentences(run.facts["data"], f"the model of {run.folder}", (split,))
+    lesions_known = not any(run.facts["data"]["splits"][split].get("unknown_lesions", 0) for run in runs)
+    return predictions, lesions_known, warnings
+
+
+def _compare_images(first: Run, run: Run, split: str) -> list[str]:
+    """Return a warning where two runs have different files under the same image ids and nothing says more.
+
+    Raises:
+        InputError: the files decode to different pixels.
+    """
+    ours, theirs = (of.facts["data"]["splits"][split] for of in (first, run))
+    if ours["sha256"] == theirs["sha256"]:
+        return []
+    if "pixels_sha256" not in ours or "pixels_sha256" not in theirs:
+        return [
+            f"The {split} images of {first.folder} and {run.folder} have the same ids, but are different files. "
+            "Whether they show the same pixels cannot be checked: an older run does not record it."
+        ]
+    if ours["pixels_sha256"] != theirs["pixels_sha256"]:
+        raise InputError(
+            f"{first.folder} and {run.folder} have different {split} images under the same ids: expected the same "
+            "pixels. Evaluate both models on one copy of the images with `ham-hf evaluate`, and compare these runs"
+        )
+    return []
 
 
 def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[Path], split: str) -> str:
     """`compare_runs` as text for a terminal."""
-    metrics = comparison["metrics"]
+    metrics, lesions = comparison["metrics"], comparison["lesions"]
     rows = [["", "A", "B", "B - A [95 % interval]", ""]]
     for name, entry in metrics.items():
         figures = [number(entry["a"]), number(entry["b"]), difference(entry["difference"], entry["interval"])]
@@ -101,27 +135,30 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
             runs.append([name, *(number(entry["runs"][side][at]) for entry in metrics.values())])
     return "\n".join(
         [
-            f"{split}: {comparison['images']:,} images of {comparison['lesions']:,} lesions, "
-            f"{len(first)} against {len(second)} runs",
+            f"{split}: {images_of_lesions(comparison)}, {len(first)} against {len(second)} runs",
             "",
             *_columns(rows),
             "",
-            "Intervals: lesions drawn with replacement, the same ones for every run. They are about these runs and",
+            f"Intervals: {'images' if lesions is None else 'lesions'} drawn with replacement, the same ones for every "
+            "run. They are about these runs and",
             "do not know how much another seed would change: the runs' own values show it. For log loss and",
             "calibration error lower is better.",
-            *_mcnemar_line(comparison["mcnemar"]),
+            *([] if lesions is not None else ["Where several images show one lesion, the intervals are too narrow."]),
+            *_mcnemar_line(comparison["mcnemar"], lesions is not None),
+            *[printable(f"Warning: {warning}") for warning in comparison["warnings"]],
             "",
             *_columns(runs),
         ]
     )
 
 
-def _mcnemar_line(test: dict | None) -> list[str]:
+def _mcnemar_line(test: dict | None, lesions_known: bool) -> list[str]:
     if test is None:
         return []
     return [
         f"McNemar's test of accuracy: A alone is right on {test['a_alone']} images, B alone on {test['b_alone']}, "
-        f"p = {test['p']:.2g}; it takes images of one lesion for independent, which the intervals do not."
+        f"p = {test['p']:.2g}; it takes images of one lesion for independent"
+        + (", which the intervals do not." if lesions_known else ".")
     ]
 
 

@@ -21,7 +21,7 @@ from datasets import concatenate_datasets
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ham_hf.checkpoints import only_writer
-from ham_hf.classifier import is_trained_on_synthetic_images
+from ham_hf.classifier import is_trained_on_synthetic_images, training_data_of
 from ham_hf.data import load_checked, read_source
 from ham_hf.data.cache import build_cache
 from ham_hf.data.splits import UNUSED
@@ -30,7 +30,7 @@ from ham_hf.files import replace_file
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import SYNTHETIC_WARNING, by_diagnosis_section, headline_line, number, table
 from ham_hf.patients import Patients, read_patients, write_patients
-from ham_hf.predictions import Predictions, read_predictions, write_predictions
+from ham_hf.predictions import Predictions, check_rows, read_predictions, write_predictions
 from ham_hf.recipe import Recipe, parse_recipe
 from ham_hf.report import split_results, strict
 from ham_hf.scoring import HEADLINE, compute_scores
@@ -96,7 +96,14 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
             raise InputError(f"{name} watches the validation images, which a fold is to be judged on: leave it out")
     if recipe.data.group_near_duplicates:
         raise InputError("group_near_duplicates is not for cross-validation: its folds keep lesions together only")
-    splits, _, checks = load_checked(recipe.data)
+    splits, facts, checks = load_checked(recipe.data)
+    if not len(splits["train"]) + len(splits["validation"]):
+        raise InputError(f"the split {facts['split']!r} has no training or validation image: choose another --split")
+    if unknown := sum(facts["splits"][name]["unknown_lesions"] for name in ("train", "validation")):
+        raise InputError(
+            f"the lesions of {unknown:,} images are unknown, so a fold could be tested on a lesion that it was "
+            "trained on: add a column lesion_id to the table"
+        )
     used = concatenate_datasets([splits["train"], splits["validation"]])
     if recipe.data.pixel_cache and recipe.image.augment:
         build_cache(used, checks)  # one for all folds: each would make its own
@@ -146,7 +153,7 @@ def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.Da
 def write_summary(folder: Path, folds: int) -> dict:
     """Pool the folds' predictions and write cross_validation.json and .md; returns what the first one holds."""
     runs = [folder / f"fold_{fold}" for fold in range(1, folds + 1)]
-    parts = [read_predictions(run / "predictions_validation.csv") for run in runs]
+    parts = _read_folds(runs)
     of_parts = [
         read_patients(run / "patients_validation.csv", part.image_ids) for run, part in zip(runs, parts, strict=True)
     ]
@@ -175,6 +182,27 @@ def write_summary(folder: Path, folds: int) -> dict:
     logger.info("all folds together: %s", headline_line(summary["pooled"]))
     logger.info("report: %s", folder / "cross_validation.md")
     return summary
+
+
+def _read_folds(runs: Sequence[Path]) -> list[Predictions]:
+    """Return the predictions of the folds' runs.
+
+    Raises:
+        InputError: they are not those of the runs, or the runs had different images.
+    """
+    parts, images = [], set()
+    for run in runs:
+        path = run / "predictions_validation.csv"
+        parts.append(read_predictions(path))
+        data = training_data_of(str(run))
+        check_rows(parts[-1], data, "validation", path)
+        images.add(data["images_sha256"])
+        if len(images) > 1:
+            raise InputError(
+                f"{run} was trained on other images than {runs[0]}: the data changed between them. Remove the folders "
+                "of the folds that had the old images, and run the same command again"
+            )
+    return parts
 
 
 def _pooled(parts: Sequence[Predictions]) -> Predictions:

@@ -55,6 +55,7 @@ def add_data_commands(
     audit.add_argument("data_dir", metavar="DATA", help="a folder with images and their table, or a Hub dataset id")
     audit.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
     audit.add_argument("--metadata_csv", help="the table, where it has a name of its own")
+    add_diagnosis_map(audit)
     audit.add_argument("--split", help="study, grouped, or any CSV with image_id and split; when left out, no split")
     audit.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     audit.set_defaults(run=_audit, allow_missing_images=True, group_near_duplicates=False)
@@ -75,6 +76,7 @@ def add_data_commands(
     push.add_argument("data_dir", metavar="DIR", help="a folder with images and their table")
     push.add_argument("repo_id", metavar="REPO_ID", help="owner/name; made where it is not there yet")
     push.add_argument("--metadata_csv", help="the table, where it has a name of its own")
+    add_diagnosis_map(push)
     push.add_argument("--split", default="study", help="study (when left out), grouped or a CSV, as in a training")
     push.add_argument("--split_seed", type=int, default=0, help="seed of --split grouped")
     push.add_argument("--group_near_duplicates", action="store_true", help=GROUPING)
@@ -103,6 +105,7 @@ def _add_cache_commands(cache: argparse.ArgumentParser) -> None:
     build.add_argument("data_dir", metavar="DATA", help="a folder with images and their table, or a Hub dataset id")
     build.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
     build.add_argument("--metadata_csv", help="the table, where it has a name of its own")
+    add_diagnosis_map(build)
     # Which images: all of them, whatever their lesions and splits
     build.set_defaults(
         run=_cache_build, split="all", split_seed=0, group_near_duplicates=False, allow_missing_images=True
@@ -113,6 +116,15 @@ def _add_cache_commands(cache: argparse.ArgumentParser) -> None:
     clear.set_defaults(run=_cache_clear)
 
 
+def add_diagnosis_map(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says what other diagnoses of a table are, as a training has it."""
+    parser.add_argument(
+        "--diagnosis_map",
+        metavar="JSON",
+        help='codes of other diagnoses in the table, such as \'{"SCC": "akiec", "Scar": null}\'; null drops the rows',
+    )
+
+
 def data_arguments(args: argparse.Namespace) -> "DataArguments":
     """Which images the flags of a command name."""
     from ham_hf.arguments import DataArguments
@@ -121,6 +133,7 @@ def data_arguments(args: argparse.Namespace) -> "DataArguments":
         data_dir=args.data_dir,
         data_revision=args.data_revision,
         metadata_csv=args.metadata_csv,
+        diagnosis_map=args.diagnosis_map,
         split=args.split or "",
         split_seed=args.split_seed,
         group_near_duplicates=args.group_near_duplicates,

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
@@ -76,12 +76,18 @@ CSS = """
 
 @contextmanager
 def running_demo(
-    name: str, revision: str | None = None, *, host: str = "127.0.0.1", port: int = 7860
+    name: str,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
 ) -> Iterator[str]:
     """Serve the page of one model, and give its address; at the end the server and its folder of uploads are gone.
 
     Args:
         name: a run folder or a Hub id; `revision` is for the latter.
+        label_map: see `load_classifier`.
         host: the address to listen at; others than those of LOOPBACK can be reached from other machines.
         port: 0 for any that nobody listens at.
 
@@ -93,7 +99,7 @@ def running_demo(
         raise InputError("ham-hf demo needs the package gradio: pip install 'ham-hf[demo]'")
     port = _free_port(host, port)
     synthetic = is_trained_on_synthetic_images(name, revision)
-    model, processor = load_classifier(name, revision)
+    model, processor = load_classifier(name, revision, label_map)
     with tempfile.TemporaryDirectory(prefix="ham_hf-demo-") as folder:
         # Gradio reads these when it is imported, and when a page is built
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -5,6 +5,8 @@ import signal
 import sys
 import time
 
+from ham_hf.label_map import add_label_map
+
 PORT = 7860  # as every Gradio page, and every Space
 
 
@@ -26,6 +28,7 @@ def add_demo_command(commands: argparse._SubParsersAction) -> None:
         "--port", type=int, default=PORT, help=f"{PORT} when left out; 0 is any port that nobody listens at"
     )
     demo.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
+    add_label_map(demo)
     demo.set_defaults(run=_demo)
 
 
@@ -37,7 +40,7 @@ def _demo(args: argparse.Namespace) -> None:
     for name in {"SIGTERM", "SIGHUP"} & set(signal.Signals.__members__):
         signal.signal(signal.Signals[name], lambda *_: sys.exit(0))
     try:
-        with running_demo(args.model, args.revision, host=args.host, port=args.port) as url:
+        with running_demo(args.model, args.revision, args.label_map, host=args.host, port=args.port) as url:
             print(DISCLAIMER)
             if args.host not in LOOPBACK:
                 print(f"Whoever reaches {args.host} can use the page: it asks for no password.")

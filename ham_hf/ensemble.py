@@ -22,22 +22,24 @@ from ham_hf.arguments import DataArguments
 from ham_hf.calibration import calibrate
 from ham_hf.checkpoints import only_writer
 from ham_hf.classifier import find_classifier, labels_of, load_classifier
+from ham_hf.contamination import check_members
 from ham_hf.cross_validate import SPLIT as CROSS_VALIDATION_SPLIT
 from ham_hf.data import load_checked
 from ham_hf.errors import InputError
-from ham_hf.evaluate import SEEN, evaluation_facts, write_answers
+from ham_hf.evaluate import evaluation_facts, write_answers
 from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.labels import LABELS
 from ham_hf.models import name_processor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.predictions import Predictions, in_order_of, read_predictions
+from ham_hf.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.provenance import weights_sha256
 from ham_hf.reading import read_json
 from ham_hf.report import write_report
 from ham_hf.run_facts import check_facts
 from ham_hf.scoring import compute_scores
 from ham_hf.train_once import train_once
+from ham_hf.training_record import TrainingRecord, images_of, join_records, write_record
 from ham_hf.views import set_test_time_augmentation, which_views
 
 logger = logging.getLogger("ham_hf.ensemble")
@@ -101,7 +103,7 @@ def _build_into(
         runs = sorted(cross_validation.glob("fold_*"))
     members = _read(runs, same_images=cross_validation is None)
     data.classes = "diagnoses" if labels_of(members[0].model) == LABELS else "nevus_or_other"
-    splits, facts, _ = load_checked(data)
+    splits, facts, checks = load_checked(data)
     if cross_validation is None:
         _check_data(members, facts)
     else:
@@ -110,10 +112,14 @@ def _build_into(
     chosen = [(member, weight) for member, weight in zip(members, weights, strict=True) if weight]
     for member, weight in chosen:
         logger.info("%s: weight %.2f", member.folder, weight)
+    record = check_members([member.folder for member, _ in chosen], splits, facts, checks)
     model = join([member.model for member, _ in chosen], [weight for _, weight in chosen])
     processor = chosen[0][0].processor
     name_processor(model.config, processor)
-    if calibration and cross_validation is None:  # of folds, no image is left that none of them has seen
+    calibration = calibration and cross_validation is None  # of folds, no image is left that none of them has seen
+    if calibration or greedy is not None:
+        record = join_records([record, TrainingRecord(images_of(splits["validation"], checks, "validation"), True)])
+    if calibration:
         calibrate(model, processor, splits["validation"], None, "accuracy")
     model.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
@@ -121,7 +127,7 @@ def _build_into(
         shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
     model, processor = load_classifier(str(unfinished))
     bf16_difference = write_answers(unfinished, model, processor, splits)
-    facts[SEEN] = max((member.facts["data"].get(SEEN) or 0 for member, _ in chosen), default=0) or None
+    write_record(unfinished, record)
     run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
     run["model"] |= {
         "members": [_member_facts(*of) for of in chosen],
@@ -249,6 +255,7 @@ def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
         predictions = read_predictions(run / "predictions_validation.csv", labels_of(model))
         facts = read_json(run / "run.json")
         check_facts(facts, run / "run.json")
+        check_rows(predictions, facts["data"], "validation", run / "predictions_validation.csv")
         members.append(Member(run, model, processor, predictions, facts))
         _check_alike(members[0], members[-1])
     if not same_images:

@@ -3,17 +3,14 @@
 ham-hf evaluate you/your-model --data_dir path/to/HAM10000 --output_dir runs/evaluation
 """
 
-import csv
-import io
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import BaseImageProcessor
@@ -21,10 +18,8 @@ from transformers import BaseImageProcessor
 from ham_hf import calibration, thresholds
 from ham_hf.ablation import write_ablations
 from ham_hf.arguments import DataArguments
-from ham_hf.classifier import find_classifier, labels_of, load_classifier, probabilities, training_data_of
-from ham_hf.data import load_checked
-from ham_hf.data.isic import CHALLENGE_COLUMNS
-from ham_hf.data.splits import is_ham10000, study_split
+from ham_hf.classifier import find_classifier, labels_of, load_classifier, probabilities
+from ham_hf.contamination import load_unseen
 from ham_hf.errors import InputError
 from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.hardware import supports_bf16
@@ -38,6 +33,7 @@ from ham_hf.predictions import Predictions, read_predictions, write_predictions
 from ham_hf.prepare import image_reader
 from ham_hf.provenance import hardware, versions
 from ham_hf.report import SPLITS, split_results, strict, write_report
+from ham_hf.submission import add_unscored, write_submission
 from ham_hf.transforms import PATIENT, image_processor
 from ham_hf.views import which_views
 
@@ -46,7 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ham_hf.evaluate")
 
-SEEN = "seen_before"  # in the facts about the data: see seen_before
 BF16_IMAGES = 512  # enough to see how far bfloat16 goes; all 1,992 would cost half of an evaluation again
 
 
@@ -86,95 +81,17 @@ def evaluate_model(
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
     with new_folder(folder) as unfinished:
         bf16_difference = write_answers(unfinished, model, processor, splits)
-        run = evaluation_facts(name, commit, model, processor, facts, bf16_difference, argv)
         if labels == LABELS:
             for split in SPLITS:
                 if len(splits[split]):
                     predictions = read_predictions(unfinished / f"predictions_{split}.csv", LABELS)
+                    if split == "test":
+                        predictions, said = add_unscored(predictions, data, model, processor)
+                        facts |= said
                     write_submission(unfinished / f"submission_{split}.csv", predictions)
+        run = evaluation_facts(name, commit, model, processor, facts, bf16_difference, argv)
         replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
         return write_report(unfinished)
-
-
-def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> tuple[DatasetDict, dict]:
-    """The splits and facts of `load_checked`, with a look at whether the model has seen the images.
-
-    Args:
-        data: an empty `split` is replaced by that of the model's training; by the study's where that is not known.
-        name: a folder or a Hub id, `revision` of the latter.
-
-    Raises:
-        InputError: as `load_checked`; or the split of the training is a CSV, or makes other training images of this
-            data. A split that was named warns of that instead.
-    """
-    trained = training_data_of(name, revision)
-    own = not data.split
-    if own:
-        data.split = "study" if trained is None else trained["split"]
-    if own and trained is not None:
-        if data.split not in ("study", "grouped", "all"):
-            raise InputError(f"{name} was trained with the split of a CSV: add --split path/to/{data.split}")
-        data.split_seed = trained["split_seed"] or 0
-        data.group_near_duplicates = trained["audit"]["near_duplicates"]["grouped"]
-    splits, facts, _ = load_checked(data)
-    if trained is None:
-        return splits, facts
-    judged = [image_id for split in SPLITS for image_id in splits[split]["image_id"][:]]
-    facts[SEEN], certain = _seen(trained, facts, judged)
-    if not facts[SEEN]:
-        return splits, facts
-    seen = f"{name} was trained on other images than the training images of this split"
-    if own and certain is not None:
-        raise InputError(f"{seen}, so that it may have seen the others: name a --split, such as all, if it has not")
-    has = "has" if certain else "may have"
-    logger.warning("%s: it %s seen some of those that it is judged on", seen, has)
-    return splits, facts
-
-
-def seen_before(name: str, revision: str | None, facts: dict) -> int | None:
-    """How many images a checkpoint to train from was trained on that may be validation or test images now.
-
-    Args:
-        name: a Hub id, `revision` of it, a folder or `pypi:…`; None for one that no run.json speaks of.
-        facts: of the images to train on, as `load_checked` gives them.
-
-    Raises:
-        InputError: they are of the very images that are split otherwise now, so that some certainly are.
-    """
-    trained = None if name.startswith("pypi:") else training_data_of(name, revision)
-    seen, certain = (None, None) if trained is None else _seen(trained, facts)
-    if certain:
-        raise InputError(
-            f"{name} was trained on these images under another split, {trained['split']}, and has seen validation or "
-            "test images of this one: take its --split, or a checkpoint that knows none of them"
-        )
-    if seen:
-        logger.warning("%s was trained on %s other images before: the report says so", name, f"{seen:,}")
-    return seen
-
-
-def _seen(trained: Mapping, facts: Mapping, judged: Sequence[str] = ()) -> tuple[int | None, bool | None]:
-    """How many training images a model had that may be validation or test images of `facts`; and whether some are.
-
-    That is None where not the model's own training images are in question, but those of the checkpoint that its
-    training began with. `judged` are image_ids, which tell where `facts` have no training images.
-    """
-    before, now = trained["splits"], facts["splits"]
-    same_images = trained["images_sha256"] == facts["images_sha256"]
-    # The second is for a model that tells other classes apart, of which a split has other hashes
-    same_split = same_images and trained["split_sha256"] == facts["split_sha256"]
-    if before["train"]["sha256"] == now["train"]["sha256"] or same_split:
-        return trained.get(SEEN), None
-    if same_images or before["train"]["sha256"] in [now[split]["sha256"] for split in SPLITS]:
-        return before["train"]["images"], True
-    if not now["train"]["images"]:
-        of_ham10000 = list(filter(is_ham10000, judged))
-        if not of_ham10000:  # nor of its training, as far as anybody can tell
-            return trained.get(SEEN), None
-        if trained["split"] == "study":
-            certain = "train" in study_split(pd.Series(of_ham10000)).values()
-            return (before["train"]["images"], True) if certain else (trained.get(SEEN), None)
-    return before["train"]["images"], False
 
 
 def evaluate_run(
@@ -211,8 +128,11 @@ def evaluate_run(
     arguments = DataArguments(**{"data_dir": str(data_dir), "split": "", **given, "classes": classes})
     splits, facts = load_unseen(arguments, str(name), revision)
     if not len(splits[part]):
-        raise InputError(f"{data_dir} has no {part} image under the split {facts['split']!r}")
-    return strict(measure(model, processor, splits[part], part)["metrics"])
+        raise InputError(
+            f"{data_dir} has no {part} image under the split {facts['split']!r}: choose another part or split"
+        )
+    unknown = facts["splits"][part]["unknown_lesions"]
+    return strict(measure(model, processor, splits[part], part, unknown)["metrics"])
 
 
 def measure(
@@ -220,8 +140,12 @@ def measure(
     processor: BaseImageProcessor | PatientProcessor,
     rows: Dataset,
     description: str,
+    unknown_lesions: int,
 ) -> dict:
-    """What report.json would say of these images; `description` is for the progress bar."""
+    """What report.json would say of these images; `description` is for the progress bar.
+
+    `unknown_lesions` is the number of images whose lesion is unknown.
+    """
     answers = probabilities(
         model,
         processor,
@@ -237,6 +161,7 @@ def measure(
         Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, labels_of(model)),
         Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
         thresholds.threshold_of(model),
+        unknown_lesions=unknown_lesions,
     )
 
 
@@ -355,17 +280,6 @@ def _write_split(
         split["localization"][:],
         [dx_type or "unknown" for dx_type in split["dx_type"][:]],
     )
-
-
-def write_submission(path: Path, predictions: Predictions) -> None:
-    """The probabilities of the seven diagnoses as a submission to ISIC 2018, Task 3: image, MEL, NV, BCC, …"""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", *CHALLENGE_COLUMNS])
-    order = [predictions.names.index(code) for code in CHALLENGE_COLUMNS.values()]
-    for image_id, row in zip(predictions.image_ids, predictions.probabilities[:, order].tolist(), strict=True):
-        writer.writerow([image_id, *row])
-    replace_file(path, text.getvalue())
 
 
 def _input_size(processor: BaseImageProcessor | PatientProcessor) -> int:

@@ -5,7 +5,7 @@ ham-hf explain runs/my_run --data_dir path/to/HAM10000 --output_dir runs/cases
 The sheets show patients' photographs: they are for this machine, and `push_to_hub.py` leaves them here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,17 +17,17 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel, TimmWrapperImageProcessor
 
 from ham_hf.arguments import DataArguments
 from ham_hf.classifier import labels_of, load_classifier, probabilities
+from ham_hf.contamination import load_unseen
 from ham_hf.errors import InputError
-from ham_hf.evaluate import load_unseen
 from ham_hf.files import check_new_folder, new_folder, replace_file
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.markdown import escape
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.photos import upright_rgb
+from ham_hf.overlap import overlap_sentences
 from ham_hf.plots import STYLE, save_figure
 from ham_hf.prepare import image_reader
 
@@ -52,27 +52,39 @@ class Case(NamedTuple):
     probability: float
 
 
-def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision: str | None = None) -> list[Path]:
+def explain(
+    name: str,
+    data: DataArguments,
+    folder: Path,
+    *,
+    part: str,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+) -> list[Path]:
     """Draw a sheet of cases for each diagnosis in `part` of the data into the new `folder`; returns the files.
 
     Args:
         name: a run folder or a Hub id, of a model of the image alone.
         data: which images; an empty `split` becomes that of the model's training (see `load_unseen`).
         part: "validation" or "test".
+        label_map: see `load_classifier`.
 
     Raises:
         InputError: captum is missing, the folder holds something, or the model or the data cannot be used.
     """
     _require_captum()
     check_new_folder(folder)
-    model, processor = load_classifier(name, revision)
+    model, processor = load_classifier(name, revision, label_map)
     if isinstance(model, PatientModel):
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
     labels = labels_of(model)
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
-    split = load_unseen(data, name, revision)[0][part]
+    splits, facts = load_unseen(data, name, revision)
+    split = splits[part]
     if not len(split):
-        raise InputError(f"{data.data_dir} has no {part} image under the split {data.split!r}")
+        raise InputError(
+            f"{data.data_dir} has no {part} image under the split {data.split!r}: choose another --part or --split"
+        )
     truth = np.array(split["label"][:])
     drawn = [number for number in range(len(labels)) if (truth == number).any()]
     sheets = [folder / f"{labels[number]}.png" for number in drawn]
@@ -88,7 +100,8 @@ def explain(name: str, data: DataArguments, folder: Path, *, part: str, revision
         for number, path in zip(tqdm(drawn, desc="sheets", disable=None), sheets, strict=True):
             cases = choose_cases(answers, truth, number, labels)
             _draw(unfinished / path.name, model, processor, split, cases, labels[number])
-        replace_file(unfinished / "README.md", _page(name, part, sheets))
+        seen = overlap_sentences(facts, "this model", (part,))
+        replace_file(unfinished / "README.md", _page(name, part, sheets, seen))
     return sheets
 
 
@@ -130,7 +143,11 @@ def saliency(model: PreTrainedModel, pixel_values: torch.Tensor, target: int) ->
 
 def crop_of(processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
     """The part of an upright image that the model gets, at its size and before normalisation: (H, W, 3), 0 to 1."""
-    crop = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+    if isinstance(processor, TimmWrapperImageProcessor):  # it always normalises
+        mean, std = (torch.tensor(processor.data_config[name])[:, None, None] for name in ("mean", "std"))
+        crop = processor(image)["pixel_values"][0] * std + mean
+    else:
+        crop = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0]
     return crop.permute(1, 2, 0).clamp(0, 1).numpy()
 
 
@@ -150,7 +167,7 @@ def _draw(
         figure = Figure(figsize=(2.4 * len(cases) + 0.2, 5.4))
         grid = figure.subplots(2, len(cases), squeeze=False)
         for (above, below), case in zip(grid.T, cases, strict=True):
-            image = upright_rgb(read(case.row))
+            image = read(case.row)
             pixels = processor(image, return_tensors="pt")["pixel_values"].to(model.device)
             picture = crop_of(processor, image)
             above.imshow(picture)
@@ -165,11 +182,12 @@ def _draw(
         save_figure(figure, path)
 
 
-def _page(name: str, part: str, sheets: Sequence[Path]) -> str:
+def _page(name: str, part: str, sheets: Sequence[Path], seen: Sequence[str]) -> str:
     rules = "\n".join(f"- **{kind}**: {rule}" for kind, rule in KINDS.items())
     pictures = "\n\n".join(f"![{path.stem}]({path.name})" for path in sheets)
+    warning = f"**⚠ {' '.join(seen)}**\n\n" if seen else ""
     return (
-        f"# Cases of {escape(Path(name).name)}, {part}\n\n*{DISCLAIMER}*\n\n"
+        f"# Cases of {escape(Path(name).name)}, {part}\n\n*{DISCLAIMER}*\n\n{warning}"
         f"Of each diagnosis, one image of each kind that there is:\n\n{rules}\n\n"
         "Above the image as the model gets it; below, bright, what moves its answer most (SmoothGrad, captum). "
         f"{CAVEAT} **These are photographs of patients: they are not published with the model.**\n\n{pictures}\n"

@@ -7,13 +7,20 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import ham_hf
-from ham_hf.classifier import find_classifier, is_trained_on_synthetic_images, load_classifier, probabilities
+from ham_hf.classifier import (
+    find_classifier,
+    is_trained_on_synthetic_images,
+    labels_of,
+    load_classifier,
+    probabilities,
+)
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.onnx import load_onnx, open_onnx, require_packages
@@ -26,7 +33,12 @@ LARGEST = 2_000_000_000  # bytes: protobuf's limit for one file is 2 GiB
 CHECKED = 33  # images, more than one batch
 
 
-def export_onnx(name: str, output: Path | None, revision: str | None = None) -> tuple[Path, float]:
+def export_onnx(
+    name: str,
+    output: Path | None,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+) -> tuple[Path, float]:
     """Write the model `name` to `output`, once it is known to answer as the model does.
 
     The file has the input `pixel_values` (B, 3, H, W) for any B, the output `logits` (B, C), and in its metadata the
@@ -37,6 +49,7 @@ def export_onnx(name: str, output: Path | None, revision: str | None = None) -> 
         name: a run folder, or a Hub id.
         output: None for model.onnx, in the run folder or for a Hub id in the working directory.
         revision: commit, branch or tag on the Hub.
+        label_map: see `load_classifier`.
 
     Returns:
         The file, and by how much a probability of the CHECKED synthetic images differs at most.
@@ -56,14 +69,14 @@ def export_onnx(name: str, output: Path | None, revision: str | None = None) -> 
     from ham_hf.views import set_test_time_augmentation
 
     synthetic = is_trained_on_synthetic_images(name, revision)
-    model, processor = load_classifier(location, commit)
+    model, processor = load_classifier(location, commit, label_map)
     set_test_time_augmentation(model, "none")  # the file looks once
     _check_kind(name, model)
     facts = {
         "ham_hf": ham_hf.__version__,
         "labels": [model.config.id2label[i] for i in range(model.config.num_labels)],
         "synthetic": synthetic,
-        "processor": processor.to_dict(),
+        "processor": _processor_facts(model, processor),
         "disclaimer": DISCLAIMER,
     }
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
@@ -79,6 +92,19 @@ def export_onnx(name: str, output: Path | None, revision: str | None = None) -> 
     return path, difference
 
 
+def _processor_facts(model: "PreTrainedModel", processor: "BaseImageProcessor") -> dict:
+    """Return what AutoImageProcessor reads: of a timm model's processor, the part of timm's config.json about it."""
+    from transformers import TimmWrapperImageProcessor
+
+    if isinstance(processor, TimmWrapperImageProcessor):
+        return {
+            "architecture": model.config.architecture,
+            "num_classes": model.config.num_labels,
+            "pretrained_cfg": processor.data_config,
+        }
+    return processor.to_dict()
+
+
 def _check_kind(name: str, model: "PreTrainedModel") -> None:
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 
@@ -86,6 +112,12 @@ def _check_kind(name: str, model: "PreTrainedModel") -> None:
         raise InputError(
             f"{name} reads the patient beside the image ({type(model).__name__}), which is not exported: "
             "expected a model of the image alone"
+        )
+    codes = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    if sorted(codes, key=str) != sorted(labels_of(model)):
+        raise InputError(
+            f"{name} has outputs that are dropped or share a diagnosis ({', '.join(map(str, codes))}): expected one "
+            "output for each diagnosis, since an ONNX file holds the outputs as they are"
         )
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
     if size > LARGEST:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from ham_hf.errors import InputError
 from ham_hf.models import classifier_of
 
 
@@ -45,7 +46,7 @@ def compute_features(
     """Run the backbone over all `batches` (`pixel_values`, `labels`), once, on the model's device.
 
     Raises:
-        RuntimeError: the classifier's answer to the features is not the model's own: it does more in between.
+        InputError: the classifier's answer to the features is not the model's own: it does more in between.
     """
     [classifier] = classifier_of(model)
     inputs: list[torch.Tensor] = []
@@ -62,7 +63,7 @@ def compute_features(
             inputs.clear()
     except AssertionError as error:
         name = type(model).__name__
-        raise RuntimeError(f"{name} does more than its classifier with the features: leave `augment` true") from error
+        raise InputError(f"{name} does more than its classifier with the features: leave `augment` true") from error
     finally:
         hook.remove()
     return Features(torch.cat(features), torch.cat(labels))

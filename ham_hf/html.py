@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from ham_hf import markdown
 from ham_hf.labels import MALIGNANT
 from ham_hf.markdown import Table, full_name, number
+from ham_hf.overlap import overlap_note, overlap_warning
 from ham_hf.predictions import Predictions
 from ham_hf.scoring import HEADLINE, calibration_bins
 from ham_hf.subgroups import FIELDS, FIGURES
@@ -79,21 +80,23 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
         origin=_origin(run),
         disclaimer=report["disclaimer"],
         synthetic=markdown.SYNTHETIC if run["data"]["synthetic"] else "",
+        seen=overlap_warning(run),
         purpose=markdown.SYNTHETIC_PURPOSE if run["data"]["synthetic"] else markdown.PURPOSE,
         limits=_limits(run),
         splits=[_split(report, split, predictions[split], pictures) for split in evaluated],
         absent=markdown.absent_sentences(report),
         chosen=markdown.chosen_section(run, evaluated),
-        intervals_note=markdown.INTERVALS_NOTE,
+        intervals_note=markdown.intervals_note(run["data"]),
         metrics_note=markdown.METRICS_NOTE,
-        subgroups_note=markdown.SUBGROUPS_NOTE,
+        subgroups_note=markdown.subgroups_note(run["data"]),
         dx_type_note=markdown.DX_TYPE_NOTE,
         failed=failed,
-        cases_rule=_cases_rule(failed),
+        drawn="images" if markdown.unknown_lesions(run["data"]) else "lesions",
+        cases_rule=_cases_rule(failed, report["results"][failed]["lesions"] is not None),
         cases=_cases_table(surest_mistakes(predictions[failed])),
         explain=_explain_command(run, failed),
         ablation=_ablation(report),
-        ablation_note=markdown.ABLATION_NOTE,
+        ablation_note=markdown.ablation_note(run["data"]),
         model=markdown.model_rows(run),
         curves=_curves(run["training"], pictures) if run["training"] is not None else [],
         collapse=report["collapse"],
@@ -101,7 +104,7 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
         collapse_table=markdown.collapse_table(report["collapse"]["evaluations"]) if report["collapse"] else None,
         source=run["data"]["source"],
         data=markdown.data_table(run["data"]),
-        split=markdown.split_sentences(run["data"]),
+        split=f"{markdown.split_sentences(run['data'])} {overlap_note(run)}".strip(),
         split_hashes=[[name, of["sha256"]] for name, of in run["data"]["splits"].items()],
         audit=markdown.audit_rows(run["data"]["audit"]),
         near=markdown.audit_sentences(near),
@@ -183,7 +186,7 @@ def _split(report: Mapping, split: str, predictions: Predictions, pictures: Mapp
     return {
         "name": split,
         "images": results["images"],
-        "lesions": results["lesions"],
+        "of_lesions": markdown.of_lesions(results["lesions"]),
         "tiles": [_tile(results, name) for name in PLAIN if name in results["metrics"]],
         "headlines": markdown.headlines_table(report, [split]),
         "melanoma": markdown.melanoma_sentence({split: results}),
@@ -317,10 +320,10 @@ def _commonest_mistakes(results: Mapping, labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _cases_rule(split: str) -> str:
+def _cases_rule(split: str, lesions_known: bool) -> str:
     return (
         f"Of each diagnosis up to {CASES} {split} images, chosen by a rule and not by eye: those with a wrong answer, "
-        "the highest probability of that answer first, a lesion once."
+        f"the highest probability of that answer first{', a lesion once' if lesions_known else ''}."
     )
 
 

@@ -7,8 +7,10 @@ import argparse
 from pathlib import Path
 
 from ham_hf.arguments import SELECTION_METRICS
-from ham_hf.data_cli import GROUPING, data_arguments
-from ham_hf.errors import InputError
+from ham_hf.data_cli import GROUPING, add_diagnosis_map, data_arguments
+from ham_hf.label_map import add_label_map
+
+OWN_SPLIT = "that of the model's training, or study, or all for images that it cannot have seen,"
 
 
 def add_judging_commands(commands: argparse._SubParsersAction) -> None:
@@ -30,13 +32,8 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     evaluate.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(evaluate, split=None, when_left_out="that of the model's training, or study,")
-    evaluate.add_argument(
-        "--label_map",
-        metavar="JSON",
-        help='what a model\'s own labels mean, such as \'{"SCC": "akiec", "other": null}\'; null leaves one out. '
-        "The seven codes and their full names need no mention",
-    )
+    _add_data_flags(evaluate, split=None, when_left_out=OWN_SPLIT)
+    add_label_map(evaluate)
     evaluate.add_argument("--output_dir", type=Path, required=True, help="a new folder, for the report")
     evaluate.set_defaults(run=_evaluate)
 
@@ -78,7 +75,8 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     explain.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder, or a Hub id")
-    _add_data_flags(explain, split=None, when_left_out="that of the model's training, or study,")
+    _add_data_flags(explain, split=None, when_left_out=OWN_SPLIT)
+    add_label_map(explain)
     explain.add_argument(
         "--part", choices=["validation", "test"], default="validation", help="whose cases; validation when left out"
     )
@@ -93,7 +91,7 @@ def add_judging_commands(commands: argparse._SubParsersAction) -> None:
     )
     verify.add_argument("model", metavar="RUN_OR_HUB_ID", help="a model folder or a Hub id, with a card of anybody's")
     _add_data_flags(verify, split=None, when_left_out="that of the card")
-    verify.add_argument("--label_map", metavar="JSON", help="as for `ham-hf evaluate`")
+    add_label_map(verify)
     verify.add_argument(
         "--part", choices=["validation", "test"], help="what all claims are about, where the card does not say it so"
     )
@@ -129,6 +127,7 @@ def _add_data_flags(
     parser.add_argument("--data_dir", required=True, help="a folder with images and their table, or a Hub dataset id")
     parser.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
     parser.add_argument("--metadata_csv", help="the table: columns image_id and dx, where it has a name of its own")
+    add_diagnosis_map(parser)
     parser.add_argument(
         "--split",
         default=split,
@@ -139,18 +138,6 @@ def _add_data_flags(
     parser.add_argument("--allow_missing_images", action="store_true", help="judge on the images that are there")
     if revision:
         parser.add_argument("--revision", help="commit, branch or tag of the model; its default branch when left out")
-
-
-def _label_map(text: str | None) -> dict:
-    import json
-
-    try:
-        label_map = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--label_map is {text!r}: expected a JSON object ({error})") from None
-    if not isinstance(label_map, dict) or not all(isinstance(code, str | None) for code in label_map.values()):
-        raise InputError(f"--label_map is {text!r}: expected a JSON object, label → code or null")
-    return label_map
 
 
 def _require_model(args: argparse.Namespace) -> None:
@@ -167,7 +154,6 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    label_map = _label_map(args.label_map)
     _require_model(args)
     from ham_hf.evaluate import evaluate_model
 
@@ -176,7 +162,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         data_arguments(args),
         args.output_dir,
         revision=args.revision,
-        label_map=label_map,
+        label_map=args.label_map,
         argv=args.argv[1:],
     )
     _print_headlines(report, args.output_dir)
@@ -204,7 +190,7 @@ def _ensemble(args: argparse.Namespace) -> None:
 def _training_flags(args: argparse.Namespace) -> list[str]:
     """The data of an ensemble, for the trainings of its members."""
     flags = ["--data_dir", args.data_dir, "--split", args.split, "--split_seed", str(args.split_seed)]
-    for name in ("data_revision", "metadata_csv"):
+    for name in ("data_revision", "metadata_csv", "diagnosis_map"):
         if getattr(args, name) is not None:
             flags += [f"--{name}", getattr(args, name)]
     switches = ("group_near_duplicates", "allow_missing_images")
@@ -215,17 +201,23 @@ def _explain(args: argparse.Namespace) -> None:
     _require_model(args)
     from ham_hf.explain import explain
 
-    sheets = explain(args.model, data_arguments(args), args.output_dir, part=args.part, revision=args.revision)
+    sheets = explain(
+        args.model,
+        data_arguments(args),
+        args.output_dir,
+        part=args.part,
+        revision=args.revision,
+        label_map=args.label_map,
+    )
     print(f"{len(sheets)} sheets: {args.output_dir / 'README.md'}")
 
 
 def _verify(args: argparse.Namespace) -> int:
-    label_map = _label_map(args.label_map)
     _require_model(args)
     from ham_hf import verify
 
     verification = verify.verify_card(
-        args.model, data_arguments(args), revision=args.revision, label_map=label_map, part=args.part
+        args.model, data_arguments(args), revision=args.revision, label_map=args.label_map, part=args.part
     )
     print(verify.render(verification))
     if args.write:

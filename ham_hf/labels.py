@@ -18,20 +18,45 @@ MALIGNANT = ("akiec", "bcc", "mel")
 NEVUS_OR_OTHER = ("nv", "other")  # the study's Model 4
 FULL_NAMES = DIAGNOSES | {"other": "Any of the other six diagnoses"}
 
-# Other spellings, of datasets and models on the Hub (marmal88/skin_cancer among them), as `diagnosis_code` reads them
+# Other spellings, as data sets and models use them, normalised as in `_words`. Only names that mean one of HAM10000's
+# categories and nothing else: not "lentigo" (solar or maligna), "SK" (seborrheic or solar keratosis), "SCC" (invasive
+# or in situ), or a nevus of some kind, such as a sebaceous one
 _NAMES = {
-    "actinic_keratoses": "akiec",
-    "actinic_keratosis": "akiec",
-    "basal_cell_carcinoma": "bcc",
-    "benign_keratosis": "bkl",
-    "benign_keratosis_like_lesions": "bkl",
-    "dermatofibroma": "df",
-    "melanoma": "mel",
-    "melanocytic_nevi": "nv",
-    "melanocytic_nevus": "nv",
-    "vascular_lesion": "vasc",
-    "vascular_lesions": "vasc",
+    "akiec": """
+        ak, ack, actinic_keratosis, actinic_keratoses, solar_keratosis, solar_keratoses,
+        solar_or_actinic_keratosis, intraepithelial_carcinoma, bowen_s_disease, bowens_disease, bowen_disease,
+        actinic_keratosis_bowen_s_disease, actinic_keratoses_bowen_s_disease,
+        actinic_keratosis_intraepithelial_carcinoma, actinic_keratoses_intraepithelial_carcinoma,
+        actinic_keratosis_and_intraepithelial_carcinoma, actinic_keratoses_and_intraepithelial_carcinoma,
+        actinic_keratoses_and_intraepithelial_carcinomae, actinic_keratoses_and_intraepithelial_carcinomas,
+        actinic_keratoses_and_intraepithelial_carcinoma_bowen_s_disease,
+        actinic_keratoses_and_intraepithelial_carcinomae_bowen_s_disease,
+        actinic_keratosis_and_intraepithelial_carcinoma_bowen_s_disease""",
+    "bcc": "basal_cell_carcinoma, basal_cell_carcinomas",
+    "bkl": """
+        sek, benign_keratosis, benign_keratoses, benign_keratosis_like_lesion, benign_keratosis_like_lesions,
+        pigmented_benign_keratosis, pigmented_benign_keratoses,
+        seborrheic_keratosis, seborrheic_keratoses, seborrhoeic_keratosis, seborrhoeic_keratoses,
+        solar_lentigo, solar_lentigines, lplk, lichen_planus_like_keratosis, lichen_planus_like_keratoses,
+        benign_keratosis_like_lesions_solar_lentigines_seborrheic_keratoses_and_lichen_planus_like_keratoses""",
+    "df": "dermatofibroma, dermatofibromas",
+    "mel": "melanoma, melanomas, malignant_melanoma, melanoma_in_situ, melanoma_nos",
+    "nv": """
+        nev, nevus, nevi, naevus, naevi, melanocytic_nevus, melanocytic_nevi, melanocytic_naevus,
+        melanocytic_naevi""",
+    "vasc": """
+        vascular_lesion, vascular_lesions, angioma, angiomas, hemangioma, hemangiomas, haemangioma, haemangiomas,
+        angiokeratoma, angiokeratomas, pyogenic_granuloma, pyogenic_granulomas,
+        vascular_lesions_angiomas_angiokeratomas_pyogenic_granulomas_and_hemorrhage""",
 }
+
+
+def _words(name: str) -> str:
+    return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
+
+
+_CODES = {word: code for code, names in _NAMES.items() for word in re.split(r",\s+", names.strip())}
+_CODES |= {word: code for code, name in FULL_NAMES.items() for word in (code, _words(name))}
 
 DISCLAIMER = (
     "Research software, not a medical device. These numbers are no diagnosis: "
@@ -51,6 +76,17 @@ def label_set(names: Iterable[str]) -> tuple[str, ...] | None:
 
 
 def diagnosis_code(name: str) -> str | None:
-    """The code of a diagnosis, from its code or full name ("Melanocytic-Nevi") in any case; None if it is neither."""
-    words = re.sub(r"[\W_]+", "_", str(name).strip().lower())
-    return words if words in FULL_NAMES else _NAMES.get(words)
+    """Return the code of a diagnosis, or None if the name is not known or not clearly one of ours.
+
+    Case, plural and punctuation do not matter, and the code may stand beside the name: "mel", "Melanocytic-Nevi",
+    "Melanocytic nevi (nv)", "AK".
+    """
+    words = _words(str(name))
+    if words in _CODES:
+        return _CODES[words]
+    first, _, after = words.partition("_")
+    before, _, last = words.rpartition("_")
+    for code, rest in ((first, after), (last, before)):
+        if code in FULL_NAMES and _CODES.get(rest) == code:
+            return code
+    return None

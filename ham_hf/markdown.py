@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ham_hf.intervals import DRAWS
 from ham_hf.labels import FULL_NAMES, LABELS
+from ham_hf.overlap import overlap_note, overlap_warning
 from ham_hf.scoring import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
 from ham_hf.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
 from ham_hf.terminal import printable, printable_lines
@@ -47,29 +48,14 @@ ABLATIONS = {
     "shuffled": "another patient's",
 }
 
-INTERVALS_NOTE = (
-    f"In brackets: 95 % intervals of {DRAWS:,} bootstrap draws over lesions, all images of a lesion together. "
-    "One without width, where all of few cases were right or none, says nothing of how sure the figure is."
-)
 METRICS_NOTE = (
     "*Always nv* answers nevus to every image. Balanced accuracy is the mean recall of the diagnoses. Log loss, "
     "Brier score (squared error summed over the diagnoses, 0 to 2) and calibration error "
     f"({CALIBRATION_BINS} bins of equal mass): lower is better."
 )
-SUBGROUPS_NOTE = (
-    "In brackets: 95 % intervals over the lesions of the group. Balanced accuracy is the mean recall of the "
-    "diagnoses that the group has: between groups with different ones it does not compare. Groups of fewer than "
-    f"{FEWEST_LESIONS} lesions have no figure, those of fewer than {FEWEST_MELANOMAS} lesions with melanoma no "
-    "recall of it."
-)
 DX_TYPE_NOTE = (
     "How a diagnosis was made (`dx_type`) gives the diagnosis away, for whatever looks malignant is biopsied: it is "
     "never an input of a model."
-)
-ABLATION_NOTE = (
-    "The same model and images, with the patient's data hidden, or with those of another image's patient. In "
-    "brackets: 95 % intervals of the difference, the same lesions drawn for both; one that includes zero shows no "
-    "difference."
 )
 
 Table = tuple[list[str], list[list[str]]]  # header and rows, every cell a piece of Markdown
@@ -106,15 +92,68 @@ def headline_line(results: Mapping) -> str:
     return " · ".join(parts + ([f"always nv {number(constant['accuracy'])}"] if constant is not None else []))
 
 
+def unknown_lesions(data: Mapping) -> int:
+    """Return how many validation and test images have an unknown lesion; older runs do not say, and count as 0."""
+    return sum(data["splits"][split].get("unknown_lesions", 0) for split in ("validation", "test"))
+
+
+def images_of_lesions(counts: Mapping) -> str:
+    """Return "33 images of 20 lesions"."""
+    return f"{counts['images']:,} images {of_lesions(counts['lesions'])}"
+
+
+def of_lesions(lesions: int | None) -> str:
+    """Return "of 20 lesions", or what is true where some of them are unknown."""
+    return "of an unknown number of lesions" if lesions is None else f"of {lesions:,} lesions"
+
+
+def intervals_note(data: Mapping) -> str:
+    """Return what the intervals of the report stand for."""
+    if unknown := unknown_lesions(data):
+        drawn = (
+            f" bootstrap draws. **The lesions of {unknown:,} images are unknown: these images are drawn one by one, "
+            "as if they were independent. Where several of them show one lesion, the intervals are too narrow.**"
+        )
+    else:
+        drawn = " bootstrap draws over lesions, all images of a lesion together."
+    return (
+        f"In brackets: 95 % intervals of {DRAWS:,}{drawn} "
+        "One without width, where all of few cases were right or none, says nothing of how sure the figure is."
+    )
+
+
+def subgroups_note(data: Mapping) -> str:
+    """Return what the figures of the subgroups stand for."""
+    unit = "images" if unknown_lesions(data) else "lesions"
+    return (
+        f"In brackets: 95 % intervals over the {unit} of the group. Balanced accuracy is the mean recall of the "
+        "diagnoses that the group has: between groups with different ones it does not compare. Groups of fewer than "
+        f"{FEWEST_LESIONS} {unit} have no figure, those of fewer than {FEWEST_MELANOMAS} {unit} with melanoma no "
+        "recall of it."
+    )
+
+
+def ablation_note(data: Mapping) -> str:
+    """Return what the figures of the ablation stand for."""
+    unit = "images" if unknown_lesions(data) else "lesions"
+    return (
+        "The same model and images, with the patient's data hidden, or with those of another image's patient. In "
+        f"brackets: 95 % intervals of the difference, the same {unit} drawn for both; one that includes zero shows no "
+        "difference."
+    )
+
+
 def render_report(report: Mapping, pictures: Sequence[str]) -> str:
     """The whole page; `pictures` are the file names in plots/."""
     run = report["run"]
     parts = [f"# {report_title(run)}\n\n*{report['disclaimer']}*"]
     if run["data"]["synthetic"]:
         parts.append(SYNTHETIC_WARNING)
+    if seen := overlap_warning(run):
+        parts.append(f"> **⚠ {seen}**")
     parts += result_sections(report, pictures)
     parts += training_sections(report, pictures)
-    parts += [data_section(run["data"]), audit_section(run["data"]), provenance_section(run)]
+    parts += [data_section(run["data"]), overlap_note(run), audit_section(run["data"]), provenance_section(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -163,9 +202,11 @@ def result_sections(report: Mapping, pictures: Sequence[str]) -> list[str]:
         others = [name for name in pictures if name.endswith(f"_{split}.png") and name != forest]
         sections += [by_diagnosis_section(results, labels, split), embed(pictures, others)]
         if results["subgroups"] is not None:
-            sections += [by_subgroup_section(results["subgroups"], split), embed(pictures, [forest])]
+            note = subgroups_note(report["run"]["data"])
+            sections += [by_subgroup_section(results["subgroups"], split, note), embed(pictures, [forest])]
     if report["ablation"] is not None:
-        sections.append(ablation_section(report["ablation"], report["results"]["validation"]["metrics"]))
+        note = ablation_note(report["run"]["data"])
+        sections.append(ablation_section(report["ablation"], report["results"]["validation"]["metrics"], note))
     return sections
 
 
@@ -174,7 +215,7 @@ def headlines_section(report: Mapping, evaluated: Sequence[str]) -> str:
     for sentence in absent_sentences(report):
         lines += ["", f"**{sentence}**"]
     lines += _melanoma_lines({split: report["results"][split] for split in evaluated})
-    return "\n".join([*lines, "", f"{INTERVALS_NOTE} {METRICS_NOTE}"])
+    return "\n".join([*lines, "", f"{intervals_note(report['run']['data'])} {METRICS_NOTE}"])
 
 
 def headlines_table(report: Mapping, evaluated: Sequence[str]) -> Table:
@@ -246,7 +287,7 @@ def chosen_section(run: Mapping, evaluated: Sequence[str]) -> str:
 
 
 def by_diagnosis_section(results: Mapping, labels: Sequence[str], split: str) -> str:
-    title = f"## By diagnosis: {split} ({results['images']:,} images of {results['lesions']:,} lesions)"
+    title = f"## By diagnosis: {split} ({images_of_lesions(results)})"
     return "\n".join([title, "", *table(*diagnoses_table(results, labels))])
 
 
@@ -260,13 +301,13 @@ def diagnoses_table(results: Mapping, labels: Sequence[str]) -> Table:
     return ["diagnosis", "images", "precision", "recall", "F1", "AUROC"], rows
 
 
-def by_subgroup_section(subgroups: Mapping, split: str) -> str:
+def by_subgroup_section(subgroups: Mapping, split: str, note: str) -> str:
     lines = [f"## By subgroup: {split}"]
     for field, groups in subgroups.items():
         lines += ["", *table(*subgroups_table(field, groups))]
         if field == "dx_type":
             lines += ["", DX_TYPE_NOTE]
-    return "\n".join([*lines, "", SUBGROUPS_NOTE])
+    return "\n".join([*lines, "", note])
 
 
 def subgroups_table(field: str, groups: Sequence[Mapping]) -> Table:
@@ -274,18 +315,22 @@ def subgroups_table(field: str, groups: Sequence[Mapping]) -> Table:
     header = [FIELDS[field], "images", "lesions", "diagnoses", *(FIGURES[figure] for figure in figures)]
     rows = []
     for group in groups:
-        counts = [f"{group[key]:,}" for key in ("images", "lesions", "diagnoses")]
+        counts = [_count(group[key]) for key in ("images", "lesions", "diagnoses")]
         rows.append([escape(group["group"]), *counts, *(_figure(group["metrics"][figure]) for figure in figures)])
     return header, rows
+
+
+def _count(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,}"
 
 
 def _figure(entry: Mapping) -> str:
     return number(entry["value"], entry["interval"]) if entry["value"] is not None else entry["too_few"]
 
 
-def ablation_section(ablation: Mapping, intact: Mapping) -> str:
+def ablation_section(ablation: Mapping, intact: Mapping, note: str) -> str:
     title = "## What the patient's data are worth: validation"
-    return "\n".join([title, "", *table(*ablation_table(ablation, intact)), "", ABLATION_NOTE])
+    return "\n".join([title, "", *table(*ablation_table(ablation, intact)), "", note])
 
 
 def ablation_table(ablation: Mapping, intact: Mapping) -> Table:
@@ -418,7 +463,7 @@ def data_section(data: Mapping) -> str:
 def data_table(data: Mapping) -> Table:
     labels = list(next(iter(data["splits"].values()))["classes"])
     rows = [
-        [name, *(f"{split[key]:,}" for key in ("images", "lesions", "absent_images"))]
+        [name, *(_count(split[key]) for key in ("images", "lesions", "absent_images"))]
         + [f"{split['classes'].get(label, 0):,}" for label in labels]
         for name, split in data["splits"].items()
     ]
@@ -431,6 +476,17 @@ def split_sentences(data: Mapping) -> str:
     text = f"Split: {escape(data['split'])}{seed}."
     if absent:
         text += f" {absent:,} images of the table were not there; the figures are about the ones that were."
+    if dropped := data.get("dropped_rows"):
+        listed = ", ".join(f"{escape(name)} {count:,}" for name, count in dropped.items())
+        text += f" {sum(dropped.values()):,} rows of the table were dropped for their diagnosis ({listed})."
+    if unknown := sum(split.get("unknown_lesions", 0) for split in data["splits"].values()):
+        text += f" The lesions of {unknown:,} images are unknown."
+    if data.get("split_by_default"):
+        text += " It is the default for images that are neither HAM10000's nor in the model's training record."
+    if unscored := data.get("not_scored"):
+        row = "the model's prediction" if unscored["predicted"] else "a placeholder, the same for each diagnosis"
+        name = escape(unscored["image_id"])
+        text += f" {name}, which the challenge does not score, is in no figure; its row of the submission is {row}."
     return text
 
 
@@ -446,7 +502,7 @@ def audit_section(data: Mapping) -> str:
 
 def audit_rows(audit: Mapping) -> list[list[str]]:
     """What was looked for, and how many were found."""
-    rows = [[escape(key.replace("_", " ")), f"{count:,}"] for key, count in audit.items() if key != "near_duplicates"]
+    rows = [[escape(key.replace("_", " ")), _count(count)] for key, count in audit.items() if key != "near_duplicates"]
     return [*rows, ["near-duplicate images across splits", f"{audit['near_duplicates']['pairs_across_splits']:,}"]]
 
 

@@ -108,7 +108,9 @@ def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier,
     model = OnnxClassifier(session, facts["labels"])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "preprocessor_config.json").write_text(json.dumps(facts["processor"]), encoding="utf-8")
+            of_timm = "pretrained_cfg" in facts["processor"]
+            file = Path(folder, "config.json" if of_timm else "preprocessor_config.json")
+            file.write_text(json.dumps(facts["processor"]), encoding="utf-8")
             processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         check_processor("the ONNX file", processor)
         blank = processor(Image.new("RGB", (80, 60), "grey"), return_tensors="pt")["pixel_values"]

@@ -1,8 +1,10 @@
 """Photographs of one's own, of any size and format, as upright RGB images."""
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -10,39 +12,57 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ham_hf.errors import InputError
+from ham_hf.color import to_srgb
+from ham_hf.errors import InputError, MachineError
+from ham_hf.formats import is_heic, raw_camera_file, register_heic, unreadable_format
+from ham_hf.terminal import printable
 
 # No EPS: Pillow hands it to Ghostscript. A phone's MPO opens as the JPEG that it begins with
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
-# Version of the decoding below, for caches of its pixels. 1 clipped 16 bits to white and dropped transparency
-DECODING = 2
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "AVIF")
+# Of image files in folders, for training and prediction alike; what a file is, its content decides
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2"),
+    *(".avif", ".heic", ".heif"),
+)
+# Version of the decoding below, for caches of its pixels. 1 clipped 16 bits to white and dropped transparency, 2
+# ignored colour profiles
+DECODING = 3
 # A 1 x 5000 strip would become 256 x 1,280,000 pixels when its shorter side is resized
 MAX_ASPECT_RATIO = 20
+# The TIFF tag NewSubfileType, whose first bit means a smaller copy: in DNG, NEF, ARW and PEF the first image is one
+_SUBFILE_TYPE, _REDUCED = 254, 1
 MOST_PIXELS = 89_478_485  # Pillow's own limit; from there to twice as many it would warn, and decode them
 
 
-def find_photos(paths: Sequence[str | Path]) -> tuple[list[Path], int]:
-    """Files as named, and every image file in the folders named; and how many files of folders have other suffixes.
+def find_photos(paths: Sequence[str | Path]) -> tuple[list[Path], Counter]:
+    """Return files as named, every image file in the folders named, and how many files of folders have each other
+    suffix.
 
     Raises:
         InputError: a path does not exist, or there is no image file.
     """
     photos: list[Path] = []
-    others = 0
+    others: Counter[str] = Counter()
     for path in map(Path, paths):
         if path.is_dir():
             inside = [file for file in sorted(path.rglob("*")) if _is_visible_file(file, path)]
-            images = [file for file in inside if file.suffix.lower() in SUFFIXES]
-            photos += images
-            others += len(inside) - len(images)
+            photos += [file for file in inside if file.suffix.lower() in SUFFIXES]
+            others.update(suffix for file in inside if (suffix := file.suffix.lower()) not in SUFFIXES)
         elif path.exists():
             photos.append(path)
         else:
             raise InputError(f"no photograph or folder at {path}: check the path")
     if not photos:
-        raise InputError(f"no image in {', '.join(map(str, paths))}: expected files ending in {', '.join(SUFFIXES)}")
+        found = f" (only {list_suffixes(others)})" if others else ""
+        raise InputError(
+            f"no image in {', '.join(map(str, paths))}{found}: expected files ending in {', '.join(SUFFIXES)}"
+        )
     return photos, others
+
+
+def list_suffixes(counts: Mapping[str, int]) -> str:
+    """Return "3 .dcm, 1 .txt" of how many files have each suffix."""
+    return ", ".join(f"{count} {printable(suffix) or 'without a suffix'}" for suffix, count in counts.items())
 
 
 def _is_visible_file(file: Path, folder: Path) -> bool:
@@ -92,20 +112,73 @@ def read_photo(path: Path, preview: bool = False) -> Image.Image:
 
 def read_image(encoded: bytes, preview: bool = False) -> Image.Image:
     """As `read_photo`, from the bytes of a file; the message of its InputError does not name it."""
+    with _opened(encoded) as image:
+        if preview:
+            image.draft(None, (1, 1))
+        return upright_rgb(image)
+
+
+def image_size(encoded: bytes) -> tuple[int, int]:
+    """Return (height, width) as the file's header has them, which may be those before the photograph is turned."""
+    with _opened(encoded) as image:
+        return image.height, image.width
+
+
+def read_cell(cell: dict) -> Image.Image:
+    """Return the image of a cell of a `datasets` image column that is not decoded, as `read_image` does.
+
+    Raises:
+        InputError: the image is broken.
+        MachineError: its file cannot be read.
+    """
+    try:
+        return read_image(encoded_bytes(cell))
+    except MachineError:
+        raise
+    except InputError as error:
+        raise InputError(f"{cell['path'] or 'an image'}: {error}") from error
+
+
+def encoded_bytes(cell: dict) -> bytes:
+    """Return what the file of such a cell holds.
+
+    Raises:
+        MachineError: it cannot be read.
+    """
+    if cell["bytes"] is not None:
+        return cell["bytes"]
+    try:
+        return Path(cell["path"]).read_bytes()
+    except OSError as error:
+        raise MachineError(
+            f"{cell['path']}: {error.strerror}, though it was there when the images were checked: bring it back, then "
+            "run the same command again, a training with --resume"
+        ) from error
+
+
+@contextmanager
+def _opened(encoded: bytes) -> Iterator[Image.Image]:
+    """Open an image of which no pixel is decoded yet; whatever goes wrong with it is an InputError."""
+    if unreadable := unreadable_format(encoded):
+        raise InputError(unreadable)
+    formats = FORMATS
+    if is_heic(encoded):
+        register_heic()
+        formats = ("HEIF",)
     Image.init()  # Image.open(formats=…) does not load a format's plug-in itself
     try:
         # From memory: of a path, Pillow 13 maps an uncompressed TIFF that is to be turned in the wrong shape
-        with Image.open(BytesIO(encoded), formats=FORMATS) as image:
-            _check_size(*image.size)  # before anything is decoded
-            if preview:
-                image.draft(None, (1, 1))
-            return upright_rgb(image)
-    except InputError:
+        with Image.open(BytesIO(encoded), formats=formats) as image:
+            _check_size(*image.size)
+            if image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED:
+                raise InputError(raw_camera_file())
+            yield image
+    except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"too many pixels ({error}): crop it around the lesion") from error
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"no image in a format read here ({', '.join(FORMATS)})") from error
+        raise InputError(f"no image in a format read here ({', '.join(FORMATS)}, HEIC)") from error
     except Exception as error:  # Pillow's decoders raise anything at all: SyntaxError is their word for a broken PNG
         raise InputError(str(error) or type(error).__name__) from error
 
@@ -122,17 +195,24 @@ def _check_size(width: int, height: int) -> None:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF tag says, in RGB with 8 bits, on white where it was transparent."""
+    """Return the image turned as its EXIF tag says, in sRGB with 8 bits, on white where it was transparent.
+
+    Colours are converted by the embedded ICC profile; without one they are taken for sRGB. PNG's gAMA, cHRM and cICP
+    chunks and EXIF's ColorSpace are not used.
+    """
     image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB" and not image.has_transparency_data:
+    profile = image.info.get("icc_profile")
+    if image.mode == "RGB" and not profile and not image.has_transparency_data:
         return image
-    if image.mode.startswith("I;16"):
-        # Pillow would clip all above 255 to white
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise InputError("32 bits a pixel, whose range is unknown: save it with 8 or 16 bits")
+    if image.mode.startswith("I;16"):
+        # Pillow would clip all above 255 to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if profile:
+        image = to_srgb(image, profile)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -80,7 +80,8 @@ def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
         axes.set(
-            title=f"B - A, {split}: {comparison['images']:,} images", xlabel="difference, 95 % interval by lesion"
+            title=f"B - A, {split}: {comparison['images']:,} images",
+            xlabel=f"difference, 95 % interval by {'image' if comparison['lesions'] is None else 'lesion'}",
         )
         save_figure(figure, path)
 

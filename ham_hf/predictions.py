@@ -2,14 +2,14 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ham_hf.errors import InputError
-from ham_hf.files import replace_file
+from ham_hf.files import lines_digest, replace_file
 from ham_hf.labels import LABELS
 
 KEYS = ("image_id", "lesion_id", "label")
@@ -83,6 +83,25 @@ def read_predictions(path: str | Path, names: Sequence[str] | None = None) -> Pr
         probabilities=np.array(probabilities, dtype=np.float64),
         names=names,
     )
+
+
+def rows_sha256(predictions: Predictions) -> str:
+    """Return the hash that run.json has of the images of a split, their lesions and labels."""
+    labels = [predictions.names[label] for label in predictions.labels]
+    return lines_digest(map(",".join, sorted(zip(predictions.image_ids, predictions.lesion_ids, labels, strict=True))))
+
+
+def check_rows(predictions: Predictions, data: Mapping, split: str, path: Path) -> None:
+    """Raise InputError where the predictions in `path` are about other images than those of `split` in run.json.
+
+    `data` are run.json's facts about the data; older runs lack the hash, and their predictions pass.
+    """
+    expected = data["splits"][split].get("rows_sha256")
+    if expected is not None and rows_sha256(predictions) != expected:
+        raise InputError(
+            f"{path} is not about the {split} images of the run.json beside it, or about other lesions or labels: put "
+            "back the file that this run wrote"
+        )
 
 
 def read_rows(path: Path) -> list[list[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import datasets
 import torch
 from datasets import Dataset
 from PIL import Image
@@ -17,7 +18,7 @@ from transformers import BaseImageProcessor
 
 from ham_hf.errors import InputError
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.photos import upright_rgb
+from ham_hf.photos import read_cell, upright_rgb
 
 BATCH_SIZE = 32
 # Prepared images that wait for the model, at most: 0.6 MB each at 224 pixels
@@ -80,5 +81,5 @@ def prepared_batches(
 
 def image_reader(split: Dataset) -> Callable[[int], Image.Image]:
     """Row → its image, for `prepared_batches`: each thread decodes its own."""
-    images = split.select_columns("image")
-    return lambda row: images[row]["image"]
+    images = split.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    return lambda row: read_cell(images[row]["image"])

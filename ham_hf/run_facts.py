@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import product
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -11,7 +12,7 @@ from ham_hf.labels import label_set
 from ham_hf.scoring import HEADLINE
 
 _SPLITS = ("train", "validation", "test")
-_SPLIT_FACTS = {"images": int, "lesions": int, "absent_images": int, "classes": dict, "sha256": str}
+_SPLIT_FACTS = {"images": int, "lesions": int | None, "absent_images": int, "classes": dict, "sha256": str}
 _NUMBER = int | float
 # What the report reads of run.json; anything beside these is kept as it is
 _FACTS = {
@@ -56,6 +57,10 @@ _OF_TRAINING = {
 # Of some models alone
 _OPTIONAL = {
     "data.seen_before": int | None,
+    "data.dropped_rows": dict,
+    "data.overlap": dict,
+    "data.split_by_default": bool,
+    "data.not_scored": dict,
     "model.fusion": str,
     "model.text_name": str | None,
     "model.text_revision": str | None,
@@ -70,6 +75,9 @@ _OPTIONAL = {
     "training.hindrances": list,
 }
 _OF_CALIBRATION = {"temperature": _NUMBER, "prior_strength": _NUMBER, "images": int}
+# Of each split, in newer runs
+_HASHES_OF_SPLIT = ("pixels_sha256", "rows_sha256")
+_OF_OVERLAP = ("images", "train", "validation", "siblings")
 _OF_MEMBER = {"run": str, "weight": _NUMBER, "base": str, "base_revision": str | None}
 _OF_COLLAPSE = ("eval_top_class_share", "eval_predicted_class_entropy")
 _LOGGED = ("loss", "eval_loss", "learning_rate", *_OF_COLLAPSE)
@@ -99,13 +107,23 @@ def check_facts(facts: Any, path: Path) -> None:
     for split in _SPLITS:
         for label, count in data["splits"][split]["classes"].items():
             _check(count, int, f"data.splits.{split}.classes.{label}", path)
+        # Older runs do not have it: they took every image of an unknown lesion for a lesion of its own
+        _check(data["splits"][split].get("unknown_lesions", 0), int, f"data.splits.{split}.unknown_lesions", path)
     hashes = {"data.split_sha256": data["split_sha256"], "data.images_sha256": data["images_sha256"]}
     hashes |= {f"data.splits.{split}.sha256": data["splits"][split]["sha256"] for split in _SPLITS}
+    for split, key in product(_SPLITS, _HASHES_OF_SPLIT):
+        if key in data["splits"][split]:
+            hashes[f"data.splits.{split}.{key}"] = data["splits"][split][key]
     for name, sha256 in hashes.items():
-        _require(re.fullmatch("[0-9a-f]{64}", sha256), path, name, sha256, "a SHA-256 in hexadecimal")
+        fits = isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)
+        _require(fits, path, name, sha256, "a SHA-256 in hexadecimal")
     for name, count in data["audit"].items():
         if name != "near_duplicates":
-            _check(count, int, f"data.audit.{name}", path)
+            _check(count, int | None, f"data.audit.{name}", path)
+    _check_overlap(data.get("overlap", {}), path)
+    if "not_scored" in data:
+        for key, kind in {"image_id": str, "predicted": bool}.items():
+            _check(_at(data["not_scored"], key, path), kind, f"data.not_scored.{key}", path)
     for pair in data["audit"]["near_duplicates"]["pairs"]:
         fits = isinstance(pair, list) and len(pair) == 5
         _require(fits, path, "data.audit.near_duplicates.pairs", pair, "two images, their splits and a distance")
@@ -114,6 +132,14 @@ def check_facts(facts: Any, path: Path) -> None:
     for member in model.get("members", []):
         for key, kind in _OF_MEMBER.items():
             _check(_at(member, key, path), kind, f"model.members.{key}", path)
+
+
+def _check_overlap(overlap: dict, path: Path) -> None:
+    known = overlap.get("record", "none") in ("complete", "incomplete", "none")
+    _require(known, path, "data.overlap.record", overlap.get("record"), "complete, incomplete or none")
+    for split in overlap.keys() - {"record"}:
+        for key in _OF_OVERLAP:
+            _check(_at(overlap[split], key, path), int, f"data.overlap.{split}.{key}", path)
 
 
 def check_history(history: Any, path: Path) -> None:

@@ -18,12 +18,15 @@ FIELDS = {"sex": "sex", "age": "age", "localization": "body site", "dx_type": "h
 FIGURES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "recall_mel": "melanoma recall"}
 
 
-def subgroup_results(predictions: Predictions, patients: Patients) -> dict[str, list[dict]]:
+def subgroup_results(
+    predictions: Predictions, patients: Patients, lesions_known: bool = True
+) -> dict[str, list[dict]]:
     """For each of FIELDS its groups, each with its images, lesions, diagnoses (how many there are) and `metrics`.
 
     `metrics` has, for each of FIGURES, its value and 95 % interval over the lesions of the group; a value that the
     group is too small for is None, and `too_few` says why. Balanced accuracy is the mean recall of the diagnoses
-    present. Without melanoma among the diagnoses of the predictions there is no `recall_mel`.
+    present. Without melanoma among the diagnoses of the predictions there is no `recall_mel`. Unless `lesions_known`,
+    `lesions` is None, and images are counted and drawn instead.
     """
     values = {
         "sex": patients.sexes,
@@ -33,7 +36,8 @@ def subgroup_results(predictions: Predictions, patients: Patients) -> dict[str, 
     }
     return {
         field: [
-            {"group": group, **_results(predictions, np.array(values[field]) == group)} for group in _groups(names)
+            {"group": group, **_results(predictions, np.array(values[field]) == group, lesions_known)}
+            for group in _groups(names)
         ]
         for field, names in values.items()
     }
@@ -50,11 +54,11 @@ def _groups(values: Sequence[str]) -> list[str]:
     return sorted(set(values), key=lambda group: (group == "unknown", group))
 
 
-def _results(predictions: Predictions, members: np.ndarray) -> dict:
+def _results(predictions: Predictions, members: np.ndarray, lesions_known: bool) -> dict:
     labels, names = predictions.labels[members], predictions.names
     probabilities = predictions.probabilities[members]
     lesions = np.array(predictions.lesion_ids)[members]
-    too_few = _too_few(labels, lesions, names)
+    too_few = _too_few(labels, lesions, names, "lesion" if lesions_known else "image")
     values, intervals = {}, {}
     if not all(too_few.values()):
         once = np.ones((len(labels), 1))
@@ -68,22 +72,22 @@ def _results(predictions: Predictions, members: np.ndarray) -> dict:
             metrics[figure] = {"value": float(values[figure][0]), "interval": list(intervals[figure])}
     return {
         "images": len(labels),
-        "lesions": len(set(lesions)),
+        "lesions": len(set(lesions)) if lesions_known else None,
         "diagnoses": len(set(labels.tolist())),
         "metrics": metrics,
     }
 
 
-def _too_few(labels: np.ndarray, lesions: np.ndarray, names: Sequence[str]) -> dict[str, str | None]:
+def _too_few(labels: np.ndarray, lesions: np.ndarray, names: Sequence[str], unit: str) -> dict[str, str | None]:
     """Why each figure cannot be had, None where it can."""
     reasons = {figure: None for figure in FIGURES if figure != "recall_mel" or "mel" in names}
     count = len(set(lesions))
     if count < FEWEST_LESIONS:
-        return dict.fromkeys(reasons, f"too few: {count} lesion{'' if count == 1 else 's'}")
+        return dict.fromkeys(reasons, f"too few: {count} {unit}{'' if count == 1 else 's'}")
     if len(set(labels.tolist())) == 1:
         reasons["balanced_accuracy"] = "one diagnosis alone"
     if "mel" in names and (count := len(set(lesions[labels == names.index("mel")]))) < FEWEST_MELANOMAS:
         reasons["recall_mel"] = (
-            f"too few: {count} melanoma lesion{'' if count == 1 else 's'}" if count else "no melanoma"
+            f"too few: {count} melanoma {unit}{'' if count == 1 else 's'}" if count else "no melanoma"
         )
     return reasons

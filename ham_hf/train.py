@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -30,14 +30,15 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ham_hf import calibration, thresholds
-from ham_hf.arguments import ModelArguments
+from ham_hf.arguments import BY_RESULT, ModelArguments
 from ham_hf.callbacks import CollapseGuard, EarlyStopping, EpochLine, QuietProgress, TellEpoch
 from ham_hf.checkpoints import has_checkpoint, last_whole_checkpoint, only_writer
 from ham_hf.classifier import load_classifier
+from ham_hf.contamination import check_start
 from ham_hf.data import load_checked
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError, MachineError, TrainingError
-from ham_hf.evaluate import SEEN, model_facts, seen_before, write_answers
+from ham_hf.evaluate import model_facts, write_answers
 from ham_hf.files import replace_file
 from ham_hf.hardware import keep_freed_memory, use_all_cores
 from ham_hf.hub import HubUnreachable
@@ -46,6 +47,7 @@ from ham_hf.labels import LABELS
 from ham_hf.losses import POWER, ClassificationLoss, class_weights
 from ham_hf.metrics import HamMetrics
 from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts, name_processor
+from ham_hf.models.check import check_training
 from ham_hf.models.depthwise import use_fast_gradients
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
@@ -57,14 +59,16 @@ from ham_hf.models.multimodal import (
 )
 from ham_hf.models.pointwise import take_strides_first
 from ham_hf.optimization import optimizer_class
+from ham_hf.option_errors import explained, options_of
 from ham_hf.predictions import read_predictions
 from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
 from ham_hf.recipe import Recipe, RunArguments, parse_recipe
-from ham_hf.report import headline_line, write_report
+from ham_hf.report import headline_line, strict, write_report
 from ham_hf.resuming import settings_of, went_on
 from ham_hf.sampling import WeightedSampler
-from ham_hf.scoring import prediction_spread
+from ham_hf.scoring import compute_scores, prediction_spread
 from ham_hf.trainer import HamTrainer
+from ham_hf.training_record import TrainingRecord, images_of, join_records, write_record
 from ham_hf.views import set_test_time_augmentation, which_views
 
 logger = logging.getLogger("ham_hf.train")
@@ -110,26 +114,35 @@ def train(recipe: Recipe) -> None:
     text_revision = _text_revision(recipe.model)
     splits, data_facts, checks = _read_data(recipe)
     kept = went_on(checkpoint, settings_of(recipe, splits, data_facts))
-    data_facts[SEEN] = seen_before(recipe.model.model_name_or_path, revision, data_facts)
+    before = check_start(recipe.model.model_name_or_path, revision, splits, data_facts, checks)
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in splits["validation"]["label"][:]:
         raise TrainingError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
 
+    _check_metric_is_defined(args, splits["validation"]["label"][:], _labels(splits))
+
     set_seed(args.seed)  # before the new head is drawn
-    model, processor = _build(recipe, splits, revision, text_revision)
-    parameters = count_parameters(model)  # now: later they may be shared out among processes
-    channels_last = _wants_channels_last(args, model)
-    if channels_last:
-        model.to(memory_format=torch.channels_last)
-    use_fast_gradients(model)
-    take_strides_first(model)
-    inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
+    with explained("The model could not be set up", options_of(*recipe[:5])):
+        model, processor = _build(recipe, splits, revision, text_revision)
+        parameters = count_parameters(model)  # now: later they may be shared out among processes
+        channels_last = _wants_channels_last(args, model)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        use_fast_gradients(model)
+        take_strides_first(model)
+        inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
     trainer = _build_trainer(recipe, model, processor, splits, inputs)
     trainer.add_callback(kept)
     logger.info("computing in %s%s", _precision(trainer), ", channels_last" if channels_last else "")
 
+    if trainer.is_world_process_zero():  # before the first checkpoint, which needs it too
+        write_record(folder, join_records([before, _training_record(recipe, splits, checks)]))
     with settings_at_fault():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = kept.seconds
+    if args.load_best_model_at_end and trainer.state.best_global_step is None:
+        logger.warning(
+            "%s was undefined at every evaluation: the model is the last one, not the best", args.metric_for_best_model
+        )
     if trainer.is_world_process_zero():
         (folder / "run.json").unlink(missing_ok=True)  # of a run that was whole, and is now trained further
     trainer.save_model()  # the best checkpoint, which load_best_model_at_end put back
@@ -180,10 +193,12 @@ def build_for_search(recipe: Recipe) -> HamTrainer:
         take_strides_first(model)
         return model
 
+    _check_metric_is_defined(recipe.training, splits["validation"]["label"][:], _labels(splits))
     set_seed(recipe.training.seed)
-    model, processor = _build(recipe, splits, revision, text_revision)
-    channels_last = _wants_channels_last(recipe.training, model)
-    inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
+    with explained("The model could not be set up", options_of(*recipe[:5])):
+        model, processor = _build(recipe, splits, revision, text_revision)
+        channels_last = _wants_channels_last(recipe.training, model)
+        inputs = build_inputs(recipe, model, processor, splits, checks, channels_last)
     trainer = _build_trainer(recipe, model, processor, splits, inputs)
     trainer.model_init = new_model
     return trainer
@@ -235,6 +250,15 @@ def _build(
         calibration.last_linear(model)  # raises now where there is none, and not after the training
     if args.freeze != "none":
         freeze_parts(model, args.freeze)
+    image = recipe.image
+    check_training(
+        model,
+        processor,
+        args.model_name_or_path,
+        train_size=image.train_size or image.image_size if image.augment else image.image_size,
+        eval_size=image.image_size,
+        checkpointing=recipe.training.gradient_checkpointing,
+    )
     return model, processor
 
 
@@ -264,6 +288,7 @@ def _build_trainer(
         eval_dataset=inputs.validation,
         processor=processor,
         finish_batch=inputs.finish_batch,
+        options=options_of(*recipe[:5]),
         data_collator=inputs.collate,
         train_sampler=_sampler(recipe, splits["train"], counts),
         compute_loss_func=loss,
@@ -324,6 +349,21 @@ def _first_samples(dataset: Dataset, count: int | None, seed: int) -> Dataset:
     return dataset.shuffle(seed=seed).select(range(count))
 
 
+def _training_record(recipe: Recipe, splits: DatasetDict, checks: Mapping[str, ImageCheck]) -> TrainingRecord:
+    """The training images, and the validation images where something of the model is chosen on them."""
+    args, model = recipe.training, recipe.model
+    images = images_of(splits["train"], checks, "train")
+    if (
+        args.load_best_model_at_end
+        or model.calibration != "none"
+        or model.melanoma_sensitivity is not None
+        or args.early_stopping_patience is not None
+        or args.lr_scheduler_type in BY_RESULT
+    ):
+        images += images_of(splits["validation"], checks, "validation")
+    return TrainingRecord(images, complete=True)
+
+
 def _log_data(splits: DatasetDict, facts: dict) -> None:
     sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     absent = sum(split["absent_images"] for split in facts["splits"].values())
@@ -333,6 +373,21 @@ def _log_data(splits: DatasetDict, facts: dict) -> None:
     for name in ("train", "validation"):
         if len(splits[name]) == 0:
             raise InputError(f"the {name} split has no image: training needs both training and validation images")
+
+
+def _check_metric_is_defined(args: RunArguments, labels: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse a metric_for_best_model that no predictions for these validation images could define."""
+    metric = args.metric_for_best_model.removeprefix("eval_")
+    decides = args.load_best_model_at_end or args.save_strategy == "best" or args.lr_scheduler_type in BY_RESULT
+    if metric == "loss" or not decides:
+        return
+    of_perfect_predictions = compute_scores(np.eye(len(names))[labels], np.array(labels), names)
+    if np.isnan(of_perfect_predictions[metric]):
+        counts = ", ".join(f"{count} {names[label]}" for label, count in sorted(Counter(labels).items()))
+        raise TrainingError(
+            f"metric_for_best_model is {metric!r}, which is not defined for these validation images ({counts}): "
+            "choose another metric, or another split"
+        )
 
 
 def _wants_channels_last(args: RunArguments, model: nn.Module) -> bool:
@@ -351,7 +406,8 @@ def _sampler(recipe: Recipe, train: Dataset, counts: list[int]) -> WeightedSampl
     if recipe.loss.sampling == "none":
         return None
     weights = class_weights(counts, POWER[recipe.loss.sampling])
-    return WeightedSampler(weights[train["label"][:]], recipe.training.seed, number_repeats=recipe.image.augment)
+    seed = recipe.training.seed if recipe.training.data_seed is None else recipe.training.data_seed
+    return WeightedSampler(weights[train["label"][:]], seed, number_repeats=recipe.image.augment)
 
 
 def _compute_metrics(prediction: EvalPrediction, names: tuple[str, ...]) -> dict:
@@ -382,7 +438,8 @@ def _facts(
     seconds: float,
 ) -> dict:
     args, state = recipe.training, trainer.state
-    chosen = args.load_best_model_at_end  # without it, the model is the last one
+    # Without a best checkpoint the model is the last one
+    chosen = args.load_best_model_at_end and state.best_global_step is not None
     return {
         "recipe": str(recipe.path) if recipe.path else None,
         "argv": recipe.argv,
@@ -458,7 +515,7 @@ def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:
 
 
 def _write_json(path: Path, value: dict) -> None:
-    replace_file(path, json.dumps(value, indent=2) + "\n")
+    replace_file(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
 
 
 def _log_headlines(report: dict, folder: Path) -> None:

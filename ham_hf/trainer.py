@@ -1,11 +1,13 @@
 """The stock Trainer, subclassed where it has no hook: rates by part, averaged weights, reading of checkpoints."""
 
+import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,18 +17,33 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback, TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from ham_hf.checkpoints import find_damage, write_checksums
 from ham_hf.errors import InputError, MachineError, TrainingError
+from ham_hf.last_batch import last_batch, starved_norm
 from ham_hf.optimization import decay_by_epoch, give_own_rate, set_rates_by_block, unfreeze_gradually
+from ham_hf.option_errors import explained, options_of
+
+logger = logging.getLogger("ham_hf.train")
 
 # In a checkpoint of a run with averaged weights: the weights being trained, which --resume needs
 TRAINED_WEIGHTS = "trained_weights.safetensors"
+# The options that building these can fail by
+OF_OPTIMIZER = (
+    *("optimizer", "optim", "optim_args", "optim_target_modules", "learning_rate", "base_learning_rate"),
+    *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "sgd_momentum", "sgd_nesterov", "freeze"),
+)
+OF_SCHEDULE = (
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "learning_rate", "base_learning_rate"),
+    *("num_train_epochs", "max_steps", "optimizer", "optim", "metric_for_best_model"),
+)
 
 
 class HamTrainer(Trainer):
     """With `ema_decay`, the averaged weights are what is evaluated, saved and published.
+
+    Where it cannot be set up or fails before the end of the first step, an InputError names the `options` given.
 
     `finish_batch` does what is left to do to a batch once it is on the model's device. `train_sampler` chooses an
     epoch's images. `processor` is saved with every model. As the stock Trainer's `processing_class` (transformers
@@ -39,9 +56,15 @@ class HamTrainer(Trainer):
         processor: BaseImageProcessor | ProcessorMixin,
         finish_batch: Callable[[dict], dict],
         train_sampler: Sampler[int] | None = None,
+        options: Mapping[str, Any] | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        self._options = options_of(kwargs["args"]) if options is None else options
+        with explained("The trainer could not be set up", options_of(kwargs["args"])):
+            super().__init__(**kwargs, preprocess_logits_for_metrics=_first_output)
+        self.label_names = ["labels"]  # also of a model that takes none itself (DeiT with a teacher)
+        self._stepped = False  # since the call of `train`
+        self._drops_last = self.args.dataloader_drop_last
         self._train_sampler = train_sampler
         self._processor = processor
         self._finish_batch = finish_batch
@@ -57,6 +80,11 @@ class HamTrainer(Trainer):
             self._average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
             self.add_callback(_UpdateAverage(self._average))
 
+    def train(self, *args, **kwargs) -> TrainOutput:
+        self._stepped = False
+        with explained("The training failed in its first step", self._options, until=lambda: self._stepped):
+            return super().train(*args, **kwargs)
+
     def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         self._image_ids = inputs.pop("image_ids", [])
         return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
@@ -66,6 +94,45 @@ class HamTrainer(Trainer):
         self.control.should_training_stop |= self.state.global_step >= self.state.max_steps
         if not self.control.should_training_stop:
             super()._run_epoch(**kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the stock one, which drops a last batch of one image where batch norm could not learn from it.
+
+        Raises:
+            InputError: an epoch would have no other batch.
+        """
+        self.args.dataloader_drop_last = self._drops_last or self._must_drop_last()
+        images, step = len(self.train_dataset), self._train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and images < step:
+            raise InputError(
+                f"dataloader_drop_last is true, and {images} training images are fewer than a batch of {step}: "
+                "expected a smaller per_device_train_batch_size"
+            )
+        return super().get_train_dataloader()
+
+    def _must_drop_last(self) -> bool:
+        images, batch, devices = len(self.train_dataset), self._train_batch_size, max(1, self.args.n_gpu)
+        if last_batch(images, batch, self.args.world_size, devices) > 1 or not self.place_model_on_device:
+            return False
+        example = self._prepare_inputs(self.data_collator(self.train_dataset.__getitems__([0])))
+        read_by_loss = ("labels", "image_weights", "mix_share")
+        norm = starved_norm(self.model, {name: of for name, of in example.items() if name not in read_by_loss})
+        if norm is None:
+            return False
+        if batch <= devices or images <= devices:
+            which = f"per_device_train_batch_size is {batch}" if batch <= devices else f"training images: {images}"
+            raise InputError(
+                f"{which}, but batch norm ({norm}) cannot learn from one image at a time: expected at least 2"
+            )
+        logger.warning(
+            "The last batch of an epoch (%d images in batches of %d) would have one image, which batch norm (%s) "
+            "cannot learn from: it is dropped, as with dataloader_drop_last. Another per_device_train_batch_size "
+            "avoids that.",
+            images,
+            batch,
+            norm,
+        )
+        return True
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Of every image: where `dataloader_drop_last` is of training, the stock one leaves out some here too."""
@@ -81,6 +148,10 @@ class HamTrainer(Trainer):
         if loss.device.type == "cpu":
             self.check_losses()
         return loss
+
+    def note_step(self) -> None:
+        """Note that a step is done: an exception from here on is no longer explained by the options."""
+        self._stepped = True
 
     def check_losses(self) -> None:
         """Raises TrainingError where a loss since the last call is not finite. It waits for the device."""
@@ -121,7 +192,8 @@ class HamTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         new = self.optimizer is None
-        optimizer = super().create_optimizer(model)
+        with explained("The optimizer could not be built", self._options, OF_OPTIMIZER):
+            optimizer = super().create_optimizer(model)
         if new and self.args.image_learning_rate is not None:
             named = (model or self.model).named_parameters()
             image = {weight for name, weight in named if "image_encoder." in name}
@@ -139,7 +211,8 @@ class HamTrainer(Trainer):
             return self.lr_scheduler
         steps = self._steps_per_epoch()
         if self.args.lr_decay_factor is None:
-            super().create_scheduler(num_training_steps, optimizer)
+            with explained("The schedule could not be built", self._options, OF_SCHEDULE):
+                super().create_scheduler(num_training_steps, optimizer)
         else:
             self.lr_scheduler = LambdaLR(
                 optimizer or self.optimizer,
@@ -152,7 +225,7 @@ class HamTrainer(Trainer):
 
     def _steps_per_epoch(self) -> int:
         args = self.args
-        images = args.train_batch_size * args.world_size
+        images = self._train_batch_size * args.world_size
         whole = math.floor if args.dataloader_drop_last else math.ceil
         return math.ceil(whole(len(self.train_dataset) / images) / args.gradient_accumulation_steps)
 
@@ -247,6 +320,11 @@ class HamTrainer(Trainer):
         self.model.load_state_dict(saved.state_dict())
 
 
+def _first_output(logits: torch.Tensor | tuple[torch.Tensor, ...], _labels: torch.Tensor) -> torch.Tensor:
+    """Return the logits, without other outputs of a model, such as those of its two classifiers."""
+    return logits[0] if isinstance(logits, tuple) else logits
+
+
 def exponential_average(decay: float) -> Callable:
     """For `AveragedModel`: an exponential moving average that starts fast, as TensorFlow's and timm's do."""
 
@@ -269,6 +347,7 @@ class _CheckLosses(TrainerCallback):
         self._trainer = trainer
 
     def on_step_end(self, args, state, control, **kwargs):
+        self._trainer.note_step()
         if control.should_log or control.should_evaluate or control.should_save or state.global_step % 100 == 0:
             self._trainer.check_losses()
 

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from threading import Barrier
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from transformers import BaseImageProcessor
 from ham_hf.arguments import ImageArguments
 from ham_hf.augment import DRAWN, Augment
 from ham_hf.auto_augment import auto_augment
-from ham_hf.data.cache import PixelCache, decode_rgb
+from ham_hf.data.cache import PixelCache
 from ham_hf.data.crops import normalize
 from ham_hf.mixing import Mixing, mix
 from ham_hf.models.color_constancy.image_processing_color_constancy import (
@@ -32,6 +31,7 @@ from ham_hf.models.color_constancy.image_processing_color_constancy import (
     shades_of_grey,
 )
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.photos import read_cell
 from ham_hf.sampling import REPEAT
 
 PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
@@ -96,7 +96,7 @@ class TrainTransform:
         draw = f"{self._seed} {int(self._epoch)} {image_id}" + (f" {repeat}" if repeat else "")
         generator = torch.Generator().manual_seed(zlib.crc32(draw.encode()))
         if self._cached is None or self._color_constancy:
-            image = decode(cell) if self._cached is None else PIL.Image.fromarray(self._cached[image_id])
+            image = read_cell(cell) if self._cached is None else PIL.Image.fromarray(self._cached[image_id])
             if self._color_constancy:
                 image = shades_of_grey(image)
             left, top, right, bottom = random_crop(*image.size, args.crop_scale, generator)
@@ -143,11 +143,6 @@ def random_crop(
     h = min(height, round(width / ASPECT_RATIOS[0]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
-
-
-def decode(cell: dict) -> PIL.Image.Image:
-    """An encoded image, `bytes` or the `path` of a file, in RGB and upright."""
-    return decode_rgb(cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes())
 
 
 def in_threads(function: Callable, *columns: list) -> list:
@@ -220,7 +215,7 @@ class EvalTransform:
         The pixels are float32, or uint8 where the crops are cached.
         """
         if self._crops is None:
-            images = in_threads(decode, batch["image"])
+            images = in_threads(read_cell, batch["image"])
             pixels = image_processor(self._processor)(images, return_tensors="pt")["pixel_values"]
         else:
             crops = np.stack([self._crops[image_id] for image_id in batch["image_id"]])

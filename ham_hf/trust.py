@@ -28,6 +28,7 @@ PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 MOST_LAYERS = 1000
 MOST_LABELS = 100_000
 MOST_SIDE = 4096  # pixels of an image that a processor makes
+LEAST_CROP = 0.1  # of an image's side that timm's preparation keeps: it first enlarges the image to size / crop_pct
 MOST_NEW = 50_000_000  # values that a model may have beside those of its file: transformers would make and fill them
 # Arguments of timm's models that are files to read
 _FILES_OF_TIMM = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -71,12 +72,17 @@ def read_config(name: str, location: str, **source: str | None) -> "PreTrainedCo
     try:
         values, _ = PreTrainedConfig.get_config_dict(location, **source)
         _check_values(name, values)
-        return AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
     except InputError:
         raise
     except Exception as error:  # transformers raises anything at all about values that are not as they should be
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{name}: transformers cannot read its config.json: {reason}") from error
+    if config.model_type == "timm_wrapper" and isinstance(config.model_args, dict):
+        config.model_args.pop(
+            "num_classes", None
+        )  # timm's save_for_hf writes it here too; transformers passes its own
+    return config
 
 
 def _check_values(name: str, config: Any) -> None:
@@ -255,6 +261,8 @@ def check_processor(name: str, processor: "BaseImageProcessor") -> None:
         numbers = [number for number in _numbers(value) if not 0 <= number <= MOST_SIDE]  # false for NaN as well
         if "size" in key and numbers:
             raise InputError(f"{name}: its processor has {key} {value}: expected {MOST_SIDE} pixels at most")
+        if key == "crop_pct" and not min(_numbers(value), default=0) >= LEAST_CROP:  # true for NaN as well
+            raise InputError(f"{name}: its processor has crop_pct {value}: expected {LEAST_CROP} at least")
 
 
 def _numbers(value: Any) -> Iterator[float]:

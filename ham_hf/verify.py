@@ -27,6 +27,7 @@ from ham_hf.consistency import (
     check_weights,
     read_report,
 )
+from ham_hf.contamination import are_strangers, doubts_about
 from ham_hf.data import load_checked
 from ham_hf.data.splits import SPLITS as PARTS
 from ham_hf.errors import InputError
@@ -35,7 +36,7 @@ from ham_hf.evaluate import measure
 from ham_hf.files import replace_file
 from ham_hf.labels import LABELS
 from ham_hf.markdown import number
-from ham_hf.reading import parse_yaml, read_json, read_text
+from ham_hf.reading import parse_yaml, read_text
 from ham_hf.report import SPLITS
 from ham_hf.terminal import printable
 
@@ -74,7 +75,8 @@ def verify_card(
 
     Args:
         name: a run folder or a Hub id, with a README.md of ours or of anybody's.
-        data: which images; an empty `split` is replaced by the card's, `classes` by what the model tells apart.
+        data: which images; an empty `split` is replaced by the card's, and for a card that names none by "all" or the
+            study's, as `load_unseen` does; `classes` by what the model tells apart.
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
         part: "validation" or "test", what all claims are about, for cards that do not say it in these words.
@@ -86,15 +88,23 @@ def verify_card(
     folder = card_folder(location, commit)
     found, report = read_claims(folder), read_report(folder)
     claims = [claim for of_file in found.values() for claim in of_file]
+    if not data.split and not any(map(_sha256, claims)) and are_strangers(data, name, revision):
+        data.split = "all"
     if not data.split:
         data.split, data.split_seed = _split_of(claims)
     model, processor = load_classifier(location, commit, label_map, altered=True)
     data.classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
-    splits, facts, _ = load_checked(data)
+    splits, facts, checks = load_checked(data)
     reported = [name_of_part for name_of_part in SPLITS if report is not None and report["results"].get(name_of_part)]
     wanted = {part or claim.dataset_split for claim in claims} | set(reported)
     measured = {
-        name_of_part: measure(model, processor, splits[name_of_part], name_of_part)
+        name_of_part: measure(
+            model,
+            processor,
+            splits[name_of_part],
+            name_of_part,
+            facts["splits"][name_of_part]["unknown_lesions"],
+        )
         for name_of_part in SPLITS
         if name_of_part in wanted and len(splits[name_of_part])
     }
@@ -104,8 +114,8 @@ def verify_card(
         for where, of_file in found.items()
         for claim in of_file
     ]
-    if _trained_on(folder) not in (None, hashes["train"]):
-        verdicts = list(map(_doubted, verdicts))
+    doubts = doubts_about(name, revision, splits, facts, checks)
+    verdicts = [_doubted(verdict, doubts.get(part or verdict.claim.dataset_split)) for verdict in verdicts]
     findings = []
     if report is not None:
         findings += check_page(folder, report)
@@ -301,24 +311,11 @@ def _judge(
     return Verdict(where, claim, value, interval, HOLDS, "")
 
 
-def _trained_on(folder: Path) -> str | None:
-    """The SHA-256 of the training images, by the run's own record; None for a model that brings none."""
-    path = folder / "run.json"
-    if not path.is_file():
-        return None
-    run = read_json(path)
-    try:
-        return run["data"]["splits"]["train"]["sha256"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is not as `ham-hf train` writes it ({type(error).__name__}: {error})") from error
-
-
-def _doubted(verdict: Verdict) -> Verdict:
-    """A claim that holds proves little where the training images were not those of the split."""
-    if verdict.verdict != HOLDS:
+def _doubted(verdict: Verdict, doubt: str | None) -> Verdict:
+    """A claim that holds proves little where the model was trained on images that it is evaluated on."""
+    if verdict.verdict != HOLDS or doubt is None:
         return verdict
-    reason = "the training images were others than this split's: some of those judged may be among them"
-    return verdict._replace(verdict=CANNOT_TELL, reason=reason)
+    return verdict._replace(verdict=CANNOT_TELL, reason=doubt)
 
 
 def _metric(claim: EvalResult) -> str:

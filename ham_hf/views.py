@@ -34,9 +34,13 @@ def which_views(model: PreTrainedModel) -> str:
 
 
 def view_logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The model's logits (B, views, C) float64 for `inputs`, whose `pixel_values` are (B, 3, H, W), H = W."""
+    """Return the model's logits (B, views, C) in float64, on the CPU.
+
+    `inputs` are on the model's device, their `pixel_values` are (B, 3, H, W) with H = W. They leave the device in the
+    model's own precision: Apple GPUs have no float64.
+    """
     views = VIEWS[which_views(model)](inputs["pixel_values"])
-    return torch.stack([model(**(inputs | {"pixel_values": view})).logits.double() for view in views], dim=1)
+    return torch.stack([model(**(inputs | {"pixel_values": view})).logits for view in views], dim=1).cpu().double()
 
 
 def one_view(pixels: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -181,7 +181,7 @@ def test_automatic_augmentation_depends_on_the_generator_alone(kind):
     ("flags", "text"),
     [
         ("--rotation 200", "rotation is 200.0: expected a number from 0 to 180, such as 30"),
-        ("--mixup -1", "mixup is -1.0: expected a number from 0 on, such as 0.2"),
+        ("--mixup -1", "mixup is -1.0: expected a number from 0 to 100, such as 0.2"),
         ("--augment false --mixup 0.2", "augment is false, and mixup is of augmented images"),
         ("--randaugment_magnitude 5", "randaugment_magnitude is of auto_augment: randaugment, not 'none'"),
         ("--fusion mlp --cutmix 1", "mixup and cutmix mix images, but fusion: mlp reads patients too"),

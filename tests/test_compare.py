@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ham_hf.cli import main
-from ham_hf.compare import METRICS, compare_runs, mcnemar
+from ham_hf.compare import METRICS, compare_runs, mcnemar, render_comparison
 from ham_hf.errors import InputError
 from ham_hf.intervals import lesion_weights, paired_intervals
 from ham_hf.predictions import Predictions, read_predictions, write_predictions
@@ -16,7 +16,7 @@ from ham_hf.report import read_run, write_report
 from ham_hf.scoring import compute_scores
 from ham_hf.train import main as train
 from tests.test_metrics import some_predictions
-from tests.test_report import cell, make_run
+from tests.test_report import cell, change_facts, make_run
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 ABLATIONS = ("age_hidden", "sex_hidden", "localization_hidden", "all_hidden", "shuffled")
@@ -187,6 +187,32 @@ def test_runs_on_other_images_or_labels_are_refused(runs, edit, message):
     path.write_text(edit(path.read_text()))
     with pytest.raises(InputError, match=message):
         compare_runs(*runs, split="test")
+
+
+def test_runs_on_other_images_under_the_same_ids_are_refused(runs, capsys):
+    (a1, a2), (b3, b4) = runs
+    assert "Warning" not in render_comparison(compare_runs(*runs), *runs, "validation")
+    change_facts(b3, data__splits__validation__sha256="1" * 64)
+    [warning] = compare_runs(*runs)["warnings"]  # an older run
+    assert f"{a1} and {b3} have the same ids, but are different files" in warning and "cannot be checked" in warning
+    assert f"Warning: {warning}" in render_comparison(compare_runs(*runs), *runs, "validation")
+    assert compare_runs(*runs, split="test")["warnings"] == []
+    for run in (a1, a2, b3, b4):
+        change_facts(run, data__splits__validation__pixels_sha256="2" * 64)
+    assert compare_runs(*runs)["warnings"] == []  # the same pixels in other files
+    change_facts(b3, data__splits__validation__pixels_sha256="3" * 64)
+    with pytest.raises(InputError, match="b3 have different validation images under the same ids: expected the same"):
+        compare_runs(*runs)
+    assert main(["compare", str(a1), "--with", str(b3)]) == 2
+
+
+def test_a_model_that_was_trained_on_the_images_is_compared_with_a_warning(runs):
+    _, (b3, _) = runs
+    counts = {"images": 150, "train": 12, "validation": 0, "siblings": 0}
+    change_facts(b3, data__overlap={"record": "complete", "validation": counts, "test": counts | {"train": 0}})
+    said = f"12 of the 150 validation images were training images of the model of {b3}."
+    assert compare_runs(*runs)["warnings"] == [said]
+    assert compare_runs(*runs, split="test")["warnings"] == []
 
 
 def test_runs_with_other_diagnoses_are_refused(runs, tmp_path):

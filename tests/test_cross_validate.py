@@ -14,6 +14,7 @@ from ham_hf.cli import main
 from ham_hf.cross_validate import write_summary
 from ham_hf.errors import InputError
 from ham_hf.predictions import read_predictions
+from ham_hf.training_record import FILE, read_record
 from push_to_hub import stage
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
@@ -77,6 +78,9 @@ def test_the_folds_are_one_model_judged_on_the_test_images_alone(done, synthetic
     report = json.loads((folder / "report.json").read_text())
     assert report["results"]["validation"] is None and report["results"]["test"]["images"] > 0
     assert [member["run"] for member in report["run"]["model"]["members"]] == ["fold_1", "fold_2"]
+    trained = {row["image_id"] for row in rows(done / "folds.csv") if row["fold"] != "0"}
+    assert {image.image_id for image in read_record(folder / FILE).images} == trained
+    assert report["run"]["data"]["overlap"]["test"]["train"] == 0
     pooled = read_predictions(done / "predictions_validation.csv")
     assert report["run"]["model"]["calibration"] is None
     stage(folder, tmp_path / "staged", repo_id="you/folds")
@@ -96,6 +100,29 @@ def test_the_page_says_that_the_images_were_made_up(done, tmp_path):
         (tmp_path / "cv" / run / "run.json").write_text(json.dumps(facts))
     write_summary(tmp_path / "cv", 2)
     assert "MADE FROM SYNTHETIC IMAGES" in (tmp_path / "cv" / "cross_validation.md").read_text()
+
+
+def test_folds_on_other_images_or_with_other_predictions_are_not_pooled(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "cv")
+    of_first = folder / "fold_1" / "predictions_validation.csv"
+    whole = of_first.read_text()
+    of_first.write_text((folder / "fold_2" / "predictions_validation.csv").read_text())
+    with pytest.raises(InputError, match="fold_1/predictions_validation.csv is not about the validation images of"):
+        write_summary(folder, 2)
+    of_first.write_text(whole)
+    facts = json.loads((folder / "fold_2" / "run.json").read_text())
+    facts["data"]["images_sha256"] = "0" * 64
+    (folder / "fold_2" / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="fold_2 was trained on other images than .*fold_1: the data changed"):
+        write_summary(folder, 2)
+
+
+def test_the_record_of_a_fold_has_what_it_was_trained_on_and_that_of_their_ensemble_all_folds(done):
+    fold_of = {row["image_id"]: row["fold"] for row in rows(done / "folds.csv")}
+    for fold in ("1", "2"):
+        images = read_record(done / f"fold_{fold}" / FILE).images
+        assert {image.image_id for image in images} == {name for name, of in fold_of.items() if of not in ("0", fold)}
+        assert {image.split for image in images} == {"train"}  # nothing was chosen on the fold itself
 
 
 def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp_path, capfd):

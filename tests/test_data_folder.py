@@ -7,7 +7,9 @@ import zipfile
 import pytest
 
 from ham_hf.data import canonical_features
+from ham_hf.data.spreadsheet import read_column_names, read_table
 from ham_hf.errors import InputError
+from ham_hf.labels import FULL_NAMES, LABELS
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 
 
@@ -74,6 +76,26 @@ def test_the_table_may_be_dataverses(name, delimiter, quoting, folder, rows):
     assert load(folder)[1] == facts
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_table_may_be_as_a_spreadsheet_program_saved_it(delimiter, newline, encoding, tmp_path):
+    text = delimiter.join(["image_id", "age", "note"]) + newline
+    text += delimiter.join(["a", '"45,5"', '"left, upper; back"']) + newline + delimiter.join(["b", "", "é"]) + newline
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode(encoding))
+    table = read_table(path)
+    assert table.to_dict("list") == {"image_id": ["a", "b"], "age": ["45.5", ""], "note": ["left, upper; back", "é"]}
+    assert list(table.index) == [2, 3]
+    assert read_column_names(path) == ["image_id", "age", "note"]
+
+
+def test_the_line_with_which_excel_names_the_separator_is_heeded(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("sep=;\nimage_id;split\na,b;train\n")
+    assert read_table(path).to_dict("index") == {3: {"image_id": "a,b", "split": "train"}}
+
+
 @pytest.mark.parametrize("place", [".", "images", "HAM10000_IMAGES_PART_1", "archive/ham10000_images_part_1"])
 def test_images_may_lie_in_any_folder(place, tmp_path, rows):
     splits, _ = load(write_folder(tmp_path / "data", rows, images=place))
@@ -137,14 +159,13 @@ def test_missing_values_have_one_spelling(tmp_path, rows):
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
-        ("dx", "melanoma?", "dx is 'melanoma?', expected one of akiec, bcc, bkl, df, mel, nv, vasc"),
-        ("dx", "", "dx is missing"),
+        ("dx", "melanoma?", "the diagnosis is 'melanoma?', expected one of akiec, bcc, bkl, df, mel, nv, vasc"),
+        ("dx", "", "the diagnosis is missing, expected one of akiec"),
         ("age", "abc", "age is 'abc', expected a number of years"),
         ("age", "-5", "age is '-5', expected 0 to 120"),
         ("age", "500", "age is '500', expected 0 to 120"),
         ("sex", "blue", "sex is 'blue', expected male, female or unknown"),
         ("image_id", "", "image_id is missing"),
-        ("lesion_id", "", "lesion_id is missing"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_line(column, value, expected, folder, rows):
@@ -154,7 +175,7 @@ def test_a_wrong_value_is_named_with_its_line(column, value, expected, folder, r
     assert "HAM10000_metadata.csv, line 9: " in message and expected in message
 
 
-@pytest.mark.parametrize("column", ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"])
+@pytest.mark.parametrize("column", ["image_id", "dx", "dx_type", "age", "sex", "localization"])
 def test_a_missing_column_is_named_with_those_found(column, folder, rows):
     write_table(folder / "HAM10000_metadata.csv", [{k: v for k, v in row.items() if k != column} for row in rows])
     message = refusal(folder)
@@ -166,7 +187,9 @@ def test_a_missing_column_is_named_with_those_found(column, folder, rows):
     [
         (b"", "is empty"),
         (b"lesion_id,image_id,dx,dx_type,age,sex,localization\n", "has a header and no rows"),
-        (b"\xff\xfe\x00garbage", "is no readable table"),
+        (b"\xff\xfe\x00garbag", "is no readable table"),
+        ("lésion_id,image_id\n".encode("latin-1"), "line 1 is not UTF-8 text (byte 0xe9)"),
+        (b"PK\x03\x04\x14\x00", "is a workbook of a spreadsheet program, not a text table: save it as CSV"),
         (b'a,b\n"1,2\n', "is no readable table"),
     ],
 )
@@ -180,6 +203,77 @@ def test_a_folder_without_a_table_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").touch()
     message = refusal(tmp_path)
     assert "looked for HAM10000_metadata.csv" in message and "found notes.txt" in message
+
+
+def test_diagnoses_and_ids_of_the_official_table_may_be_spelt_otherwise(folder, rows):
+    _, facts = load(folder)
+    for number, row in enumerate(rows):
+        row["dx"] = row["dx"].upper() if number % 2 else FULL_NAMES[row["dx"]]
+        row["image_id"] += (".jpg", ".JPG", ".png")[number % 3]
+    write_table(folder / "HAM10000_metadata.csv", rows)
+    assert load(folder)[1] == facts
+    write_table(folder / "split.csv", [{"image_id": row["image_id"], "split": "test"} for row in rows])
+    assert load(folder, split=str(folder / "split.csv"))[1]["splits"]["test"]["images"] == len(rows)
+
+
+# Folders as the builder `imagefolder` of datasets reads them
+
+
+@pytest.mark.parametrize("place", [".", "train"])
+def test_a_folder_for_each_diagnosis_is_read(place, tmp_path, rows):
+    folder = write_folder(tmp_path, rows)
+    for number, row in enumerate(rows):
+        name = row["dx"] if number % 2 else FULL_NAMES[row["dx"]].split(" /")[0]
+        (folder / place / name).mkdir(parents=True, exist_ok=True)
+        (folder / "images" / f"{row['image_id']}.jpg").rename(folder / place / name / f"{row['image_id']}.jpg")
+    shutil.rmtree(folder / "images")
+    (folder / "HAM10000_metadata.csv").unlink()
+    splits, facts = load(folder, split="all")
+    test = splits["test"]
+    of_image = {row["image_id"]: row["dx"] for row in rows}
+    labels = zip(test["image_id"], test["label"], strict=True)
+    assert {image_id: LABELS[label] for image_id, label in labels} == of_image
+    assert facts["kind"] == "imagefolder" and facts["splits"]["test"]["unknown_lesions"] == len(rows)
+    assert "lesions of 70 of 70 images are unknown" in refusal(folder)
+
+
+def test_files_of_one_name_in_two_class_folders_are_two_images(tmp_path):
+    for seed, name in enumerate(["nv", "mel"]):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "001.jpg", seed)
+        write_image(tmp_path / name / f"ISIC_002430{6 + seed}.jpg", seed + 2)
+    splits, _ = load(tmp_path, split="all")
+    assert splits["test"]["image_id"][:] == ["ISIC_0024306", "ISIC_0024307", "mel/001", "nv/001"]
+    assert [LABELS[label] for label in splits["test"]["label"]] == ["nv", "mel", "mel", "nv"]
+
+
+def test_a_class_folder_that_is_no_diagnosis_needs_the_map(tmp_path):
+    for seed, name in enumerate(["nv", "mel", "scar"]):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / f"{name}.jpg", seed)
+    assert "the diagnosis is 'scar'" in refusal(tmp_path, split="all")
+    _, facts = load(tmp_path, split="all", diagnosis_map={"scar": None})
+    assert facts["splits"]["test"]["images"] == 2 and facts["dropped_rows"] == {"scar": 1}
+
+
+def test_the_metadata_of_an_imagefolder_names_files(tmp_path, rows):
+    folder = write_folder(tmp_path, rows)
+    (folder / "HAM10000_metadata.csv").unlink()
+    table = [{"file_name": f"images/{row['image_id']}.jpg", "label": row["dx"], "age": row["age"]} for row in rows]
+    write_table(folder / "metadata.csv", table)
+    splits, facts = load(folder, split="all")
+    assert splits["test"]["image_id"][:] == sorted(row["image_id"] for row in rows)
+    assert facts["kind"] == "imagefolder" and splits["test"]["age"][2] == 5.0
+    write_table(folder / "metadata.csv", [*table, {"file_name": "../secret.jpg", "label": "nv", "age": ""}])
+    assert "file_name '../secret.jpg' leads out of" in refusal(folder, split="all")
+
+
+@pytest.mark.parametrize("member", ["HAM10000_metadata.csv", "archive/HAM10000_images_part_1.zip"])
+def test_a_zip_with_the_table_inside_is_to_be_unpacked(member, tmp_path):
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr(member, "x")
+    assert f"archive.zip holds {member}, which is not read inside a zip: unpack it" in refusal(tmp_path)
+    assert "archive.zip': unpack it" in refusal(tmp_path / "archive.zip")
 
 
 def test_several_tables_are_refused(folder):

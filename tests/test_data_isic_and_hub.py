@@ -13,10 +13,12 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
 
-from ham_hf.data import canonical_features, hub
+from ham_hf.arguments import DataArguments
+from ham_hf.data import canonical_features, hub, load_checked
 from ham_hf.data.isic import ISIC_DIAGNOSES
 from ham_hf.errors import InputError
-from ham_hf.labels import LABELS
+from ham_hf.labels import DIAGNOSES, LABELS
+from ham_hf.markdown import split_sentences
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 
 ROOT = Path(__file__).parent.parent
@@ -45,10 +47,15 @@ def isic_rows(lesions: int = 35) -> list[dict[str, str]]:
 
 
 def write_export(folder: Path, rows: list[dict[str, str]]) -> Path:
-    folder.mkdir(exist_ok=True)
+    write_images(folder, [row["isic_id"] for row in rows])
     write_table(folder / "metadata.csv", rows)
-    for seed, row in enumerate(rows):
-        write_image(folder / f"{row['isic_id']}.jpg", seed)
+    return folder
+
+
+def write_images(folder: Path, image_ids: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for seed, image_id in enumerate(image_ids):
+        write_image(folder / f"{image_id}.jpg", seed)
     return folder
 
 
@@ -89,24 +96,81 @@ def test_an_isic_export_is_recognised_by_its_column_whatever_its_name(tmp_path):
 def test_an_isic_diagnosis_that_ham10000_lacks_is_named(tmp_path):
     rows = isic_rows()
     rows[2]["diagnosis_3"] = "Merkel cell carcinoma"
+    rows[5]["diagnosis_3"] = "Scar"
+    folder = write_export(tmp_path, rows)
     with pytest.raises(
-        InputError, match="line 4: diagnosis 'Merkel cell carcinoma' of IMG_002_0 is none of HAM10000's"
+        InputError, match="line 4: the diagnosis is 'Merkel cell carcinoma', expected one of akiec, .*"
     ):
-        load(write_export(tmp_path, rows))
+        load(folder)
+    with pytest.raises(InputError, match=r"Of this kind: 'Scar' \(1 row\)\. .* --diagnosis_map '{\"Scar\": null}'"):
+        load(folder, diagnosis_map={"Merkel cell carcinoma": None})
 
 
-def test_an_isic_image_without_a_lesion_is_a_lesion_of_its_own(tmp_path):
+def test_a_diagnosis_map_names_or_drops_other_diagnoses(tmp_path):
+    rows = isic_rows()
+    rows[2]["diagnosis_3"], rows[5]["diagnosis_3"], rows[6]["diagnosis_3"] = "Scar", "Bowen disease", "SCAR "
+    diagnosis_map = {"scar": None, "Bowen disease": "akiec"}
+    splits, facts = load(write_export(tmp_path, rows), split="all", diagnosis_map=diagnosis_map)
+    assert facts["dropped_rows"] == {"SCAR": 1, "Scar": 1}
+    of_image = dict(zip(splits["test"]["image_id"], splits["test"]["label"], strict=True))
+    assert len(of_image) == 33 and LABELS[of_image["IMG_005_0"]] == "akiec" and "IMG_002_0" not in of_image
+    assert "2 rows of the table were dropped" in split_sentences(facts)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"Blue": None}, "diagnosis_map names 'Blue', which is no diagnosis of metadata.csv: it has "),
+        ({"Scar": "SCC"}, "diagnosis_map maps 'Scar' to 'SCC': expected one of akiec"),
+        ("[1]", "diagnosis_map is .* expected a JSON object"),
+    ],
+)
+def test_a_diagnosis_map_that_does_not_fit_is_refused(value, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        load_checked(
+            DataArguments(data_dir=str(write_export(tmp_path, isic_rows())), split="all", diagnosis_map=value)
+        )
+
+
+def test_an_isic_image_without_a_lesion_has_an_unknown_lesion(tmp_path):
     rows = isic_rows()
     rows[0]["lesion_id"] = rows[7]["lesion_id"] = ""
-    splits, _ = load(write_export(tmp_path, rows))
-    lesions = {item["lesion_id"] for split in splits.values() for item in split.remove_columns("image")}
-    assert {"IMG_000_0", "IMG_007_0"} < lesions and len(lesions) == len(rows)
+    folder = write_export(tmp_path, rows)
+    with pytest.raises(InputError, match="lesions of 2 of 35 images are unknown .IMG_000_0, IMG_007_0"):
+        load(folder)
+    assert load(folder, split="all")[1]["splits"]["test"]["unknown_lesions"] == 2
 
 
-def test_an_isic_export_without_a_column_names_it(tmp_path):
-    rows = [{key: value for key, value in row.items() if key != "lesion_id"} for row in isic_rows()]
-    with pytest.raises(InputError, match="metadata.csv lacks the columns lesion_id: it has 'isic_id'"):
-        load(write_export(tmp_path, rows))
+def test_an_isic_export_needs_an_id_and_a_diagnosis_alone(tmp_path):
+    rows = [{"isic_id": row["isic_id"], "diagnosis": DIAGNOSES[LABELS[i % 7]]} for i, row in enumerate(isic_rows())]
+    splits, facts = load(write_export(tmp_path / "old", rows), split="all")
+    assert facts["splits"]["test"]["unknown_lesions"] == 35
+    assert set(splits["test"]["localization"]) == set(splits["test"]["sex"]) == {"unknown"}
+    with pytest.raises(InputError, match="metadata.csv lacks the columns diagnosis_3: it has 'isic_id'"):
+        load(write_export(tmp_path / "none", [{"isic_id": row["isic_id"]} for row in rows]))
+
+
+def test_an_isic_export_may_have_the_tree_of_body_sites(tmp_path):
+    rows = isic_rows()
+    for row in rows:
+        del row["anatom_site_general"]
+        row |= {"anatom_site_1": "Trunk", "anatom_site_2": "Trunk, back", "anatom_site_3": "", "age_approx": "85+"}
+    splits, _ = load(write_export(tmp_path, rows), split="all")
+    assert set(splits["test"]["localization"]) == {"trunk"} and set(splits["test"]["age"]) == {85.0}
+
+
+def test_the_ground_truth_of_2019_needs_a_map_for_its_other_diagnoses(tmp_path):
+    columns = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
+    rows = [
+        {"image": f"IMG_{i}", **{name: str(float(i == j)) for j, name in enumerate(columns)}, "score_weight": "1.0"}
+        for i in range(9)
+    ]
+    folder = write_images(tmp_path, [row["image"] for row in rows])
+    write_table(folder / "ISIC_2019_Training_GroundTruth.csv", rows)
+    with pytest.raises(InputError, match=r"'SCC' \(1 row\), 'UNK' \(1 row\)"):
+        load(folder, split="all")
+    splits, facts = load(folder, split="all", diagnosis_map={"SCC": "akiec", "UNK": None, "AK": "akiec"})
+    assert facts["dropped_rows"] == {"UNK": 1} and facts["splits"]["test"]["classes"]["akiec"] == 2
 
 
 # The Hub: what load_dataset returns is the same from local parquet files
@@ -136,7 +200,7 @@ def as_parquet(folder: Path, rows: list[dict], tmp_path: Path, **casts) -> Datas
 def test_a_hub_dataset_is_joined_and_deduplicated(rows, tmp_path):
     loaded = as_parquet(write_folder(tmp_path / "data", rows), rows, tmp_path)
     assert sum(map(len, loaded.values())) == 90
-    table, dataset = hub.convert(loaded, "someone/skin")
+    _, table, dataset, _ = hub.convert(loaded, "someone/skin")
     assert table["image_id"].tolist() == dataset["image_id"][:] == sorted(row["image_id"] for row in rows)
     assert dataset.features == canonical_features()
     labels = {row["image_id"]: row["dx"] for row in rows}
@@ -161,17 +225,15 @@ def test_a_hub_dataset_may_have_class_labels_or_full_names(rows, tmp_path):
     for row in rows:
         row["label"] = names[row.pop("dx")].title()
     loaded = as_parquet(folder, rows, tmp_path, label=ClassLabel(names=[names[code].title() for code in LABELS[::-1]]))
-    table, _ = hub.convert(loaded, "someone/skin")
+    table = hub.convert(loaded, "someone/skin").table
     assert table["dx"].tolist() == [LABELS[lesion // 2 % 7] for lesion in range(70)]
 
 
 def test_a_hub_dataset_that_does_not_fit_is_refused(rows, tmp_path):
     folder = write_folder(tmp_path / "data", rows)
     loaded = as_parquet(folder, rows, tmp_path)
-    with pytest.raises(InputError, match="someone/skin lacks the columns lesion_id"):
-        hub.convert(
-            DatasetDict({name: part.remove_columns("lesion_id") for name, part in loaded.items()}), "someone/skin"
-        )
+    with pytest.raises(InputError, match="someone/skin lacks the columns sex"):
+        hub.convert(DatasetDict({name: part.remove_columns("sex") for name, part in loaded.items()}), "someone/skin")
     with pytest.raises(InputError, match="someone/skin has 0 image columns; expected one, found lesion_id"):
         hub.convert(DatasetDict({name: part.remove_columns("image") for name, part in loaded.items()}), "someone/skin")
     torn = loaded["test"].map(lambda row: {"lesion_id": row["lesion_id"] + "b"})

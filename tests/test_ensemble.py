@@ -16,6 +16,7 @@ from ham_hf.labels import LABELS
 from ham_hf.predictions import read_predictions
 from ham_hf.scoring import compute_scores
 from ham_hf.train import main
+from ham_hf.training_record import FILE, read_record
 from push_to_hub import check_that_it_loads, stage
 from tests.test_predict import make_run_folder, noise
 
@@ -48,6 +49,14 @@ def test_it_answers_the_mean_of_its_members_until_it_is_calibrated(runs):
     members = [probabilities(model, processor, photos) for model, processor in loaded]
     ours = probabilities(joined, loaded[0][1], photos)
     np.testing.assert_allclose(ours, 0.25 * members[0] + 0.75 * members[1], atol=1e-6)
+
+
+def test_its_record_is_that_of_its_members(ensemble, runs):
+    assert read_record(ensemble / FILE) == read_record(runs[0] / FILE) == read_record(runs[1] / FILE)
+    of = json.loads((ensemble / "run.json").read_text())["data"]["overlap"]
+    assert of["record"] == "complete" and of["test"]["train"] == of["validation"]["train"] == 0
+    assert of["validation"]["validation"] == of["validation"]["images"]
+    assert "None of the evaluated images was a training image of a member" in (ensemble / "README.md").read_text()
 
 
 def test_its_report_is_of_the_saved_and_calibrated_weights(ensemble):
@@ -138,5 +147,9 @@ def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, caps
     (other / "run.json").write_text(json.dumps(facts))
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
     assert "has other train images than these" in capsys.readouterr().err
+    (other / "run.json").write_bytes((runs[1] / "run.json").read_bytes())
+    (other / "predictions_validation.csv").write_bytes((runs[1] / "predictions_test.csv").read_bytes())
+    assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
+    assert "other/predictions_validation.csv is not about the validation images of" in capsys.readouterr().err
     assert ham_hf(["ensemble", str(runs[0]), str(tmp_path / "nothing"), *words]) == 2
     assert "expected a folder" in capsys.readouterr().err

@@ -9,15 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
+from PIL import Image
 from transformers import AutoModelForImageClassification
 
+from ham_hf.arguments import DataArguments
 from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import build_parser, main
-from ham_hf.data import load_ham10000
-from ham_hf.data.isic import CHALLENGE_COLUMNS
+from ham_hf.contamination import check_start
+from ham_hf.data import load_checked
+from ham_hf.data.isic import CHALLENGE_COLUMNS, NOT_SCORED
 from ham_hf.data_cli import data_arguments
 from ham_hf.errors import InputError
-from ham_hf.evaluate import evaluate_run, seen_before, write_submission
+from ham_hf.evaluate import evaluate_run
 from ham_hf.files import new_folder
 from ham_hf.hardware import supports_bf16
 from ham_hf.judging_cli import _training_flags
@@ -26,6 +29,7 @@ from ham_hf.metrics import HamMetrics
 from ham_hf.predictions import Predictions, read_predictions
 from ham_hf.recipe import parse_recipe
 from ham_hf.scoring import compute_scores
+from ham_hf.submission import write_submission
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 from tests.test_predict import make_run_folder
 
@@ -77,7 +81,8 @@ def test_a_set_without_splits_or_lesions_is_judged_whole(model_folder, tmp_path)
     words = [model_folder, "--data_dir", tmp_path / "clinic", "--metadata_csv", tmp_path / "labels.csv"]
     assert run(*words, "--split", "all", "--output_dir", tmp_path / "out") == 0
     results = json.loads((tmp_path / "out" / "report.json").read_text())["results"]
-    assert results["validation"] is None and results["test"]["images"] == results["test"]["lesions"] == 14
+    assert results["validation"] is None and results["test"]["images"] == 14
+    assert results["test"]["lesions"] is None
 
 
 def test_splitting_images_of_unknown_lesions_is_refused(model_folder, tmp_path, capsys):
@@ -85,7 +90,7 @@ def test_splitting_images_of_unknown_lesions_is_refused(model_folder, tmp_path, 
     write_table(tmp_path / "labels.csv", [{"image_id": row["image_id"], "dx": row["dx"]} for row in make_rows(14, 1)])
     words = [model_folder, "--data_dir", folder, "--metadata_csv", tmp_path / "labels.csv", "--split", "grouped"]
     assert run(*words, "--output_dir", tmp_path / "out") == 2
-    assert "labels.csv lacks the columns lesion_id" in capsys.readouterr().err
+    assert "the lesions of 14 of 14 images are unknown" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -101,22 +106,49 @@ def challenge(tmp_path):
         rows.append(
             {"image": name} | {column: f"{float(CHALLENGE_COLUMNS[column] == code)}" for column in CHALLENGE_COLUMNS}
         )
-    rows[3]["image"] = "ISIC_0035068"  # which the challenge does not score
+    rows[3]["image"] = NOT_SCORED
+    (folder / "ISIC2018_Task3_Test_Input" / "ISIC_0035003.jpg").rename(
+        folder / "ISIC2018_Task3_Test_Input" / f"{NOT_SCORED}.jpg"
+    )
     write_table(folder / "ISIC2018_Task3_Test_GroundTruth.csv", rows)
     return folder
 
 
-def test_the_challenges_test_set_gives_a_report_and_a_submission(model_folder, challenge, tmp_path):
-    assert run(model_folder, "--data_dir", challenge, "--split", "all", "--output_dir", tmp_path / "out") == 0
+@pytest.mark.parametrize("has_image", [True, False])
+def test_the_challenges_test_set_gives_a_report_and_a_whole_submission(
+    model_folder, challenge, tmp_path, caplog, has_image
+):
+    unscored = challenge / "ISIC2018_Task3_Test_Input" / f"{NOT_SCORED}.jpg"
+    if not has_image:
+        unscored.rename(tmp_path / "elsewhere.jpg")
+    assert run(model_folder, "--data_dir", challenge, "--output_dir", tmp_path / "out") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["run"]["data"]["kind"] == "isic2018" and report["results"]["test"]["images"] == 27
     predictions = read_predictions(tmp_path / "out" / "predictions_test.csv")
     with (tmp_path / "out" / "submission_test.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["image", "MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
-    for row, image_id, answer in zip(rows, predictions.image_ids, predictions.probabilities, strict=True):
-        assert row["image"] == image_id
-        assert [float(row[code.upper()]) for code in LABELS] == answer.tolist()
+    assert report["run"]["data"]["split"] == "all" and report["run"]["data"]["split_by_default"]
+    with (challenge / "ISIC2018_Task3_Test_GroundTruth.csv").open(newline="") as file:
+        truth = [row["image"] for row in csv.DictReader(file)]
+    # What the challenge's own command asks of a file: a row for each image of the ground truth, each once, no other
+    assert [row["image"] for row in rows] == sorted(truth) and len(set(truth)) == 28
+    answers = {row["image"]: [float(row[code.upper()]) for code in LABELS] for row in rows}
+    of_unscored = answers.pop(NOT_SCORED)
+    assert list(answers) == predictions.image_ids and list(answers.values()) == predictions.probabilities.tolist()
+    page = (tmp_path / "out" / "report.md").read_text()
+    said = "does not score, is in no figure; its row of the submission is "
+    if has_image:
+        model, processor = load_classifier(str(model_folder))
+        [expected] = probabilities(model, processor, [Image.open(unscored)])
+        assert of_unscored == pytest.approx(expected.tolist(), abs=1e-7)
+        assert f"{said}the model's prediction." in page
+    else:
+        assert of_unscored == [1 / 7] * 7
+        assert f"{said}a placeholder, the same for each diagnosis." in page
+        assert f"{NOT_SCORED}, which the challenge does not score, has no readable image here" in caplog.text
+    assert "the default for images that are neither HAM10000's nor in the model's training record" in page
+    assert "Which images this model was trained on is not recorded" in page
 
 
 def test_a_ground_truth_of_two_diagnoses_is_refused(model_folder, challenge, tmp_path, capsys):
@@ -200,9 +232,11 @@ def test_whatever_a_model_may_have_seen_is_in_the_report(model_folder, data, tmp
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(*words, "--output_dir", tmp_path / "own") == 0
     assert seen(tmp_path / "own") == 12
-    # Images of others
+    # Images of others: what a run without a record was trained on is only known of the study's split
     clinic = write_folder(tmp_path / "clinic", [row | {"image_id": f"c{row['image_id']}"} for row in make_rows()])
-    facts["data"]["seen_before"] = None
+    assert run(trained, "--data_dir", clinic, "--split", "all", "--output_dir", tmp_path / "unknown") == 0
+    assert seen(tmp_path / "unknown") == count
+    facts["data"] |= {"seen_before": None, "split": "study"}
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(trained, "--data_dir", clinic, "--split", "all", "--output_dir", tmp_path / "clinics") == 0
     assert seen(tmp_path / "clinics") is None
@@ -212,8 +246,9 @@ def test_the_same_split_of_other_classes_is_no_other_split(data, model_folder, t
     trained = shutil.copytree(model_folder, tmp_path / "trained")
     assert run(trained, "--data_dir", data, "--split", "grouped", "--output_dir", tmp_path / "first") == 0
     shutil.copy(tmp_path / "first" / "run.json", trained)
-    _, facts = load_ham10000(data, "grouped", classes="nevus_or_other")
-    assert seen_before(str(trained), None, facts) is None
+    splits, facts, checks = load_checked(DataArguments(str(data), split="grouped", classes="nevus_or_other"))
+    check_start(str(trained), None, splits, facts, checks)
+    assert facts["seen_before"] is None
 
 
 def test_a_model_is_not_judged_on_what_may_be_its_training_images_unasked(model_folder, data, tmp_path, capsys):

@@ -125,6 +125,23 @@ def test_figures_of_an_absent_diagnosis_are_undefined_and_left_out_of_the_means(
     assert scores["balanced_accuracy"] == 0.75
     assert scores["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
     assert scores["macro_auroc"] == (scores["auroc_bcc"] + scores["auroc_nv"]) / 2
+    assert scores["confusion_matrix"] == [[2, 0, 0], [0, 1, 1], [0, 0, 0]]
+
+
+def test_ranking_figures_of_images_of_one_diagnosis_are_undefined():
+    scores = compute_scores(np.array([[0.7, 0.3], [0.4, 0.6]]), [1, 1], ["nv", "mel"])
+    for name in ("auroc_nv", "auroc_mel", "macro_auroc", "melanoma_sensitivity_at_90_specificity"):
+        assert np.isnan(scores[name]), name
+
+
+def test_the_log_loss_is_of_probabilities_that_sum_to_one():
+    exact = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.3, 0.1, 0.6]])
+    scores, rounded = (compute_scores(exact * factor, [0, 1, 2], ["bcc", "nv", "mel"]) for factor in (1, 1.0005))
+    assert rounded["log_loss"] == pytest.approx(scores["log_loss"], abs=1e-12)
+
+
+def test_always_nv_may_be_of_two_classes():
+    assert constant_scores("nv", np.array([0, 1, 1]), ("nv", "other"))["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_precision_of_what_was_never_predicted_is_undefined_but_its_f1_is_zero():
@@ -173,6 +190,18 @@ def test_intervals_hold_the_value_and_widen_when_images_share_lesions():
     accuracy = compute_scores(probabilities, labels)["accuracy"]
     normal = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 400)
     assert alone["accuracy"] == pytest.approx((accuracy - normal, accuracy + normal), abs=0.01)
+
+
+@pytest.mark.parametrize("draws", [100, 450])  # fewer and more than are computed at a time
+@pytest.mark.parametrize("decisions_only", [False, True])
+def test_intervals_are_percentiles_over_all_draws(draws, decisions_only):
+    probabilities, labels, lesions = some_predictions(images=80)
+    given = {"draws": draws, "seed": 3, "decisions_only": decisions_only}
+    intervals = bootstrap_intervals(probabilities, labels, lesions, **given)
+    scores = weighted_scores(probabilities, labels, lesion_weights(lesions, draws, seed=3), LABELS, decisions_only)
+    assert intervals.keys() == scores.keys() and ("ece" in scores) is not decisions_only
+    for name, values in scores.items():
+        assert intervals[name] == pytest.approx(tuple(np.nanpercentile(values, [2.5, 97.5])), abs=1e-15)
 
 
 def test_intervals_repeat_and_leave_undefined_draws_out():

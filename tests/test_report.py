@@ -12,7 +12,7 @@ from PIL import Image
 
 from ham_hf.errors import InputError
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
-from ham_hf.predictions import read_predictions, write_predictions
+from ham_hf.predictions import read_predictions, rows_sha256, write_predictions
 from ham_hf.report import headline_line, read_run, write_report
 from ham_hf.scoring import HEADLINE
 
@@ -360,3 +360,21 @@ def test_facts_of_another_kind_are_refused(run):
     change_facts(run, model__parameters="many")
     with pytest.raises(InputError, match="run.json: model.parameters is 'many'"):
         read_run(run)
+
+
+def test_predictions_of_other_images_lesions_or_labels_are_refused(run):
+    path = run / "predictions_validation.csv"
+    change_facts(run, data__splits__validation__rows_sha256=rows_sha256(read_predictions(path)))
+    assert read_run(run).predictions["validation"] is not None
+    first = path.read_text()
+    for old, new in (("ISIC_validation00000", "ISIC_x"), ("HAM_validation00000", "HAM_x")):
+        path.write_text(first.replace(old, new))
+        with pytest.raises(InputError, match="not about the validation images of the run.json beside it"):
+            read_run(run)
+    lines = first.splitlines()  # the labels of two rows exchanged: as many of each diagnosis as before
+    one = next(i for i, line in enumerate(lines) if ",nv," in line)
+    two = next(i for i, line in enumerate(lines) if ",mel," in line)
+    lines[one], lines[two] = lines[one].replace(",nv,", ",mel,"), lines[two].replace(",mel,", ",nv,")
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="not about the validation images of the run.json beside it"):
+        write_report(run)

@@ -16,14 +16,16 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 import push_to_hub
+from ham_hf.arguments import DataArguments
 from ham_hf.classifier import load_classifier
-from ham_hf.data import load_ham10000
+from ham_hf.contamination import check_start
+from ham_hf.data import load_checked, load_ham10000
 from ham_hf.errors import InputError
-from ham_hf.evaluate import seen_before
 from ham_hf.labels import LABELS
 from ham_hf.patients import read_patients
 from ham_hf.train import main
 from ham_hf.trainer import TRAINED_WEIGHTS
+from ham_hf.training_record import FILE, images_of, read_record, record_of
 from tests.small_data import load
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.tiny_runs import tiny_flags
@@ -44,6 +46,7 @@ RUN_FILES = {
     "README.md",
     "run.json",
     "trainer_state.json",
+    "training_images.csv",
 }
 KILLED_AT_THE_SECOND_EVALUATION = """
 import os, signal, sys
@@ -101,6 +104,16 @@ def test_a_run_leaves_a_complete_folder_and_no_pickle(unbroken):
     files = {path.name for path in unbroken.iterdir() if path.is_file()}
     assert files == RUN_FILES
     assert list((unbroken / "plots").glob("*.png"))
+
+
+def test_a_run_records_its_training_images(unbroken, synthetic_dir):
+    splits, _, checks = load_checked(DataArguments(str(synthetic_dir), split="grouped"))
+    record = read_record(unbroken / FILE)
+    assert record.complete and len(record.images) == len(splits["train"]) + len(splits["validation"])
+    for split in ("train", "validation"):
+        assert [image for image in record.images if image.split == split] == images_of(splits[split], checks, split)
+    for checkpoint in unbroken.glob("checkpoint-*"):
+        assert record_of(str(checkpoint)) == record
 
 
 def test_every_validation_and_test_image_is_predicted_once(unbroken, synthetic_dir):
@@ -187,9 +200,22 @@ def test_a_folder_that_holds_a_run_is_not_written_over(flags, unbroken):
 
 
 def test_a_checkpoint_that_has_seen_the_validation_images_is_no_start(flags, unbroken, tmp_path):
+    words = flags(tmp_path / "run", model_name_or_path=unbroken, split_seed=1)
+    validation = set(load(Path(words[words.index("--data_dir") + 1]), split_seed=1)[0]["validation"]["image_id"][:])
+    trained = {image.image_id for image in read_record(unbroken / FILE).images if image.split == "train"}
+    said = (
+        rf"^{len(trained & validation)} of the {len(validation)} validation images were training images of .*unbroken"
+    )
+    with pytest.raises(InputError, match=said):
+        main(words)
+    (old := shutil.copytree(unbroken, tmp_path / "old") / FILE).unlink()  # a run from before there were records
     with pytest.raises(InputError, match="trained on these images under another split, grouped, and has seen"):
-        main(flags(tmp_path / "run", model_name_or_path=unbroken, split_seed=1))
-    assert seen_before(str(unbroken), None, json.loads((unbroken / "run.json").read_text())["data"]) is None
+        main(flags(tmp_path / "run", model_name_or_path=old.parent, split_seed=1))
+    args = DataArguments(words[words.index("--data_dir") + 1], split="grouped")
+    for start in (unbroken, old.parent):
+        splits, facts, checks = load_checked(args)
+        check_start(str(start), None, splits, facts, checks)
+        assert facts["seen_before"] is None
 
 
 def test_weights_with_a_bit_that_fell_over_answer_nothing(flags, unbroken, tmp_path):
@@ -210,7 +236,7 @@ def test_weights_with_a_bit_that_fell_over_answer_nothing(flags, unbroken, tmp_p
 def test_a_checkpoint_that_may_have_seen_the_validation_images_is_warned_of(flags, unbroken, tmp_path, caplog):
     facts = json.loads((unbroken / "run.json").read_text())
     facts["data"]["images_sha256"] = 64 * "0"
-    start = shutil.copytree(unbroken, tmp_path / "start")
+    start = shutil.copytree(unbroken, tmp_path / "start", ignore=shutil.ignore_patterns(FILE))
     (start / "run.json").write_text(json.dumps(facts))
     main(flags(tmp_path / "run", model_name_or_path=start, split_seed=1, num_train_epochs=1))
     assert "was trained on 87 other images before: the report says so" in caplog.text
@@ -241,6 +267,8 @@ def test_two_processes_write_one_complete_run(flags, unbroken, tmp_path):
 def test_max_train_samples_trains_on_that_many_images(flags, tmp_path):
     main(flags(tmp_path / "few", max_train_samples=16, max_steps=1, eval_steps=1, save_steps=1))
     assert json.loads((tmp_path / "few" / "run.json").read_text())["training"]["images"] == 16
+    images = [image for image in read_record(tmp_path / "few" / FILE).images if image.split == "train"]
+    assert len(images) == 16
 
 
 def test_curves_go_to_tensorboard_when_asked(flags, tmp_path, monkeypatch):

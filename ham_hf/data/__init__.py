@@ -1,9 +1,8 @@
 """Data: any source → one canonical Dataset → splits by lesion → an audit that stops a run which would leak."""
 
-import hashlib
-from collections.abc import Iterable
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -15,22 +14,17 @@ from ham_hf.data.hub import read_hub
 from ham_hf.data.images import ImageCheck, check_images
 from ham_hf.data.splits import SPLITS, assign_splits
 from ham_hf.data.synthetic import synthetic_folder
-from ham_hf.data.table import canonical_features, some
+from ham_hf.data.table import Source, canonical_features, some
 from ham_hf.errors import InputError
+from ham_hf.files import lines_digest
 from ham_hf.hub import looks_like_repo_id
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
+
+logger = logging.getLogger("ham_hf.data")
 
 LISTED = 50  # of a kind of image in the facts, which the report prints
 
 __all__ = ["canonical_features", "load_checked", "load_ham10000"]
-
-
-class Source(NamedTuple):
-    """`table` and `dataset` have the same rows, sorted by image_id; without an image where `has_image` is false."""
-
-    kind: str  # folder, isic, isic2018, hub or synthetic
-    table: pd.DataFrame
-    dataset: Dataset
 
 
 def load_ham10000(
@@ -39,6 +33,7 @@ def load_ham10000(
     *,
     data_revision: str | None = None,
     metadata_csv: str | Path | None = None,
+    diagnosis_map: Mapping[str, str | None] | None = None,
     split_seed: int = 0,
     group_near_duplicates: bool = False,
     allow_missing_images: bool = False,
@@ -51,6 +46,7 @@ def load_ham10000(
         split: "study", "grouped", "all" (every image is a test image), or the path of a CSV.
         data_revision: commit, branch or tag of a Hub dataset.
         metadata_csv: the table of the images, where it has a name of its own.
+        diagnosis_map: code of each diagnosis of the table that is not known; None for one whose rows are dropped.
         split_seed: of "grouped".
         group_near_duplicates: of "grouped": lesions with near-duplicate images stay together.
         allow_missing_images: go on without images that are missing or broken.
@@ -67,6 +63,7 @@ def load_ham10000(
         data_revision=data_revision,
         split=str(split),
         metadata_csv=None if metadata_csv is None else str(metadata_csv),
+        diagnosis_map=None if diagnosis_map is None else dict(diagnosis_map),
         split_seed=split_seed,
         group_near_duplicates=group_near_duplicates,
         allow_missing_images=allow_missing_images,
@@ -93,17 +90,31 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         )
     source = read_source(args)
     table = source.table
-    audit.check_table(table)
-    if args.split != "grouped":  # needs no pixels, so it can fail before they are read
-        split = assign_splits(table, args.split)
-        audit.check_lesions(table, split)
-    present, broken = _usable_images(source, args)
-    identical = audit.identical_images(table, present)
-    pairs = audit.near_duplicates(table, present)
+    audit.check_ids(table)
+    # What needs no pixels fails before they are read. With images that may be missing, the rows used are known later
     if args.split == "grouped":
+        split = None
+        audit.check_known(table)
+    else:
+        split = assign_splits(table, args.split)
+        if not args.allow_missing_images:
+            audit.check_split(table, split)
+    present, broken = _usable_images(source, args)
+    used = {name: check for name, check in present.items() if split is None or split[name] in SPLITS}
+    identical = audit.identical_images(table, used)
+    pairs = audit.near_duplicates(table, used)
+    if split is None:
         groups = audit.group_lesions(table, pairs) if args.group_near_duplicates else None
         split = assign_splits(table, args.split, args.split_seed, groups)
-        audit.check_lesions(table, split)
+    used_rows = table[table["image_id"].isin(used)]
+    audit.check_split(used_rows, split)
+    if unknown := int((~used_rows["lesion_known"]).sum()):
+        logger.warning(
+            "The lesions of %s of %s images are unknown: confidence intervals treat these images as independent, and "
+            "are too narrow where several show one lesion",
+            f"{unknown:,}",
+            f"{len(used_rows):,}",
+        )
     table = table.assign(split=table["image_id"].map(split), present=table["image_id"].isin(present))
     split_sha256 = _split_sha256(table)  # of the seven diagnoses, whatever is told apart
     dataset = source.dataset
@@ -121,10 +132,11 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "split": args.split if args.split in ("study", "grouped", "all") else Path(args.split).name,
         "split_seed": args.split_seed if args.split == "grouped" else None,
         "split_sha256": split_sha256,
-        "images_sha256": _sha256(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
+        "images_sha256": lines_digest(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
         "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
-        "audit": audit.audit_facts(split, identical, pairs, args.group_near_duplicates)
+        "audit": audit.audit_facts(used_rows, split, identical, pairs, args.group_near_duplicates)
         | {"broken_images": len(broken)},
+        "dropped_rows": dict(source.dropped),
         "identical_images": identical[:LISTED],
         "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
     }
@@ -138,17 +150,18 @@ def read_source(args: DataArguments) -> Source:
     if args.metadata_csv and (data_dir == "synthetic" or not folder.is_dir()):
         raise InputError(f"metadata_csv is the table of a folder's images, and data_dir {data_dir!r} is no folder")
     if data_dir == "synthetic":
-        _, table, dataset = read_folder(synthetic_folder())
-        return Source("synthetic", table, dataset)
+        return read_folder(synthetic_folder())._replace(kind="synthetic")
     if folder.is_dir():
         csv = Path(args.metadata_csv).expanduser() if args.metadata_csv else None
-        return Source(*read_folder(folder, csv, lesions_unknown=args.split == "all"))
+        return read_folder(folder, csv, args.diagnosis_map)
     if folder.exists() or not looks_like_repo_id(data_dir):
         what = "a file" if folder.exists() else "not there"
+        if data_dir.lower().endswith(".zip") and folder.exists():
+            raise InputError(f"data_dir is the zip {data_dir!r}: unpack it, and name the folder with table and images")
         raise InputError(
             f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'"
         )
-    return Source("hub", *read_hub(data_dir, args.data_revision))
+    return read_hub(data_dir, args.data_revision, args.diagnosis_map)
 
 
 def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:
@@ -181,21 +194,21 @@ def _nevus_or_other(rows: Dataset) -> Dataset:
 def _split_facts(table: pd.DataFrame, checks: dict[str, ImageCheck], labels: list[str]) -> dict:
     used = table[table["present"]]
     counts = used["dx"].value_counts()
-    rows = zip(used["image_id"], used["lesion_id"], used["dx"], strict=True)
+    rows = sorted(zip(used["image_id"], used["lesion_id"], used["dx"], strict=True))
     return {
         "images": len(used),
-        "lesions": used["lesion_id"].nunique(),
+        "lesions": used["lesion_id"].nunique() if used["lesion_known"].all() else None,
+        "unknown_lesions": int((~used["lesion_known"]).sum()),
         "absent_images": len(table) - len(used),
         "classes": {label: int(counts.get(label, 0)) for label in labels},
         # What `ham-hf verify` knows the split by: its images to the byte, their lesions and diagnoses
-        "sha256": _sha256(sorted(f"{row[0]},{row[1]},{row[2]},{checks[row[0]].sha256}" for row in rows)),
+        "sha256": lines_digest(sorted(f"{row[0]},{row[1]},{row[2]},{checks[row[0]].sha256}" for row in rows)),
+        # And what tells a copy of the images that was saved again without loss from other images
+        "pixels_sha256": lines_digest(f"{row[0]},{checks[row[0]].pixels_sha256}" for row in rows),
+        "rows_sha256": lines_digest(map(",".join, rows)),  # as `predictions_*.csv` has them
     }
 
 
 def _split_sha256(table: pd.DataFrame) -> str:
     used = table[table["present"]]
-    return _sha256(sorted(used["image_id"] + "," + used["lesion_id"] + "," + used["dx"] + "," + used["split"]))
-
-
-def _sha256(lines: Iterable[str]) -> str:
-    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    return lines_digest(sorted(used["image_id"] + "," + used["lesion_id"] + "," + used["dx"] + "," + used["split"]))

@@ -1,12 +1,14 @@
 """What must be true of a table, its images and its split before anything is trained on them."""
 
+from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from ham_hf.data.images import HASH_SIZE, ImageCheck
-from ham_hf.data.splits import is_ham10000
+from ham_hf.data.lesions import compare_lesions, is_ham10000, official_lesions
+from ham_hf.data.splits import SPLITS
 from ham_hf.data.table import some
 from ham_hf.errors import InputError
 
@@ -20,12 +22,63 @@ _LISTED = 50
 NearPair = tuple[str, str, int]  # two image ids in alphabetical order, and the distance of their hashes in bits
 
 
-def check_table(table: pd.DataFrame) -> None:
-    """Raises InputError for an image_id in two rows, or a lesion with two diagnoses."""
+def check_ids(table: pd.DataFrame) -> None:
+    """Raise InputError for an image_id in several rows."""
     if twice := repeated_ids(table):
         raise InputError(f"{len(twice)} image ids in several rows: {some(twice)}; expected one row an image")
-    if torn := torn_lesions(table, table["dx"]):
+
+
+def check_lesions(rows: pd.DataFrame) -> None:
+    """Raise InputError where the lesions of the rows that a run uses are not consistent.
+
+    That is a lesion with two diagnoses, or one of HAM10000's lesions under several lesion_ids.
+    """
+    if torn := torn_lesions(rows, rows["dx"]):
         raise InputError(f"{len(torn)} lesions with two diagnoses: {some(torn)}; expected one diagnosis a lesion")
+    if separated := compare_lesions(rows, official_lesions()).separated:
+        raise InputError(
+            f"{len(separated)} lesions of HAM10000 have several lesion_ids in this table: {some(separated)}. Correct "
+            "them, or remove the column lesion_id: the lesions of HAM10000's images are known without it"
+        )
+
+
+def check_split(rows: pd.DataFrame, split: dict[str, str]) -> None:
+    """Check the lesions of all rows that are used, those in training, validation or test.
+
+    Args:
+        rows: columns image_id, lesion_id, lesion_known and dx.
+        split: image_id → split.
+
+    Raises:
+        InputError: as `check_lesions`; lesions are unknown where there are several splits; or a lesion is in two
+            splits, so that the model would be tested on what it learned.
+    """
+    rows = used_rows(rows, split)
+    check_lesions(rows)
+    of_row = rows["image_id"].map(split)
+    if of_row.nunique() > 1:
+        check_known(rows)
+    if torn := torn_lesions(rows, of_row):
+        raise InputError(
+            f"{len(torn)} lesions in two splits: {some(torn)}; all images of a lesion must be in one split"
+        )
+
+
+def check_known(rows: pd.DataFrame) -> None:
+    """Raise InputError where the lesion of an image is unknown: no split can keep the lesion in one part then."""
+    unknown = rows.loc[~rows["lesion_known"], "image_id"].tolist()
+    if unknown:
+        raise InputError(
+            f"the lesions of {len(unknown):,} of {len(rows):,} images are unknown ({some(unknown)}), so images of one "
+            "lesion could be in training and in test. Add a column lesion_id to the table, or a CSV with the columns "
+            "image and lesion_id beside it whose name ends in LesionGroupings.csv; --split all evaluates on all "
+            "images without splitting them"
+        )
+
+
+def used_rows(table: pd.DataFrame, split: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows whose image is in training, validation or test."""
+    return table[table["image_id"].map(split).isin(SPLITS)]
 
 
 def repeated_ids(table: pd.DataFrame) -> list[str]:
@@ -37,14 +90,6 @@ def torn_lesions(table: pd.DataFrame, of_image: pd.Series) -> list[str]:
     """The lesions whose images differ in `of_image` (their split, say), as "HAM_0000001 (test and train)"."""
     values = of_image.groupby(table["lesion_id"]).agg(lambda found: sorted(set(found)))
     return [f"{lesion} ({' and '.join(found)})" for lesion, found in values[values.map(len) > 1].items()]
-
-
-def check_lesions(table: pd.DataFrame, split: dict[str, str]) -> None:
-    """Raises InputError for a lesion in two splits: the model would be tested on what it learned."""
-    if torn := torn_lesions(table, table["image_id"].map(split)):
-        raise InputError(
-            f"{len(torn)} lesions in two splits: {some(torn)}; all images of a lesion must be in one split"
-        )
 
 
 def identical_images(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list[list[str]]:
@@ -108,15 +153,24 @@ def group_lesions(table: pd.DataFrame, pairs: list[NearPair]) -> dict[str, str]:
 
 
 def audit_facts(
-    split: dict[str, str], identical: list[list[str]], pairs: list[NearPair], grouped: bool
+    rows: pd.DataFrame, split: dict[str, str], identical: list[list[str]], pairs: list[NearPair], grouped: bool
 ) -> dict[str, object]:
-    """The audit as the report shows it. The first three counts are 0, or the run had stopped."""
+    """Return the audit as the report shows it.
+
+    The first three counts are 0, or the run had stopped. Those about lesions are None where the lesion of any of the
+    used `rows` is unknown.
+    """
     across = [[a, split[a], b, split[b], distance] for a, b, distance in pairs if split[a] != split[b]]
-    return {
-        "lesions_in_two_splits": 0,
+    none_found = 0 if rows["lesion_known"].all() else None
+    facts: dict[str, object] = {
+        "lesions_in_two_splits": none_found,
         "duplicate_image_ids": 0,
-        "lesions_with_two_diagnoses": 0,
+        "lesions_with_two_diagnoses": none_found,
         "identical_images": sum(len(list(combinations(ids, 2))) for ids in identical),
+    }
+    if joined := compare_lesions(rows, official_lesions()).joined:
+        facts["lesion_ids_that_join_several_of_ham10000"] = len(joined)
+    return facts | {
         "near_duplicates": {
             "method": METHOD,
             "pairs_across_splits": len(across),

@@ -21,7 +21,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -33,7 +32,7 @@ from datasets.utils import tqdm
 from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError, MachineError, error_kind
 from ham_hf.files import one_at_a_time
-from ham_hf.photos import DECODING, upright_rgb
+from ham_hf.photos import DECODING, encoded_bytes, image_size, read_image
 
 logger = logging.getLogger("ham_hf.data")
 
@@ -67,22 +66,32 @@ class PixelCache:
     def __getitem__(self, sha256: str) -> np.ndarray:
         """(H, W, 3) uint8, a read-only view into the map, no copy. KeyError for an image that is not in it."""
         if self._pixels is None:
-            self._map()
+            self._map_again()
         offset, height, width = self._images[sha256]
         return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
 
     def __contains__(self, sha256: object) -> bool:
         if self._pixels is None:
-            self._map()
+            self._map_again()
         return sha256 in self._images
 
     def __len__(self) -> int:
         if self._pixels is None:
-            self._map()
+            self._map_again()
         return len(self._images)
 
     def __getstate__(self) -> dict:
         return {"path": self.path, "_pixels": None}
+
+    def _map_again(self) -> None:
+        """Map the file in a worker process, which opens it later than its parent did."""
+        try:
+            self._map()
+        except (OSError, _Damaged) as error:
+            raise MachineError(
+                f"the pixel cache {self.path} is gone or damaged ({error}): run the same command again, a training "
+                "with --resume, and it is built again"
+            ) from error
 
     def _map(self) -> None:
         with self.path.open("rb") as file:
@@ -123,23 +132,7 @@ class EncodedImages:
 
     def read(self, sha256: str) -> bytes:
         """The encoded bytes."""
-        cell = self._cells[self._rows[sha256]]["image"]
-        if cell["bytes"] is not None:
-            return cell["bytes"]
-        try:
-            return Path(cell["path"]).read_bytes()
-        except OSError as error:
-            raise MachineError(
-                f"{cell['path']}: {error.strerror}, though it was there when the images were checked: "
-                "start again, and leave the images as they are meanwhile"
-            ) from error
-
-
-def decode_rgb(data: bytes) -> PIL.Image.Image:
-    """Encoded bytes → what a `datasets` image column gives for them, which turns photographs upright, in RGB with 8
-    bits: the pixels that a prediction is made from, see `upright_rgb`."""
-    image = datasets.Image().decode_example({"bytes": data, "path": None})
-    return image if image.mode == "RGB" and not image.has_transparency_data else upright_rgb(image)  # a copy
+        return encoded_bytes(self._cells[self._rows[sha256]]["image"])
 
 
 def build_cache(dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]) -> PixelCache:
@@ -156,13 +149,7 @@ def build_cache(dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]) -> 
             image changed since it was checked.
         InputError: the folder cannot be written.
     """
-    return open_or_build(PIXELS, EncodedImages(dataset, checks), _size, np.asarray, "Caching pixels")
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    """(height, width) as the file's header has them, which may be those of a photograph that is yet to be turned."""
-    with PIL.Image.open(BytesIO(data)) as image:
-        return image.height, image.width
+    return open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, np.asarray, "Caching pixels")
 
 
 def open_or_build(
@@ -172,7 +159,7 @@ def open_or_build(
     convert: Callable[[PIL.Image.Image], np.ndarray],
     description: str,
 ) -> PixelCache:
-    """The cache of `convert(decode_rgb(…))` for each of `images`.
+    """The cache of `convert(read_image(…))` for each of `images`.
 
     Args:
         kind: JSON of all that decides about the pixels besides the images.
@@ -286,7 +273,7 @@ def _build(
     free = _check_room(path.parent, len(shas), needed)
 
     def add(sha256: str, offset: int, size: tuple[int, int]) -> tuple[int, int]:
-        pixels = np.ascontiguousarray(convert(decode_rgb(images.read(sha256))))
+        pixels = np.ascontiguousarray(convert(read_image(images.read(sha256))))
         if pixels.nbytes != size[0] * size[1] * 3:
             raise MachineError(f"the image with SHA-256 {sha256} has changed since it was checked: start again")
         _write(file, pixels.data.cast("B"), offset)

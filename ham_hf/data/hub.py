@@ -6,14 +6,14 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 
-from ham_hf.data.table import build_dataset, clean_table
+from ham_hf.data.diagnoses import DiagnosisMap, code_diagnoses
+from ham_hf.data.table import Source, build_dataset, clean_table, require_columns
 from ham_hf.errors import InputError
 from ham_hf.hub import resolve_revision
-from ham_hf.labels import diagnosis_code
 
 
-def read_hub(name: str, revision: str | None = None) -> tuple[pd.DataFrame, Dataset]:
-    """Download all splits of a Hub dataset and read them as one: the table and the canonical Dataset, in one order.
+def read_hub(name: str, revision: str | None = None, diagnosis_map: DiagnosisMap | None = None) -> Source:
+    """Download all splits of a Hub dataset and read them as one source.
 
     Raises:
         InputError: it cannot be reached (said within seconds, before any download), or its columns do not fit.
@@ -24,10 +24,10 @@ def read_hub(name: str, revision: str | None = None) -> tuple[pd.DataFrame, Data
         loaded = load_dataset(name, revision=commit)
     except (DatasetNotFoundError, ConnectionError, HTTPError) as error:
         raise InputError(f"cannot load dataset {name!r}: {error}; give a folder with the images instead") from error
-    return convert(loaded, name)
+    return convert(loaded, name, diagnosis_map)
 
 
-def convert(loaded: DatasetDict, name: str) -> tuple[pd.DataFrame, Dataset]:
+def convert(loaded: DatasetDict, name: str, diagnosis_map: DiagnosisMap | None = None) -> Source:
     """Join all splits (a copy's own splits are not to be trusted), one row an image_id, sorted by it."""
     rows = concatenate_datasets(list(loaded.values()))
     image_columns = [column for column, feature in rows.features.items() if isinstance(feature, Image)]
@@ -36,9 +36,14 @@ def convert(loaded: DatasetDict, name: str) -> tuple[pd.DataFrame, Dataset]:
         raise InputError(f"{name} has {len(image_columns)} image columns; expected one, found {found}")
     if image_columns != ["image"]:
         rows = rows.rename_column(image_columns[0], "image")
-    table = clean_table(_diagnoses(rows), f"{name}, row")
+    raw = _columns(rows, name)
+    coded, dropped = code_diagnoses(raw, raw["dx"], diagnosis_map or {}, {}, f"{name}, row")
+    has_image = rows.data.column("image").is_valid().to_numpy()[coded.index]
+    if dropped:
+        rows = rows.select(coded.index)
+    table = clean_table(coded, f"{name}, row")
     table["row"] = range(len(table))
-    table["has_image"] = rows.data.column("image").is_valid().to_numpy()
+    table["has_image"] = has_image
     first = table.drop_duplicates("image_id")
     torn = table.drop_duplicates(["image_id", "lesion_id", "dx"])["image_id"]
     if len(torn) > len(first):
@@ -47,15 +52,16 @@ def convert(loaded: DatasetDict, name: str) -> tuple[pd.DataFrame, Dataset]:
     first = first.sort_values("image_id", ignore_index=True)
     images = rows.select_columns("image").cast_column("image", Image())
     dataset = build_dataset(table, images).select(first["row"])
-    return first.drop(columns="row"), dataset
+    return Source("hub", first.drop(columns="row"), dataset, dropped)
 
 
-def _diagnoses(rows: Dataset) -> pd.DataFrame:
-    """The columns beside the image, with `dx` (or `label`) as one of the seven codes where it is known."""
+def _columns(rows: Dataset, name: str) -> pd.DataFrame:
+    """Return the columns beside the image, with the name of the diagnosis in `dx` (from `label` where it has none)."""
     column = "dx" if "dx" in rows.column_names or "label" not in rows.column_names else "label"
     table = rows.remove_columns("image").to_pandas()
     if column in table:
         if isinstance(rows.features[column], ClassLabel):
             table[column] = table[column].map(dict(enumerate(rows.features[column].names)))
-        table["dx"] = [diagnosis_code(value) or value for value in table[column]]
+        table["dx"] = table[column]
+    require_columns(table, ("image_id", "dx"), name)
     return table

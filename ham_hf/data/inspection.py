@@ -37,7 +37,13 @@ def inspect_data(args: DataArguments) -> Inspection:
     """
     source = read_source(args)
     table = source.table
-    lines = [f"{args.data_dir}: {len(table):,} rows, {table['lesion_id'].nunique():,} lesions"]
+    unknown = int((~table["lesion_known"]).sum())
+    lesions = f"{unknown:,} of unknown lesions" if unknown else f"{table['lesion_id'].nunique():,} lesions"
+    lines = [f"{args.data_dir}: {len(table):,} rows, {lesions}"]
+    if source.dropped:
+        lines.append(
+            f"rows dropped for their diagnosis: {_counted([f'{k} {n:,}' for k, n in source.dropped.items()])}"
+        )
     leaks = _table_leaks(table)
     table = table.drop_duplicates("image_id")
     checks = check_images(source.dataset)

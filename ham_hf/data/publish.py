@@ -18,7 +18,7 @@ from huggingface_hub import DatasetCardData
 from ham_hf import markdown
 from ham_hf.arguments import DataArguments
 from ham_hf.data import load_checked
-from ham_hf.data.splits import is_ham10000
+from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.table import some
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS, LICENCE

@@ -1,20 +1,20 @@
 """Which image trains, which chooses the checkpoint, which is tested: always whole lesions."""
 
-import re
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ham_hf.data.table import read_csv, some
+from ham_hf.data.lesions import FIRST_IMAGE
+from ham_hf.data.spreadsheet import read_table
+from ham_hf.data.table import some, without_suffix
 from ham_hf.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 UNUSED = "unused"  # in a CSV: an image that takes no part
 HELD_OUT = (0.2, 0.2)  # shares of the lesions in validation and test of the 'grouped' split
 
-_FIRST_IMAGE, _LAST_IMAGE = 24306, 34320  # HAM10000's 10,015 ids are consecutive, from ISIC_0024306
 _LETTERS = {"t": "train", "v": "validation", "e": "test"}
 
 
@@ -46,17 +46,11 @@ def assign_splits(
             return csv_split(table["image_id"], Path(path))
 
 
-def is_ham10000(image_id: str) -> bool:
-    """Whether an image id is one of HAM10000's own, ISIC_0024306 to ISIC_0034320."""
-    number = re.fullmatch(r"ISIC_(\d{7})", image_id)
-    return number is not None and _FIRST_IMAGE <= int(number[1]) <= _LAST_IMAGE
-
-
 def study_split(image_ids: pd.Series) -> dict[str, str]:
     """The published study's own split, by image id, so that the order of the table and missing rows do not matter."""
     text = resources.files("ham_hf.data").joinpath("study_split.txt").read_text(encoding="ascii")
     letters = "".join(line for line in text.splitlines() if not line.startswith("#"))
-    split = {f"ISIC_{_FIRST_IMAGE + i:07d}": _LETTERS[letter] for i, letter in enumerate(letters)}
+    split = {f"ISIC_{FIRST_IMAGE + i:07d}": _LETTERS[letter] for i, letter in enumerate(letters)}
     unknown = [image_id for image_id in image_ids if image_id not in split]
     if unknown:
         raise InputError(
@@ -93,7 +87,7 @@ def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
     wrong = rows[~rows["split"].isin(known)]
     if len(wrong):
         value = wrong["split"].iloc[0]
-        raise InputError(f"{path}, line {wrong.index[0] + 2}: split is {value!r}, expected one of {', '.join(known)}")
+        raise InputError(f"{path}, line {wrong.index[0]}: split is {value!r}, expected one of {', '.join(known)}")
     split = dict(zip(rows["image_id"], rows["split"], strict=True))
     missing = [image_id for image_id in image_ids if image_id not in split]
     if missing:
@@ -107,9 +101,10 @@ def read_split_csv(path: Path) -> pd.DataFrame:
         raise InputError(
             f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split"
         )
-    rows = read_csv(path)
+    rows = read_table(path)
     if not {"image_id", "split"} <= set(rows.columns):
         raise InputError(f"{path} has columns {', '.join(rows.columns)}; expected image_id and split")
+    rows["image_id"] = rows["image_id"].map(without_suffix)
     twice = rows.loc[rows["image_id"].duplicated(), "image_id"].tolist()
     if twice:
         raise InputError(f"{path} has {len(twice)} image ids more than once ({some(twice)}): expected one row each")

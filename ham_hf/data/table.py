@@ -1,16 +1,29 @@
-"""The table of images: seven columns, checked once, whatever the source; and the Dataset made of it."""
+"""The table of images: the same columns, checked once, whatever the source; and the Dataset made of it."""
 
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
+from ham_hf.data.lesions import Grouping, complete_lesions
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
+from ham_hf.photos import SUFFIXES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+_REQUIRED = COLUMNS[1:]  # lesion_id may be missing
 _MISSING = {"", "na", "n/a", "nan", "none", "null"}
 _OLDEST = 120  # years
+
+
+class Source(NamedTuple):
+    """`table` and `dataset` have the same rows, sorted by image_id; without an image where `has_image` is false."""
+
+    kind: str  # folder, imagefolder, isic, isic2018, hub or synthetic
+    table: pd.DataFrame
+    dataset: Dataset
+    dropped: Mapping[str, int] = {}  # rows left out, by the diagnosis that --diagnosis_map maps to null
 
 
 def canonical_features() -> Features:
@@ -29,42 +42,28 @@ def canonical_features() -> Features:
     )
 
 
-def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
-    """Every value a string, as it stands there; the names of columns without the spaces around them.
-
-    Raises:
-        InputError: it is no text, no table, or has a column twice.
-    """
-    try:
-        # Without a header: with one, pandas would take the first of too many values in a row for the row's name
-        raw = pd.read_csv(path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError, OSError) as error:  # ValueError: no UTF-8
-        raise InputError(f"{path} is no readable table: {error}; expected text with commas or tabs") from error
-    raw = raw.fillna("")  # of rows that end early
-    raw.columns = [name.strip() for name in raw.iloc[0]]
-    if twice := sorted(set(raw.columns[raw.columns.duplicated()])):
-        raise InputError(f"{path} has the column {twice[0]!r} more than once: expected every name once")
-    return raw.iloc[1:].reset_index(drop=True)
-
-
-def clean_table(raw: pd.DataFrame, where: str) -> pd.DataFrame:
-    """The seven columns of `raw` with one spelling of missing values.
+def clean_table(raw: pd.DataFrame, where: str, groupings: Iterable[Grouping] = ()) -> pd.DataFrame:
+    """Return the columns of `raw` with one spelling of missing values, and the lesions as far as they are known.
 
     Args:
-        raw: HAM10000's columns, and any others; its index numbers the rows for error messages.
+        raw: HAM10000's columns, lesion_id optional, and any others; its index numbers the rows for error messages.
         where: what the index counts, such as "HAM10000_metadata.csv, line".
+        groupings: image_id → lesion of other tables, for the rows without a lesion_id.
 
     Returns:
-        A table with a new index and the columns `COLUMNS`: `dx_type` and `age` (float) may be None or NaN, `sex` and
-        `localization` are "unknown" where missing.
+        A table with a new index and the columns `COLUMNS` and `lesion_known`: see `complete_lesions`. `dx_type` and
+        `age` (float) may be None or NaN, `sex` and `localization` are "unknown" where missing.
 
     Raises:
         InputError: a column is missing, or a value does not fit, with its row.
     """
-    require_columns(raw, COLUMNS, where.split(",")[0])
-    table = raw[list(COLUMNS)].astype(object).map(_text)
-    for column in ("image_id", "lesion_id"):
-        _reject(table, table[column].isna(), where, column, f"an {column} in every row")
+    require_columns(raw, _REQUIRED, where.split(",")[0])
+    if "lesion_id" not in raw.columns:
+        raw = raw.assign(lesion_id=None)
+    table = raw[list(COLUMNS)].astype(object).map(text_or_none)
+    table["image_id"] = table["image_id"].map(without_suffix, na_action="ignore")
+    table["lesion_id"] = table["lesion_id"].map(lesion_or_none)
+    _reject(table, table["image_id"].isna(), where, "image_id", "an image_id in every row")
     for column in COLUMNS:
         odd = table[column].map(lambda text: isinstance(text, str) and not text.isprintable()).astype(bool)
         _reject(table, odd, where, column, "text without control characters")
@@ -76,7 +75,7 @@ def clean_table(raw: pd.DataFrame, where: str) -> pd.DataFrame:
     table["sex"] = table["sex"].fillna("unknown").str.lower()
     _reject(table, ~table["sex"].isin(["male", "female", "unknown"]), where, "sex", "male, female or unknown")
     table["localization"] = table["localization"].fillna("unknown")
-    return table.reset_index(drop=True)
+    return complete_lesions(table.reset_index(drop=True), groupings)
 
 
 def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
@@ -103,11 +102,24 @@ def build_dataset(table: pd.DataFrame, images: Dataset) -> Dataset:
     return concatenate_datasets([images, rest], axis=1)
 
 
-def _text(value: object) -> str | None:
+def text_or_none(value: object) -> str | None:
+    """Return a cell's text without the spaces around it, or None where it stands for a missing value."""
     if value is None or value != value:  # NaN
         return None
     text = str(value).strip()
     return None if text.lower() in _MISSING else text
+
+
+def without_suffix(image_id: str) -> str:
+    """Return the id of an image that a table calls by its file name."""
+    name, dot, suffix = image_id.rpartition(".")
+    return name if name and f".{suffix.lower()}" in SUFFIXES else image_id
+
+
+def lesion_or_none(value: object) -> str | None:
+    """Return a lesion_id as `text_or_none` does; "unknown" names no lesion either."""
+    text = text_or_none(value)
+    return None if text is None or text.lower() == "unknown" else text
 
 
 def _reject(table: pd.DataFrame, wrong: pd.Series, where: str, column: str, expected: str) -> None:

@@ -1,13 +1,14 @@
 """From a checkpoint's name to a model with our diagnoses and the processor that feeds it."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 from transformers import (
-    AutoImageProcessor,
     AutoModelForImageClassification,
     BitImageProcessor,
     PreTrainedConfig,
@@ -19,25 +20,29 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 
 from ham_hf import trust
 from ham_hf.errors import InputError
-from ham_hf.hub import locate_model
-from ham_hf.labels import LABELS
+from ham_hf.labels import LABELS, diagnosis_code
+from ham_hf.loading import Located, load_image_processor, load_weights, locate
 from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.models.pypi import pypi_checkpoint
+
+logger = logging.getLogger("ham_hf.models")
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 class Checkpoint(NamedTuple):
-    """`location` is what `from_pretrained` takes, `source` its keyword arguments, `revision` the commit on the Hub."""
+    """A checkpoint to start a training from, and its config, before its weights are downloaded."""
 
-    location: str
-    source: dict[str, str]
-    revision: str | None
+    located: Located
     config: PreTrainedConfig
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the Hub."""
+        return self.located.revision
 
 
 def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
@@ -46,16 +51,8 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     Raises:
         InputError: there is no such folder, Hub id or PyPI package, or it is no image classifier.
     """
-    location, commit = name, None
-    if name.startswith("pypi:"):
-        location = str(pypi_checkpoint(name))
-    elif Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise InputError(f"{name} has no config.json: expected a folder that save_pretrained wrote")
-    else:
-        location, commit = locate_model(name, revision)
-    source = {"revision": commit} if commit and location == name else {}
-    config = trust.read_config(name, location, **source)
+    located = locate(name, None if Path(name).exists() else revision)  # recipes name the revision of a Hub id
+    config = trust.read_config(name, located.location, **located.source)
     if isinstance(config, MMBTConfig | FusionConfig):
         raise InputError(
             f"{name} reads the patient too ({config.model_type}): expected an image model to start from, which "
@@ -68,7 +65,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             f"{name} is a {config.model_type} model, no image classifier: "
             "expected a checkpoint that AutoModelForImageClassification reads"
         )
-    return Checkpoint(location, source, commit, config)
+    return Checkpoint(located, config)
 
 
 def build_model(
@@ -78,20 +75,26 @@ def build_model(
     labels: Sequence[str] = LABELS,
     config_overrides: dict | None = None,
 ) -> PreTrainedModel:
-    """A pretrained image classifier whose head answers `labels`, in float32.
+    """Return a pretrained image classifier with the outputs `labels`, in float32.
+
+    Its classifier is new, unless the checkpoint names the same diagnoses in the same order (as codes or in other
+    spellings that `diagnosis_code` knows): a finished run continues with its trained classifier. A classifier with as
+    many outputs but other labels is replaced as well: `LABEL_0` … `LABEL_6`, our codes in another order, or classes of
+    something else do not say that output 4 is melanoma.
 
     Args:
         name: Hub id, folder, or `pypi:…`.
         revision: commit, branch or tag on the Hub.
-        labels: the classes, in order; a new head is made unless the checkpoint has exactly these.
+        labels: the classes, in order.
         config_overrides: other values for keys that the checkpoint's config has, such as dropout rates.
 
     Raises:
-        InputError: the checkpoint is not to be had, is no image classifier, has as many labels but others, or its
-            config lacks a key of `config_overrides`.
+        InputError: the checkpoint does not exist or is no image classifier, a new classifier cannot be made for it, or
+            its config lacks a key of `config_overrides`.
     """
     checkpoint = find_checkpoint(name, revision)
-    config = _relabel(checkpoint.config, name, labels)
+    before = _labels_of(checkpoint.config)
+    config = _relabel(checkpoint.config, labels)
     override_config(config, config_overrides or {}, name)
     match config.model_type:
         case "vit_mae":  # a pretrained encoder without a head; its layers bear ViT's names
@@ -99,53 +102,30 @@ def build_model(
             config = model_class.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
         case _:
             model_class = AutoModelForImageClassification
-    model, loading = load_pretrained(model_class, checkpoint, config, name, config_overrides)
+    model, loading = load_weights(
+        checkpoint.located, model_class, config, overrides=config_overrides, new_where_missing=True
+    )
     _check_loaded(model, loading, name)
+    if len(before) != len(labels):
+        return model  # no output layer of the checkpoint had the shape of ours
+    if [diagnosis_code(label) for label in before] == list(labels):
+        logger.info("%s has a classifier for these diagnoses: its training continues", name)
+        return model
+    loaded = _output_weights(model_class, config, name).difference(loading["missing_keys"])
+    if loaded:
+        logger.info("%s has a classifier for other labels (%s): a new one replaces it", name, ", ".join(before))
+        _renew(model, loaded, model_class, config)
     return model
 
 
-def load_pretrained(
-    model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, name: str, overrides: dict | None = None
-) -> tuple[PreTrainedModel, dict]:
-    """A model of `config` in float32 with a checkpoint's weights, and what transformers says of the loading.
-
-    What the checkpoint lacks, or has in another shape, is new.
-
-    Raises:
-        InputError: its weights are not to be had, no numbers or not in safetensors, or do not fit `config`, in which
-            `overrides` are not the checkpoint's.
-    """
-    folder = trust.fetch_weights(name, checkpoint.location, checkpoint.revision, model_class.__name__)
-    trust.check_recorded(name, folder)
-    make = model_class.from_config if model_class.__name__.startswith("Auto") else model_class
-    try:
-        trust.check_proportion(name, folder, lambda: make(copy.deepcopy(config)))
-        model, loading = model_class.from_pretrained(
-            folder,
-            config=config,
-            dtype="float32",
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except InputError:
-        raise
-    except Exception as error:  # timm's and transformers', for values that do not suit an architecture
-        reason = f"{type(error).__name__}: {error}"
-        of_values = f" does not take these values: {overrides}: " if overrides else ": its files do not fit together: "
-        raise InputError(f"{name}{of_values}{reason}") from error
-    trust.check_finite(name, model)
-    return model, loading
+def _labels_of(config: PreTrainedConfig) -> list[str]:
+    labels = config.id2label or {}  # PVT's config has none
+    return [str(labels[i]) for i in sorted(labels)]
 
 
-def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreTrainedConfig:
-    """Put our labels into a checkpoint's config; its own are refused where they could be mistaken for ours."""
-    own = [config.id2label[i] for i in sorted(config.id2label)]
-    if len(own) == len(labels) and own != list(labels) and not str(own[0]).startswith("LABEL_"):
-        raise InputError(
-            f"{name} already answers {len(own)} labels, {own}, where {list(labels)} were expected: "
-            "its head would be taken for ours. Relabel it, or start from a checkpoint without them"
-        )
+def _relabel(config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedConfig:
+    """Put our labels into a checkpoint's config."""
+    config.num_labels = len(labels)  # PVT's config keeps it apart from id2label
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
     if config.model_type == "timm_wrapper":
@@ -153,6 +133,38 @@ def _relabel(config: PreTrainedConfig, name: str, labels: Sequence[str]) -> PreT
     # AutoImageProcessor asks a timm model's config, not its folder, how images are prepared
     config.image_processor_type = BitImageProcessor.__name__
     return config
+
+
+def _output_weights(model_class: type, config: PreTrainedConfig, name: str) -> set[str]:
+    """Return the names of the weights whose shape depends on the number of labels."""
+    larger = copy.deepcopy(config)
+    larger.num_labels += 1
+    with torch.device("meta"):
+        shapes, others = (
+            {key: weight.shape for key, weight in _make(model_class, labelled).state_dict().items()}
+            for labelled in (config, larger)
+        )
+    outputs = {key for key, shape in shapes.items() if shape != others[key]}
+    if not outputs:
+        raise InputError(
+            f"{name}: the outputs of {config.model_type} models do not follow the number of labels: start from "
+            "another checkpoint"
+        )
+    return outputs
+
+
+def _renew(model: PreTrainedModel, weights: set[str], model_class: type, config: PreTrainedConfig) -> None:
+    """Draw these weights as for a model without a checkpoint."""
+    new = _make(model_class, config).state_dict()
+    with torch.no_grad():
+        for key, weight in model.state_dict().items():
+            if key in weights:
+                weight.copy_(new[key])
+
+
+def _make(model_class: type, config: PreTrainedConfig) -> PreTrainedModel:
+    config = copy.deepcopy(config)
+    return model_class.from_config(config) if model_class is AutoModelForImageClassification else model_class(config)
 
 
 def name_processor(config: PreTrainedConfig, processor: BitImageProcessor) -> None:
@@ -190,16 +202,28 @@ def _check_loaded(model: PreTrainedModel, loading: dict, name: str) -> None:
 
 
 def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
-    """The modules that turn features into class scores, and are no part of a pretrained backbone."""
+    """Return the modules that turn features into class scores, and are no part of a pretrained backbone."""
     if isinstance(model, PatientModel):
         return [
             module for name, module in model.named_children() if not name.endswith("_encoder") or "patient" in name
         ]
     if isinstance(model, TimmWrapperForImageClassification):
-        return [model.timm_model.get_classifier()]
+        head = model.timm_model.get_classifier()
+        return list(head) if isinstance(head, tuple) else [head]  # two, if it was distilled
     if isinstance(model, EnsembleForImageClassification):
         return [model.classifier]
-    return [module for name, module in model.named_children() if name != model.base_model_prefix]
+    children = dict(model.named_children())
+    backbones = {
+        name
+        for name, module in children.items()
+        if name == model.base_model_prefix or isinstance(module, PreTrainedModel)
+    }
+    head = [module for name, module in children.items() if name not in backbones]
+    if backbones and head:
+        return head
+    # The backbone is no single module (HGNetV2), or holds the output layer itself (Perceiver)
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return [layer for layer in layers if layer.out_features == model.config.num_labels][-1:]
 
 
 def freeze_parts(model: PreTrainedModel, parts: str) -> None:
@@ -213,6 +237,11 @@ def freeze_parts(model: PreTrainedModel, parts: str) -> None:
     """
     if parts == "backbone":
         trained = {module for part in classifier_of(model) for module in part.modules()}
+        if not any(list(module.parameters()) for module in trained):
+            raise InputError(
+                f"freeze: backbone: {type(model).__name__} has no classifier apart from its backbone, so that nothing "
+                "would be trained: name the parts to freeze"
+            )
         frozen = [module for module in model.modules() if module not in trained]
     else:
         frozen = [module for name in parts.split(",") for module in _submodule(model, name.strip()).modules()]
@@ -249,10 +278,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 def _normalization_of(checkpoint: Checkpoint, name: str) -> tuple[list[float], list[float]]:
     """The mean and the deviation that a checkpoint's own processor normalises by."""
+    original = load_image_processor(checkpoint.located)
     try:
-        original = AutoImageProcessor.from_pretrained(
-            checkpoint.location, trust_remote_code=False, **checkpoint.source
-        )
         if isinstance(original, BitImageProcessor) or "image_mean" in original.to_dict():
             mean, std = list(original.image_mean), list(original.image_std)
         else:  # timm's own processor keeps them in its data config

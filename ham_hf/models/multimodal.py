@@ -20,8 +20,8 @@ from transformers import (
 from ham_hf import trust
 from ham_hf.arguments import ModelArguments
 from ham_hf.errors import InputError
-from ham_hf.hub import locate_model
-from ham_hf.models import Checkpoint, find_checkpoint, load_pretrained, override_config
+from ham_hf.loading import Located, load_weights, locate
+from ham_hf.models import Checkpoint, find_checkpoint, override_config
 from ham_hf.models.mmbt import pipeline_mmbt
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import (
@@ -30,7 +30,6 @@ from ham_hf.models.mmbt.modeling_mmbt import (
     PatientModel,
 )
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
-from ham_hf.models.pypi import pypi_checkpoint
 
 # What our own commands load as code of this package, and never as code that came with a checkpoint
 for _config, _model in (
@@ -47,19 +46,14 @@ def find_text_encoder(name: str, revision: str | None = None) -> Checkpoint:
     Raises:
         InputError: it is not to be had, or is no BERT.
     """
-    location, commit = name, None
-    if name.startswith("pypi:"):
-        location = str(pypi_checkpoint(name))
-    elif not Path(name).is_dir():
-        location, commit = locate_model(name, revision)
-    source = {"revision": commit} if commit and location == name else {}
-    config = trust.read_config(name, location, **source)
+    located = locate(name, None if Path(name).exists() else revision, model_class=BertModel.__name__)
+    config = trust.read_config(name, located.location, **located.source)
     if config.model_type != "bert":
         raise InputError(
             f"text_model_name_or_path is {name}, a {config.model_type} model: expected a BERT, such as "
             "google-bert/bert-base-uncased or pypi:all-minilm-l6-v2"
         )
-    return Checkpoint(location, source, commit, config)
+    return Checkpoint(located, config)
 
 
 def build_patient_model(
@@ -120,6 +114,11 @@ def _image_encoder(args: ModelArguments, revision: str | None) -> PreTrainedMode
     name = args.model_name_or_path
     checkpoint = find_checkpoint(name, revision)
     model_class, config = AutoModel, checkpoint.config
+    if "text_config" in config.sub_configs:
+        raise InputError(
+            f"fusion: {name} is a {config.model_type} model, of images and text: expected an encoder of images alone, "
+            "such as a ViT or a ResNet"
+        )
     override_config(config, args.config_overrides or {}, name)
     if config.model_type == "vit_mae":  # its own model hides most of the image
         model_class, config = ViTModel, ViTModel.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
@@ -133,7 +132,7 @@ def _text_encoder(args: ModelArguments, revision: str | None) -> BertModel:
 
 
 def _load(model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, name: str) -> PreTrainedModel:
-    model, loading = load_pretrained(model_class, checkpoint, config, name)
+    model, loading = load_weights(checkpoint.located, model_class, config, new_where_missing=True)
     # A pooler may be new: only BERT's is read, and it is trained
     others = {key for key, *_ in loading["mismatched_keys"]}
     missing = sorted(key for key in {*loading["missing_keys"], *others} if not key.startswith("pooler."))
@@ -145,7 +144,14 @@ def _load(model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, n
 @torch.no_grad()
 def _feature_shape(encoder: PreTrainedModel, image_size: int) -> torch.Size:
     """(C, h, w) of the feature map or (T, C) of the tokens that the encoder makes of an image."""
-    features = encoder.eval()(pixel_values=torch.zeros(1, 3, image_size, image_size)).last_hidden_state
+    try:
+        features = encoder.eval()(pixel_values=torch.zeros(1, 3, image_size, image_size)).last_hidden_state
+    except Exception as error:  # from any layer of any architecture
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"fusion: {type(encoder).__name__} does not encode RGB images of {image_size} x {image_size} pixels "
+            f"({reason}): start from another checkpoint, or change image_size"
+        ) from error
     encoder.train()
     if features.ndim == 4 and features.shape[2] != features.shape[3]:
         raise InputError(
@@ -164,17 +170,28 @@ def build_patient_processor(
         return PatientProcessor(image_processor, "codes", list(sites))
     checkpoint = find_text_encoder(args.text_model_name_or_path, text_revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False, **checkpoint.source)
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.located.location, trust_remote_code=False, **checkpoint.located.source
+        )
     except Exception as error:  # of a file of values that transformers did not expect
         name, reason = args.text_model_name_or_path, f"{type(error).__name__}: {error}"
         raise InputError(f"{name}: its tokenizer cannot be read: {reason}") from error
     return SentenceProcessor(image_processor, tokenizer, list(sites))
 
 
-def load_patient_processor(config: MMBTConfig | FusionConfig, name: str, **source) -> PatientProcessor:
-    """The processor that was saved with a model of this config, in a folder or on the Hub."""
+def load_patient_processor(config: MMBTConfig | FusionConfig, located: Located) -> PatientProcessor:
+    """Return the processor that was saved with a model of this config.
+
+    Raises:
+        InputError: transformers cannot read it.
+    """
     sentence = config.model_type == MMBTConfig.model_type and config.encoding == "sentence"
-    return (SentenceProcessor if sentence else PatientProcessor).from_pretrained(name, **source)
+    kind = SentenceProcessor if sentence else PatientProcessor
+    try:
+        return kind.from_pretrained(located.location, trust_remote_code=False, **located.source)
+    except Exception as error:  # transformers raises anything at all about values that it does not expect
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{located.name}: its processor_config.json cannot be read: {reason}") from error
 
 
 def copy_pipeline(folder: Path) -> None:

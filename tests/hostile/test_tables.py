@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ham_hf.answers import read_patients as read_patients_of_photos
 from ham_hf.cli import main
 from ham_hf.consistency import check_page, check_results, read_report
-from ham_hf.data.audit import check_table
+from ham_hf.data.audit import check_ids, check_lesions
 from ham_hf.data.folder import read_folder
 from ham_hf.data.splits import assign_splits
 from ham_hf.errors import InputError
@@ -133,13 +133,14 @@ def test_a_table_of_images_is_read_or_refused_in_every_layout(data, draw):
     path.write_bytes(draw.draw(spoiled(LAYOUTS[name])))
     own = path if name == "my.csv" else None
     try:
-        found = ends_well("metadata tables", lambda: read_folder(data, own, lesions_unknown=True))
+        found = ends_well("metadata tables", lambda: read_folder(data, own))
         if found is not None:
             kind, table, dataset = found
             assert len(table) == len(dataset) and set(table["dx"]) <= set(LABELS)
             for column in ("image_id", "lesion_id", "sex", "localization"):
                 assert table[column].map(lambda value: isinstance(value, str) and value.isprintable()).all()
-            ends_well("metadata tables, their rows", lambda: check_table(table))
+            ends_well("metadata tables, their ids", lambda: check_ids(table))
+            ends_well("metadata tables, their lesions", lambda: check_lesions(table))
     finally:
         path.unlink()
 

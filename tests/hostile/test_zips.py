@@ -87,7 +87,7 @@ def test_members_that_would_leave_the_folder_are_read_and_never_unpacked(zipped,
         link.external_attr = 0o120777 << 16  # a symbolic link
         target.writestr(link, "/etc/passwd")
     before = sorted(tmp_path.rglob("*"))
-    kind, table, dataset = read_folder(folder)
+    kind, table, dataset, _ = read_folder(folder)
     # A name with backslashes is one name on Linux, and no image's
     assert kind == "folder" and table["has_image"].sum() == 5
     assert sorted(tmp_path.rglob("*")) == before
@@ -138,7 +138,7 @@ def test_an_image_that_is_there_twice_is_read_once_or_refused(folder):
     with zipfile.ZipFile(folder / "images.zip") as archive:
         content = archive.read("part/IMG_000_0.jpg")
     add(folder, "again/IMG_000_0.jpg", content)
-    assert read_folder(folder)[1]["has_image"].all()
+    assert read_folder(folder).table["has_image"].all()
     add(folder, "changed/IMG_000_0.jpg", content[:-1] + b"x")
     with pytest.raises(InputError, match="two different files for image IMG_000_0: .*; remove one"):
         read_folder(folder)
@@ -170,7 +170,7 @@ def test_members_that_are_packed_otherwise_are_refused(method, flag, said, folde
 def test_what_is_no_zip_by_a_zips_name(folder):
     (folder / "folder.zip").mkdir()
     (folder / "link.zip").symlink_to(folder / "gone.zip")
-    assert read_folder(folder)[1]["has_image"].all()
+    assert read_folder(folder).table["has_image"].all()
     (folder / "text.zip").write_bytes(b"<html>")
     with pytest.raises(InputError, match="text.zip is no readable zip .*: download it again"):
         read_folder(folder)

@@ -2,17 +2,25 @@
 
 import numpy as np
 import PIL.Image
+import torch
 from transformers import BitImageProcessor
 
 POWER = 6  # of the mean whose colour counts as the light's; 1 is grey world, infinity the brightest pixel
 
 
 class ColorConstancyImageProcessor(BitImageProcessor):
-    """Takes images of PIL alone, for the whole of an image tells the colour of its light."""
+    """Takes whole images, of PIL or as arrays of bytes: all of an image tells the colour of its light."""
 
-    def process_image(self, image: PIL.Image.Image, *args, **kwargs):
+    def process_image(self, image, *args, **kwargs) -> torch.Tensor:
+        """Return the image as (3, H, W) bytes with its light's colour made grey."""
         if not isinstance(image, PIL.Image.Image):
-            raise ValueError(f"ColorConstancyImageProcessor got a {type(image).__name__}: expected an image of PIL")
+            pixels = super().process_image(image, *args, **kwargs)
+            if pixels.dtype != torch.uint8 or pixels.shape[0] != 3:
+                raise ValueError(
+                    f"ColorConstancyImageProcessor got an array of {pixels.dtype} with {pixels.shape[0]} channels: "
+                    "expected an image of PIL, or uint8 and 3 channels (RGB)"
+                )
+            image = PIL.Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
         return super().process_image(shades_of_grey(image), *args, **kwargs)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
+from transformers.processing_utils import ImagesKwargs, Unpack
 
 SEXES = ("unknown", "female", "male")  # the index in "fields"
 SEX_CODES = {"male": 0, "female": 1, "unknown": 2}
@@ -35,7 +36,13 @@ class PatientProcessor(ProcessorMixin):
         self.encoding = encoding
         self.sites = list(sites)
 
-    def __call__(self, images, age=None, sex=None, localization=None, return_tensors: str = "pt") -> BatchFeature:
+    @property
+    def model_input_names(self) -> list[str]:
+        """The names of what `__call__` returns."""
+        patient = ["age", "sex", "localization"] if self.encoding == "fields" else ["input_ids", "attention_mask"]
+        return [*self.image_processor.model_input_names, *patient]
+
+    def __call__(self, images, age=None, sex=None, localization=None, **kwargs: Unpack[ImagesKwargs]) -> BatchFeature:
         """Prepare N images and their patients, or one of each.
 
         Args:
@@ -43,6 +50,7 @@ class PatientProcessor(ProcessorMixin):
             age: years, from 0 to 120; None or NaN where unknown.
             sex: "female", "male", or "unknown"; None is unknown.
             localization: one of `sites`, or "unknown"; None is unknown.
+            kwargs: passed to the image processor, such as `do_resize`; `return_tensors` is "pt" by default.
 
         Returns:
             `pixel_values` (N, 3, H, W) and what `encode_patients` gives.
@@ -50,10 +58,14 @@ class PatientProcessor(ProcessorMixin):
         Raises:
             ValueError: an age, sex or site that is none; or lists of other lengths than the images'.
         """
-        features = dict(self.image_processor(images, return_tensors=return_tensors))
+        kwargs = {"return_tensors": "pt"} | kwargs
+        features = dict(self.image_processor(images, **kwargs))
         count = len(features["pixel_values"])
-        patients = [_column(name, values, count) for name, values in (("age", age), ("sex", sex))]
-        return BatchFeature(features | self.encode_patients(*patients, _column("localization", localization, count)))
+        patients = {"age": age, "sex": sex, "localization": localization}
+        encoded = self.encode_patients(*(_column(name, values, count) for name, values in patients.items()))
+        if kwargs["return_tensors"] != "pt":
+            encoded = {name: tensor.numpy() for name, tensor in encoded.items()}
+        return BatchFeature(features | encoded, tensor_type=kwargs["return_tensors"])
 
     def encode_patients(self, ages: Sequence, sexes: Sequence, localizations: Sequence) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` (N, 3); "fields": `age` in years, `sex` and `localization`, each (N,)."""
@@ -80,6 +92,11 @@ class SentenceProcessor(PatientProcessor):
     def __init__(self, image_processor, tokenizer, sites: Sequence[str] = (), **kwargs):
         ProcessorMixin.__init__(self, image_processor, tokenizer, **kwargs)
         self.sites = list(sites)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The names of what `__call__` returns."""
+        return [*self.image_processor.model_input_names, "input_ids", "attention_mask"]
 
     def encode_patients(self, ages: Sequence, sexes: Sequence, localizations: Sequence) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` (N, 24)."""

@@ -1,0 +1,226 @@
+"""What a run makes of every number and every one of TrainingArguments: honoured, honoured within a range, or refused.
+
+`TRAINING_ARGUMENTS` covers all fields of transformers 5.20 to 5.24, so that none is accepted and then ignored; a field
+of a later version is refused until it has a line here.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Range(NamedTuple):
+    """The numbers from `low` to `high`; with `above` or `below`, without that end."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    example: float | None = None
+
+    def has(self, value: float) -> bool:
+        """Return whether `value` lies in the range; NaN and infinity lie in none."""
+        low = value > self.low if self.above else value >= self.low
+        high = value < self.high if self.below else value <= self.high
+        return low and high and math.isfinite(value)
+
+    def __str__(self) -> str:
+        """Return what is expected, in words."""
+        if self.high == math.inf:
+            words = f"a number above {self.low:g}" if self.above else f"at least {self.low:g}"
+        else:
+            words = f"a number from {'above ' * self.above}{self.low:g} to {'below ' * self.below}{self.high:g}"
+        return words if self.example is None else f"{words}, such as {self.example:g}"
+
+
+COUNT = Range(1)
+FROM_ZERO = Range(0)
+PROBABILITY = Range(0, 1)
+BELOW_ONE = Range(0, 1, below=True)
+LEARNING_RATE = Range(0, 100, example=1e-3)
+INTERVAL = Range(0, above=True)  # steps, or below 1 a share of all steps
+PIXELS = Range(1, 4096)
+
+# Of ham_hf's own options
+RANGES: Mapping[str, Range] = {
+    "max_train_samples": COUNT,
+    "image_size": PIXELS,
+    "train_size": PIXELS,
+    "eval_resize": PIXELS,
+    "rotation": Range(0, 180, example=30),
+    "shear": Range(0, 89, example=10),
+    "perspective": Range(0, 0.49, example=0.2),
+    "color_jitter": Range(0, 1, example=0.2),
+    "hue_jitter": Range(0, 0.5, example=0.05),
+    "sharpness_jitter": Range(0, 1, example=0.5),
+    "randaugment_magnitude": Range(0, 30, example=9),
+    "random_erasing": Range(0, 1, example=0.25),
+    "mixup": Range(0, 100, example=0.2),
+    "cutmix": Range(0, 100, example=1),
+    "melanoma_sensitivity": Range(0, 1, above=True, example=0.9),
+    "patient_dropout": BELOW_ONE,
+    "image_position_range": Range(0, 10, example=0.02),
+    "focal_gamma": Range(0, 10, example=2),
+    "ldam_margin": Range(0, 100, example=0.5),
+    "logit_adjustment": Range(0, 10, example=1),
+    "class_weighting_start": FROM_ZERO,
+    "base_learning_rate": LEARNING_RATE,
+    "image_learning_rate": LEARNING_RATE,
+    "head_learning_rate": LEARNING_RATE,
+    "layer_decay": Range(0, 1, above=True, example=0.75),
+    "gradual_unfreezing": FROM_ZERO,
+    "sgd_momentum": BELOW_ONE,
+    "lr_decay_factor": Range(0, 1, above=True, example=0.1),
+    "lr_decay_epochs": COUNT,
+    "warmup_epochs": FROM_ZERO,
+    "ema_decay": Range(0, 1, above=True, below=True, example=0.995),
+    "early_stopping_patience": COUNT,
+}
+
+HONOURED = None
+
+_PUBLISHES_NOTHING = (
+    "a training publishes nothing; leave it out, and publish the finished run with push_to_hub.py, which shows before "
+    "what it sends"
+)
+_LANGUAGE = "it is for language models; leave it out"
+_EVALUATION = "the metrics need the predictions of all validation images, and nothing else; leave it out"
+_PARALLEL = "only data parallelism, FSDP and DeepSpeed are supported; leave it out"
+
+# TrainingArguments: a range, or why another value than the default is refused
+TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
+    "output_dir": HONOURED,
+    "per_device_train_batch_size": COUNT,
+    "num_train_epochs": Range(0, 1e6, above=True),
+    "max_steps": HONOURED,
+    # Optimizer and schedule
+    "learning_rate": LEARNING_RATE,
+    "lr_scheduler_type": HONOURED,
+    "lr_scheduler_kwargs": HONOURED,
+    "warmup_steps": FROM_ZERO,
+    "optim": HONOURED,
+    "optim_args": HONOURED,
+    "optim_target_modules": HONOURED,
+    "weight_decay": Range(0, 100, example=0.01),
+    "adam_beta1": BELOW_ONE,
+    "adam_beta2": BELOW_ONE,
+    "adam_epsilon": Range(0, 1, above=True, example=1e-8),
+    "gradient_accumulation_steps": COUNT,
+    "average_tokens_across_devices": "the loss is a mean over the images of all processes; leave it out",
+    "max_grad_norm": FROM_ZERO,
+    "label_smoothing_factor": BELOW_ONE,
+    # Precision, memory and speed
+    "bf16": HONOURED,
+    "fp16": HONOURED,
+    "bf16_full_eval": "evaluation has the precision of bf16 or fp16; leave it out",
+    "fp16_full_eval": "evaluation has the precision of bf16 or fp16; leave it out",
+    "tf32": HONOURED,
+    "activation_checkpointing": HONOURED,
+    "activation_checkpointing_kwargs": HONOURED,
+    "gradient_checkpointing": HONOURED,
+    "gradient_checkpointing_kwargs": HONOURED,
+    "torch_compile": HONOURED,
+    "torch_compile_backend": HONOURED,
+    "torch_compile_mode": HONOURED,
+    "use_liger_kernel": _LANGUAGE,
+    "liger_kernel_config": _LANGUAGE,
+    "use_cache": _LANGUAGE,
+    "neftune_noise_alpha": _LANGUAGE,
+    "torch_empty_cache_steps": COUNT,
+    "auto_find_batch_size": HONOURED,
+    # Logging
+    "logging_strategy": HONOURED,
+    "logging_steps": INTERVAL,
+    "logging_first_step": HONOURED,
+    "log_on_each_node": HONOURED,
+    "logging_nan_inf_filter": HONOURED,
+    "include_num_input_tokens_seen": "images have no tokens to count; leave it out",
+    "log_level": HONOURED,
+    "log_level_replica": HONOURED,
+    "disable_tqdm": HONOURED,
+    "report_to": HONOURED,
+    "run_name": HONOURED,
+    "project": HONOURED,
+    "trackio_space_id": HONOURED,
+    "trackio_bucket_id": HONOURED,
+    "trackio_static_space_id": HONOURED,
+    # Evaluation
+    "eval_strategy": HONOURED,
+    "eval_steps": INTERVAL,
+    "eval_delay": FROM_ZERO,
+    "per_device_eval_batch_size": COUNT,
+    "prediction_loss_only": _EVALUATION,
+    "eval_on_start": "it counts the untrained model among the evaluations of a training; leave it out",
+    "eval_do_concat_batches": _EVALUATION,
+    "eval_use_gather_object": _EVALUATION,
+    "eval_accumulation_steps": COUNT,
+    "include_for_metrics": _EVALUATION,
+    "batch_eval_metrics": _EVALUATION,
+    "metric_for_best_model": HONOURED,
+    "greater_is_better": HONOURED,
+    # Checkpoints
+    "save_only_model": HONOURED,
+    "save_strategy": HONOURED,
+    "save_steps": INTERVAL,
+    "save_on_each_node": HONOURED,
+    "save_total_limit": COUNT,
+    "enable_jit_checkpoint": "an interrupted run resumes from its last checkpoint (--resume); leave it out",
+    "load_best_model_at_end": HONOURED,
+    "resume_from_checkpoint": "use --resume, which resumes from the last checkpoint in --output_dir",
+    "ignore_data_skip": HONOURED,
+    "restore_callback_states_from_checkpoint": "--resume restores its own; leave it out",
+    # The Hub
+    "push_to_hub": _PUBLISHES_NOTHING,
+    "hub_token": "it would be written into the run's files; leave it out: HF_TOKEN or `hf auth login` let a training "
+    "read what is private",
+    "hub_private_repo": _PUBLISHES_NOTHING,
+    "hub_model_id": _PUBLISHES_NOTHING,
+    "hub_strategy": _PUBLISHES_NOTHING,
+    "hub_always_push": _PUBLISHES_NOTHING,
+    "hub_revision": _PUBLISHES_NOTHING,
+    # Randomness
+    "full_determinism": HONOURED,
+    "seed": HONOURED,
+    "data_seed": HONOURED,
+    # Data
+    "dataloader_drop_last": HONOURED,
+    "dataloader_num_workers": Range(0, 256, example=4),
+    "dataloader_pin_memory": HONOURED,
+    "dataloader_persistent_workers": HONOURED,
+    "dataloader_prefetch_factor": COUNT,
+    "dataloader_multiprocessing_context": HONOURED,
+    "dataloader_in_order": "the order of the batches would depend on the speed of the workers; leave it out",
+    "remove_unused_columns": "the images would be removed before they are decoded; leave it out",
+    "label_names": "the pipeline's own is 'labels'; leave it out",
+    "train_sampling_strategy": HONOURED,
+    "length_column_name": _LANGUAGE,
+    # Processes and devices
+    "use_cpu": HONOURED,
+    "accelerator_config": "the pipeline deals out the batches; leave it out, and set the processes with `accelerate "
+    "launch`",
+    "parallelism_config": _PARALLEL,
+    "ddp_find_unused_parameters": HONOURED,
+    "ddp_bucket_cap_mb": COUNT,
+    "ddp_broadcast_buffers": "every process would evaluate with batch norm statistics of its own; leave it out",
+    "ddp_static_graph": HONOURED,
+    "ddp_backend": HONOURED,
+    "ddp_timeout": COUNT,
+    "fsdp": HONOURED,
+    "fsdp_config": HONOURED,
+    "deepspeed": HONOURED,
+    "local_rank": "the launcher says which process is which; leave it out",
+    # Other
+    "debug": HONOURED,
+    "skip_memory_metrics": HONOURED,
+    "do_train": "a run trains; leave it out, and evaluate a trained model with `ham-hf evaluate`",
+    "do_eval": "a run ends with an evaluation of the validation images; leave it out",
+    "do_predict": HONOURED,
+}
+
+# Fields of the model's config that the pipeline itself sets or relies on
+FIXED_CONFIG: tuple[str, ...] = (
+    *("return_dict", "use_return_dict", "output_attentions", "output_hidden_states", "torchscript"),
+    *("num_labels", "id2label", "label2id", "label_names", "problem_type", "num_channels"),
+    *("model_type", "architectures", "architecture", "auto_map", "dtype", "torch_dtype", "use_cache"),
+    *("image_processor_type", "transformers_version", "quantization_config"),
+)

@@ -1,0 +1,69 @@
+"""Our processors in transformers' common tests: of patients in their three encodings, and of colour constancy."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from transformers import AutoTokenizer, BitImageProcessor
+from transformers_suites.test_image_processing_common import ImageProcessingTester, ImageProcessingTestMixin
+from transformers_suites.test_processing_common import ProcessorTesterMixin
+
+from ham_hf.models.color_constancy import ColorConstancyImageProcessor
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
+from tests.tiny_checkpoints import make_tiny_checkpoint
+
+SITES = ["back", "face", "foot"]
+
+
+class Patient(ProcessorTesterMixin):
+    processor_class = PatientProcessor
+
+    @classmethod
+    def _setup_image_processor(cls):
+        return BitImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
+
+    @classmethod
+    def prepare_processor_dict(cls):
+        return {"encoding": cls.encoding, "sites": SITES}
+
+
+class PatientCodesProcessorTest(Patient, unittest.TestCase):
+    encoding = "codes"
+
+
+class PatientFieldsProcessorTest(Patient, unittest.TestCase):
+    encoding = "fields"
+
+
+class SentenceProcessorTest(Patient, unittest.TestCase):
+    processor_class = SentenceProcessor
+
+    @classmethod
+    def _setup_tokenizer(cls):
+        with tempfile.TemporaryDirectory() as folder:
+            return AutoTokenizer.from_pretrained(make_tiny_checkpoint("google-bert/bert-base-uncased", Path(folder)))
+
+    @classmethod
+    def prepare_processor_dict(cls):
+        return {"sites": SITES}
+
+
+class ColorConstancyTester(ImageProcessingTester):
+    def __init__(self, parent):
+        super().__init__(
+            parent,
+            do_resize=True,
+            size={"shortest_edge": 36},
+            do_center_crop=True,
+            crop_size={"height": 32, "width": 32},
+            do_normalize=True,
+            image_mean=[0.5, 0.5, 0.5],
+            image_std=[0.5, 0.5, 0.5],
+        )
+
+    def _get_image_processing_classes(self):
+        return {"torchvision": ColorConstancyImageProcessor}
+
+
+class ColorConstancyImageProcessorTest(ImageProcessingTestMixin, unittest.TestCase):
+    image_processor_tester_class = ColorConstancyTester
