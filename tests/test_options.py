@@ -180,7 +180,7 @@ def tiny(tmp_path_factory) -> dict:
 )
 def test_a_sample_of_odd_options_ends_in_a_sentence(options, names, tiny, tmp_path):
     code, said = run_trial(tiny, options, tmp_path / "run")
-    assert code == 2
+    assert code in (2, 4)  # found while parsing, or later
     assert said.startswith("error: ") and all(name in said for name in names)
 
 
@@ -254,7 +254,7 @@ def test_a_last_batch_of_one_image_is_dropped_where_batch_norm_could_not_learn(
 )
 def test_a_training_of_single_images_is_refused_under_batch_norm(options, expected, tiny, resnet, tmp_path):
     code, said = run_trial(tiny, {"model_name_or_path": resnet, **options}, tmp_path / "run")
-    assert code == 2 and expected in said
+    assert code == 4 and expected in said
 
 
 def test_a_last_batch_of_one_image_is_kept_where_it_can_be_learnt_from(tiny, tmp_path):
@@ -272,7 +272,7 @@ def test_a_metric_that_no_prediction_defines_is_refused(metric, diagnoses, tiny,
     rows = [row for row in make_rows(70, 1) if row["dx"] in diagnoses]
     options = {"data_dir": write_folder(tmp_path / "data", rows), "metric_for_best_model": metric}
     code, said = run_trial(tiny, options, tmp_path / "run")
-    assert code == 2 and f"metric_for_best_model is '{metric}', which is not defined for these validation" in said
+    assert code == 4 and f"metric_for_best_model is '{metric}', which is not defined for these validation" in said
 
 
 def test_a_run_in_which_the_metric_was_never_defined_ends_with_the_last_model_and_says_so(tiny, tmp_path, caplog):
