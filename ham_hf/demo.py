@@ -14,6 +14,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
@@ -200,6 +201,8 @@ def build_demo(
     from ham_hf.models.mmbt.processing_mmbt import SEXES
 
     reads_patient = isinstance(model, PatientModel)
+    # Gradio answers in any of 40 threads, one at a time, and glibc would keep in each of them what an answer frees
+    model_thread = ThreadPoolExecutor(1, "answer")
 
     def answer(photograph: dict | None, age: str | None = None, sex: str | None = None, site: str | None = None):
         """The photograph's new value, None once it is removed, and the answer as HTML."""
@@ -244,7 +247,13 @@ def build_demo(
         # An answer must not stand beside another photograph
         inputs[0].upload(lambda: NO_ANSWER, outputs=result, show_progress="hidden", api_visibility="private")
         # Not preprocessed: Gradio would decode the photograph itself, and fail at a broken one in its own words
-        ask.click(answer, inputs, [inputs[0], result], api_name="predict", preprocess=False)
+        ask.click(
+            lambda *values: model_thread.submit(answer, *values).result(),
+            inputs,
+            [inputs[0], result],
+            api_name="predict",
+            preprocess=False,
+        )
     return page
 
 

@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from ham_hf.classifier import find_run_file
 from ham_hf.data.images import ImageCheck
-from ham_hf.data.splits import is_ham10000
+from ham_hf.data.lesions import is_ham10000
 from ham_hf.errors import InputError
 from ham_hf.files import replace_file
 from ham_hf.predictions import read_rows
