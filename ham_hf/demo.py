@@ -10,9 +10,11 @@ import base64
 import importlib.util
 import io
 import os
+import secrets
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
@@ -44,6 +46,8 @@ if TYPE_CHECKING:  # these take seconds to import, and a misspelt name should no
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # An upload that nobody asks about: looked for every minute, and removed after ten
 DELETE_CACHE = (60, 600)  # seconds
+# Gradio remembers the last answer of as many visitors, with its pictures; nothing of the page needs it to
+SESSIONS = 50
 NO_ANSWER = "<p>The answer will be here.</p>"
 
 CSS = """
@@ -103,6 +107,7 @@ def running_demo(
         uploads = Path(folder).resolve()
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         title = Path(name).resolve().name if Path(name).exists() else name
+        _separate_uploads()
         page = build_demo(
             model, processor, title=title, uploads=uploads, synthetic=synthetic, hosted=host not in LOOPBACK
         )
@@ -112,6 +117,7 @@ def running_demo(
             theme=_theme(),
             css=CSS,
             share=False,
+            state_session_capacity=SESSIONS,
             run_history=False,  # or the browser would keep photographs and answers
             ssr_mode=False,
             mcp_server=False,
@@ -126,6 +132,22 @@ def running_demo(
             yield page.local_url
         finally:
             page.close(verbose=False)
+
+
+def _separate_uploads() -> None:
+    """Give every upload a folder of its own.
+
+    Gradio (6.31) names the folder after the SHA-256 of the file: the same photograph, sent twice at once, would be one
+    file, which the first answer removes before the second one reads it.
+    """
+    from gradio import route_utils
+
+    class Upload(route_utils.GradioUploadFile):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.sha.update(secrets.token_bytes(16))
+
+    route_utils.GradioUploadFile = Upload
 
 
 def _free_port(host: str, port: int) -> int:
@@ -179,6 +201,8 @@ def build_demo(
     from ham_hf.models.mmbt.processing_mmbt import SEXES
 
     reads_patient = isinstance(model, PatientModel)
+    # Gradio answers in any of 40 threads, one at a time, and glibc would keep in each of them what an answer frees
+    model_thread = ThreadPoolExecutor(1, "answer")
 
     def answer(photograph: dict | None, age: str | None = None, sex: str | None = None, site: str | None = None):
         """The photograph's new value, None once it is removed, and the answer as HTML."""
@@ -223,7 +247,13 @@ def build_demo(
         # An answer must not stand beside another photograph
         inputs[0].upload(lambda: NO_ANSWER, outputs=result, show_progress="hidden", api_visibility="private")
         # Not preprocessed: Gradio would decode the photograph itself, and fail at a broken one in its own words
-        ask.click(answer, inputs, [inputs[0], result], api_name="predict", preprocess=False)
+        ask.click(
+            lambda *values: model_thread.submit(answer, *values).result(),
+            inputs,
+            [inputs[0], result],
+            api_name="predict",
+            preprocess=False,
+        )
     return page
 
 
@@ -258,14 +288,14 @@ def _taken(photograph: dict, uploads: Path) -> Image.Image:
     if path.parent.parent != uploads:  # Gradio makes a folder for every upload
         raise InputError("this is no photograph that was uploaded here: choose one first")
     if not path.is_file():
-        raise InputError("the photograph was removed from the disk meanwhile: choose it once more")
+        raise InputError("the photograph has been removed from the disk, as after each answer: choose it once more")
     try:
         return read_photo(path)
     except InputError as error:
         raise InputError(f"cannot use {str(error).replace(str(path), path.name)}") from error
     finally:
         path.unlink(missing_ok=True)
-        with suppress(OSError):  # the same photograph under another name is waiting there
+        with suppress(OSError):  # of an upload that was asked about twice at the same time
             path.parent.rmdir()
 
 

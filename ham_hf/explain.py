@@ -85,14 +85,18 @@ def explain(
         raise InputError(
             f"{data.data_dir} has no {part} image under the split {data.split!r}: choose another --part or --split"
         )
-    read = image_reader(split)
-    answers = probabilities(
-        model, processor, range(len(split)), read=read, total=len(split), description=f"{part} images"
-    )
     truth = np.array(split["label"][:])
     drawn = [number for number in range(len(labels)) if (truth == number).any()]
     sheets = [folder / f"{labels[number]}.png" for number in drawn]
     with new_folder(folder) as unfinished:
+        answers = probabilities(
+            model,
+            processor,
+            range(len(split)),
+            read=image_reader(split),
+            total=len(split),
+            description=f"{part} images",
+        )
         for number, path in zip(tqdm(drawn, desc="sheets", disable=None), sheets, strict=True):
             cases = choose_cases(answers, truth, number, labels)
             _draw(unfinished / path.name, model, processor, split, cases, labels[number])

@@ -1,20 +1,13 @@
-"""A training of a command that needs several: in a process of its own, and done once.
-
-The process ends when its parent does, in whatever way that ends.
-"""
+"""A training of a command that needs several: in a process of its own, and done once."""
 
 import json
 import logging
-import os
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from ham_hf.checkpoints import has_checkpoint
+from ham_hf.child_process import end_with_parent, run_child
 from ham_hf.errors import InputError, MachineError, TrainingError, cannot_write
 from ham_hf.files import replace_file
 from ham_hf.reading import read_json, read_text
@@ -23,7 +16,6 @@ from ham_hf.report import write_report
 logger = logging.getLogger("ham_hf.train_once")
 
 CLAIM = "training.json"  # in the folder of a run that is not finished: what its checkpoints are trained with
-TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell gives to a process ended by SIGTERM
 
 
 def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> None:
@@ -52,7 +44,7 @@ def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> None:
             replace_file(run / CLAIM, json.dumps(asked, indent=2) + "\n")
         except OSError as error:
             raise cannot_write(run, error, "choose another --output_dir") from error
-        if code := run_child([sys.executable, "-m", __name__, *words]):
+        if code := run_child([sys.executable, "-m", "ham_hf.train_once", *words]):
             raise _ended_with(run, code)
     elif not (run / "report.json").exists():  # the training was killed between the two
         write_report(run)
@@ -82,44 +74,6 @@ def _ended_with(run: Path, code: int) -> InputError:
             "command tries it again"
         )
     return MachineError(f"the training of {run} ended with exit code {code}: the same command resumes it")
-
-
-def run_child(command: Sequence[str]) -> int:
-    """Run a command whose process calls `end_with_parent`, and return its exit code.
-
-    When this process is asked to end, by SIGTERM or Ctrl-C, the child is ended and waited for first.
-    """
-    with _sigterm_raised(), subprocess.Popen(command, stdin=subprocess.PIPE) as child:
-        try:
-            return child.wait()
-        except BaseException:
-            child.terminate()
-            child.wait()
-            raise
-
-
-@contextmanager
-def _sigterm_raised() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit, so that a training is ended before this process."""
-
-    def end(*_) -> None:
-        raise SystemExit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def end_with_parent() -> None:
-    """End this process as soon as its standard input is closed, as it is when the parent ends or is killed."""
-
-    def watch() -> None:
-        os.read(0, 1)  # waits; the parent writes nothing
-        os._exit(TERMINATED)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ham_hf.errors import InputError
-from ham_hf.hub import HubUnreachable
 from ham_hf.reading import read_json
 
 if TYPE_CHECKING:  # these take seconds to import
@@ -135,6 +134,8 @@ def fetch_weights(
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HTTPError
+
+        from ham_hf.hub import HubUnreachable
 
         try:
             folder = Path(snapshot_download(location, revision=revision, allow_patterns=[WEIGHTS, _SHARDS, INDEX]))

@@ -3,16 +3,17 @@
 import csv
 import json
 import shutil
-import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from ham_hf import train_once as training
+from ham_hf.checkpoints import only_writer
 from ham_hf.cli import main
 from ham_hf.cross_validate import write_summary
 from ham_hf.errors import InputError
 from ham_hf.predictions import read_predictions
-from ham_hf.train_once import train_once
 from ham_hf.training_record import FILE, read_record
 from push_to_hub import stage
 from tests.small_data import make_rows, write_folder, write_table
@@ -135,11 +136,13 @@ def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp
         (folder / run / "run.json").write_text(json.dumps(facts))
     shutil.rmtree(folder / "fold_2")
     (folder / "cross_validation.md").unlink()
+    (folder / "fold_1" / "training.json").write_text("{}")  # as after a kill just before it was removed
     before = (folder / "fold_1" / "run.json").stat().st_mtime_ns
     assert main(command(tiny, synthetic_dir, folder)) == 0
     assert (folder / "fold_1" / "run.json").stat().st_mtime_ns == before
     for name in ("predictions_validation.csv", "cross_validation.json", "cross_validation.md"):
         assert (folder / name).read_bytes() == (done / name).read_bytes()
+    assert not list(folder.glob("fold_*/training.json"))
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, synthetic_dir, tmp_path, capsys):
@@ -170,10 +173,19 @@ def test_folds_need_training_images_of_known_lesions(tiny, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_a_fold_that_fails_ends_the_command_with_its_exit_code(tiny, synthetic_dir, tmp_path, caplog):
-    assert main(command(tmp_path / "nothing", synthetic_dir, tmp_path / "cv")) == 2
-    assert "the same command goes on with it" in caplog.text
+@pytest.mark.parametrize(("code", "ours"), [(4, 4), (3, 3), (2, 2), (1, 2), (-15, 3)])
+def test_a_fold_that_fails_ends_the_command(code, ours, tiny, synthetic_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "run_child", lambda words: code)
+    assert main(command(tiny, synthetic_dir, tmp_path / "cv")) == ours
+    assert "fold_1" in capsys.readouterr().err
     assert not (tmp_path / "cv" / "fold_2").exists()
+
+
+def test_a_second_cross_validation_is_refused_while_the_first_one_runs(tiny, synthetic_dir, tmp_path, capsys):
+    with only_writer(tmp_path / "cv"):
+        assert main(command(tiny, synthetic_dir, tmp_path / "cv")) == 3
+        assert [path.name for path in (tmp_path / "cv").iterdir()] == [".lock"]
+    assert "another process is writing in" in capsys.readouterr().err
 
 
 def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_where_nothing_was_learnt(
@@ -184,10 +196,9 @@ def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_wh
     def train(code, learning_rate, words, checkpoint=True):
         recipe.write_text(f"learning_rate: {learning_rate}\n")
         started = []
-        monkeypatch.setattr(
-            subprocess, "run", lambda words: started.append(words) or subprocess.CompletedProcess(words, code)
-        )
-        assert train_once(run, recipe, words) == code
+        monkeypatch.setattr(training, "run_child", lambda words: started.append(words) or code)
+        with pytest.raises(InputError, match="run") if code else nullcontext():
+            training.train_once(run, recipe, words)
         (run / "checkpoint-1").mkdir(exist_ok=True) if checkpoint else None
         return len(started)
 

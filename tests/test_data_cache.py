@@ -32,7 +32,7 @@ from ham_hf.data.cache import (
 )
 from ham_hf.data.crops import eval_crops, normalize
 from ham_hf.data.images import check_images
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, MachineError
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from tests.small_data import make_rows, write_folder, write_image
 
@@ -249,10 +249,10 @@ def test_an_image_that_changes_after_its_check_is_no_part_of_a_cache(dataset, tm
     def convert(image):
         return np.asarray(image.resize((40, 30)))  # as if other bytes had been read than those measured
 
-    with pytest.raises(InputError, match="has changed since it was checked"):
+    with pytest.raises(MachineError, match="has changed since it was checked"):
         open_or_build(PIXELS, EncodedImages(dataset, checks), _size, convert, "")
     (tmp_path / "images" / "i07.jpg").unlink()
-    with pytest.raises(InputError, match=r"i07\.jpg: No such file"):
+    with pytest.raises(MachineError, match=r"i07\.jpg: No such file"):
         build_cache(dataset, checks)
     assert files() == []
 
@@ -283,7 +283,9 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(dataset,
     def convert(image):
         raise AssertionError("decoded")
 
-    with pytest.raises(InputError, match=rf"needs {needed:,} bytes and 26\d,\d{{3}} are free in .*HF_DATASETS_CACHE"):
+    with pytest.raises(
+        MachineError, match=rf"needs {needed:,} bytes and 26\d,\d{{3}} are free in .*HF_DATASETS_CACHE"
+    ):
         open_or_build(PIXELS, EncodedImages(dataset, checks), _size, convert, "")
     assert files() == []
 
@@ -300,7 +302,7 @@ def test_a_disk_that_fills_up_meanwhile_is_an_error_and_leaves_nothing(dataset, 
                 pass  # full
         return np.asarray(image)
 
-    with pytest.raises(InputError, match=r"could not be written .*No space left on device.*HF_DATASETS_CACHE"):
+    with pytest.raises(MachineError, match=r"could not be written .*No space left on device.*HF_DATASETS_CACHE"):
         open_or_build(PIXELS, EncodedImages(dataset, checks), _size, convert, "")
     assert files() == []
 

@@ -1,6 +1,7 @@
 """The page of `ham-hf demo`, asked over HTTP as a browser does; and the Space that is made of it."""
 
 import base64
+import gc
 import io
 import json
 import os
@@ -23,10 +24,13 @@ import torch
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'ham-hf[demo]'")
+import httpx  # noqa: E402
+from gradio.state_holder import StateHolder  # noqa: E402
 from gradio_client import Client, handle_file  # noqa: E402
 from huggingface_hub import RepoCard  # noqa: E402
 
 import push_to_hub  # noqa: E402
+from ham_hf import demo  # noqa: E402
 from ham_hf.answers import SYNTHETIC_ALONE  # noqa: E402
 from ham_hf.arguments import ModelArguments  # noqa: E402
 from ham_hf.classifier import load_classifier, probabilities  # noqa: E402
@@ -117,6 +121,17 @@ def ask(url: str, photo: Path | None, *fields):
     return client.predict(photo and handle_file(photo), *fields, api_name="/predict")
 
 
+def upload(url: str, photo: Path) -> str:
+    """Where the server keeps it."""
+    with photo.open("rb") as file:
+        return httpx.post(f"{url}gradio_api/upload", files={"files": file}).json()[0]
+
+
+def answer_about(url: str, path: str) -> str:
+    client = Client(url, verbose=False, download_files=False, analytics_enabled=False)
+    return client.predict({"path": path, "meta": {"_type": "gradio.FileData"}}, api_name="/predict")[1]
+
+
 def rows(answer: str) -> list[tuple[str, str]]:
     """(diagnosis, probability) in the order of the table."""
     return re.findall(r'<th scope="row">([^<]+)<span.*?<td>([^<]+)</td>', answer.replace("&#x27;", "'"))
@@ -140,6 +155,15 @@ def test_a_photograph_is_answered_as_ham_hf_predict_answers_and_is_removed(url, 
     crop, heat = [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
     assert crop.shape == heat.shape == (32, 32, 3) and np.abs(crop.astype(int) - heat).max() > 50
     assert upload is None and files(uploads) == []
+
+
+def test_the_same_photograph_sent_twice_at_once_is_answered_twice(url, image_run, photo, uploads):
+    paths = [upload(url, photo) for _ in range(2)]
+    assert len(files(uploads)) == 2
+    for path in paths:
+        assert rows(answer_about(url, path)) == expected_rows(image_run, photo)
+    assert files(uploads) == []
+    assert "choose it once more" in answer_about(url, paths[0])
 
 
 def test_a_file_that_is_no_photograph_is_one_sentence_without_a_path(url, tmp_path, uploads):
@@ -195,7 +219,8 @@ def test_only_this_machine_reaches_the_page_and_only_the_page(url, image_run, tm
         running_demo(str(image_run), port=port).__enter__()
 
 
-def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploads, tmp_path):
+def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploads, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "SESSIONS", 2)
     with running_demo(str(patient_run), port=0) as url:
         config = json.load(urllib.request.urlopen(f"{url}config"))
         fields = {part["props"]["label"]: part["props"] for part in config["components"] if "label" in part["props"]}
@@ -212,7 +237,10 @@ def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploa
         for age, site in (("old", "back"), ("300", "back"), ("", "elbow")):
             upload, error = ask(url, photo, age, "male", site)
             assert 'role="alert"' in error and ("expected one of back, face" if site == "elbow" else "age is") in error
-            assert upload is not None and [file.name for file in files(uploads)] == [photo.name]  # to ask again
+            assert upload is not None and {file.name for file in files(uploads)} == {photo.name}  # to ask again
+        # However many visitors there were, the answers of the last two alone are in memory
+        [holder] = [of for of in gc.get_objects() if isinstance(of, StateHolder) and of.capacity == 2]
+        assert len(holder.session_data) == 2
     assert files(uploads) == []
 
 

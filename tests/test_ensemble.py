@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
+from ham_hf.checkpoints import only_writer
 from ham_hf.classifier import load_classifier, probabilities
 from ham_hf.cli import main as ham_hf
 from ham_hf.ensemble import join, select_greedily
+from ham_hf.files import new_folder
 from ham_hf.labels import LABELS
 from ham_hf.predictions import read_predictions
 from ham_hf.scoring import compute_scores
@@ -114,6 +116,16 @@ def test_a_recipe_is_trained_first_and_not_again(runs, synthetic_dir, tmp_path, 
     recipe.write_text(recipe.read_text() + "seed: 3\n")
     assert ham_hf([*words.split(), "--output_dir", "first"]) == 2
     assert "was trained with another recipe or other flags" in capfd.readouterr().err
+
+
+def test_a_second_ensemble_is_refused_at_once_while_the_first_one_is_built(synthetic_dir, tmp_path, capsys):
+    recipes = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    words = ["--data_dir", str(synthetic_dir), "--output_dir", str(tmp_path / "new")]
+    with only_writer(tmp_path / "new-members"):  # its members are trained
+        assert ham_hf(["ensemble", *map(str, recipes), *words]) == 3
+    with new_folder(tmp_path / "new"):  # not read: neither run is there
+        assert ham_hf(["ensemble", str(tmp_path / "a"), str(tmp_path / "b"), *words]) == 3
+    assert capsys.readouterr().err.count("another process is writing") == 2
 
 
 def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, capsys):

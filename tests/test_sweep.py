@@ -2,18 +2,21 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ham_hf import sweep as sweeping
+from ham_hf import train_once as training
 from ham_hf.checkpoints import only_writer
 from ham_hf.cli import main as ham_hf
-from ham_hf.errors import InputError
+from ham_hf.cli import run_command
+from ham_hf.errors import InputError, MachineError, TrainingError
 from ham_hf.recipe import parse_recipe
 from ham_hf.sweep import Sweep, Trial, read_sweep, render_sweep
+from ham_hf.train import main as train
+from ham_hf.trainer import HamTrainer
 from tests.test_predict import make_run_folder
 
 GREEDY = "method: greedy\nvariables:\n  horizontal_flip: [true, false]\n"
@@ -62,8 +65,8 @@ def test_greedy_tries_each_variable_in_turn_and_goes_on_where_it_was(recipe, tmp
     (folder / "trial_1" / "report.json").unlink()  # as after a kill just before it was written
     shutil.rmtree(folder / "trial_2")
     started = []
-    really = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda words: started.append(words) or really(words))
+    really = training.run_child
+    monkeypatch.setattr(training, "run_child", lambda words: started.append(words) or really(words))
     assert run(recipe, GREEDY, folder) == 0
     assert len(started) == 1 and (folder / "sweep.json").read_text() == before
 
@@ -122,36 +125,125 @@ def test_what_would_have_no_effect_is_refused(recipe, tmp_path, capsys):
     assert "the adam_beta1 of optimizer: adamw alone, not of adam" in capsys.readouterr().err
 
 
-def test_a_greedy_trial_that_diverges_is_not_the_end_nor_tried_again(recipe, tmp_path, monkeypatch):
-    parsed, sweep = parse_recipe([str(recipe)]), Sweep("greedy", "accuracy", None, {"seed": [0, 1, 2]})
-    tried = []
+@pytest.fixture
+def trained(recipe, tmp_path, monkeypatch):
+    """Trainings that end at once, with the next of the exit codes given, 0 when there is none; the folders tried."""
+    codes, tried = [], []
 
-    def train(words):
-        at = int(words[words.index("--output_dir") + 1].rpartition("_")[2])
-        tried.append(at)
-        if at == 2:
-            return subprocess.CompletedProcess(words, 2)
-        folder = tmp_path / f"trial_{at}"
-        metrics = {"accuracy": {"value": 0.1 * at}}
+    def end(words):
+        folder = Path(words[words.index("--output_dir") + 1])
+        tried.append(folder.name)
+        if code := codes.pop(0) if codes else 0:
+            return code
+        metrics = {"balanced_accuracy": {"value": 0.1 * len(tried)}}
         (folder / "report.json").write_text(json.dumps({"results": {"validation": {"metrics": metrics}}}))
         shutil.copyfile(recipe, folder / "recipe.yaml")
         (folder / "run.json").write_text(json.dumps({"argv": words[3:]}))
-        return subprocess.CompletedProcess(words, 0)
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", train)
-    monkeypatch.setattr(sweeping, "_own_value", lambda recipe, name: 0)
+    monkeypatch.setattr(training, "run_child", end)
+    monkeypatch.setattr(sweeping, "_draw", lambda *_: None)
+    return codes, tried
+
+
+def outcomes(folder: Path) -> list[str]:
+    return [trial["outcome"] for trial in json.loads((folder / "sweep.json").read_text())["trials"]]
+
+
+def test_a_trial_that_diverges_is_not_the_end_and_not_run_again(recipe, tmp_path, trained):
+    codes, tried = trained
+    codes += [0, TrainingError.exit_code]
     for _ in range(2):
-        trials = sweeping._greedy(tmp_path, parsed, sweep, [])
-        assert [trial.outcome for trial in trials] == ["complete", "failed", "complete"]
-        assert [trial.settings for trial in trials] == [{}, {"seed": 1}, {"seed": 2}]
-    assert tried == [1, 2, 3]
+        assert run(recipe, "method: greedy\nvariables: {seed: [1, 2]}\n", tmp_path / "sweep") == 0
+        assert outcomes(tmp_path / "sweep") == ["complete", "failed", "complete"]
+    assert tried == ["trial_1", "trial_2", "trial_3"]
+    assert not list((tmp_path / "sweep").glob("trial_*/training.json"))
 
 
-def test_a_trial_that_the_machine_stops_is_tried_again(recipe, tmp_path, capsys):
-    with only_writer(tmp_path / "sweep" / "trial_1"):  # as by the training that a killed search left at work
-        assert run(recipe, GREEDY, tmp_path / "sweep") == 2
-    assert "trial 1 ended with exit code 3: the same command goes on with it" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("code", "ours"),
+    [(InputError.exit_code, 2), (MachineError.exit_code, 3), (1, 2), (-9, 3)],
+    ids=["missing data", "full disk", "traceback", "killed"],
+)
+def test_a_trial_that_its_settings_did_not_end_stops_the_search_and_is_run_again(
+    code, ours, recipe, tmp_path, trained
+):
+    codes, tried = trained
+    codes += [0, code]
+    text = "method: greedy\nvariables: {seed: [1, 2]}\n"
+    assert run(recipe, text, tmp_path / "sweep") == ours
+    assert tried == ["trial_1", "trial_2"] and not (tmp_path / "sweep" / "best.yaml").exists()
+    assert run(recipe, text, tmp_path / "sweep") == 0
+    assert outcomes(tmp_path / "sweep") == ["complete"] * 3
+    assert tried == ["trial_1", "trial_2", "trial_2", "trial_3"]
+
+
+def test_settings_that_do_not_fit_together_fail_without_a_training(recipe, tmp_path, trained):
+    _, tried = trained
+    text = "method: greedy\nvariables: {image_size: [48], eval_resize: [40, 64]}\n"  # 48 is better, and more than 40
+    assert run(recipe, text, tmp_path / "sweep") == 0
+    assert outcomes(tmp_path / "sweep") == ["complete", "complete", "failed", "complete"]
+    assert tried == ["trial_1", "trial_2", "trial_4"]
+    assert "eval_resize is 40" in (tmp_path / "sweep" / "trial_3" / "failed.txt").read_text()
+
+
+def test_a_recipe_that_does_not_train_can_be_tried_again(recipe, tmp_path, trained):
+    trained[0].append(TrainingError.exit_code)
+    assert run(recipe, GREEDY, tmp_path / "sweep") == TrainingError.exit_code
     assert run(recipe, GREEDY, tmp_path / "sweep") == 0
+
+
+def test_a_recipe_that_is_edited_or_gone_during_the_search_stops_it(recipe, tmp_path, trained, monkeypatch, capsys):
+    end = training.run_child
+
+    def edit(words):
+        recipe.write_text(recipe.read_text() + "# edited\n")
+        return end(words)
+
+    monkeypatch.setattr(training, "run_child", edit)
+    assert run(recipe, GREEDY, tmp_path / "sweep") == 2
+    assert "small.yaml was edited during the search" in capsys.readouterr().err
+
+
+def test_missing_data_stop_the_search_and_a_loss_that_is_infinite_does_not(
+    recipe, tmp_path, synthetic_dir, monkeypatch, capfd
+):
+    folder, away = tmp_path / "sweep", tmp_path / "away"
+    data = Path(shutil.copytree(synthetic_dir, tmp_path / "data"))
+    recipe.write_text(recipe.read_text().replace(str(synthetic_dir), str(data)))
+    monkeypatch.setattr(training, "run_child", lambda words: run_command(train, words[3:]))  # for real, but here
+    text = "method: greedy\nvariables: {learning_rate: [1.0e+30]}\n"
+    data.rename(away)
+    assert run(recipe, text, folder) == 2
+    assert "trial_1 ended with the error above: the same command tries it again" in capfd.readouterr().err
+    away.rename(data)
+    assert run(recipe, text, folder) == 0
+    assert outcomes(folder) == ["complete", "failed"]
+    assert "The training diverged" in capfd.readouterr().err
+    assert [path.parent.name for path in folder.glob("*/failed.txt")] == ["trial_2"]
+    assert not list(folder.glob("*/training.json"))
+
+
+def test_a_trial_that_the_machine_stops_is_run_again(recipe, tmp_path, capsys):
+    with only_writer(tmp_path / "sweep" / "trial_1"):
+        assert run(recipe, GREEDY, tmp_path / "sweep") == 3
+    assert "trial_1 ended with exit code 3: the same command resumes it" in capsys.readouterr().err
+
+
+def test_a_trial_of_optuna_that_the_machine_ended_does_not_count(recipe, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    folder, check = tmp_path / "sweep", HamTrainer.check_losses
+    errors = [TrainingError("the loss is nan"), MachineError("the disk is full")]
+
+    def fail(trainer):
+        if errors:
+            raise errors.pop(0)
+        check(trainer)
+
+    monkeypatch.setattr(HamTrainer, "check_losses", fail)
+    assert run(recipe, OPTUNA, folder) == 3
+    assert run(recipe, OPTUNA, folder) == 0
+    assert outcomes(folder) == ["failed", "complete", "complete"]
 
 
 def test_lists_numbers_and_dictionaries_are_spelt_as_flags(tmp_path):
