@@ -65,6 +65,7 @@ def load_classifier(
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     import ham_hf.models.ensemble  # noqa: F401  which AutoConfig knows from then on
+    from ham_hf.hardware import prefers_channels_last
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.models.multimodal import load_patient_processor
     from ham_hf.views import which_views
@@ -83,9 +84,10 @@ def load_classifier(
     )
     which_views(model)  # these raise where its config says what cannot be
     threshold_of(model)
-    model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
-    if torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if prefers_channels_last(device):
+        model.to(memory_format=torch.channels_last)  # convolutions run 1.5 to 3 times as fast on a CPU
+    model.to(device)
     _check_answer(name, model.eval(), processor)
     return model, processor
 
@@ -281,7 +283,8 @@ def _batches(
     if not isinstance(model, PatientModel):
         patients = None
     for batch in prepared_batches(processor, images, read, patients):
-        yield {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
+        # Not non_blocking: an Apple GPU would read the batch after its memory is freed
+        yield {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
 def _bf16_rows(model: "PreTrainedModel", inputs: dict, difference: float) -> np.ndarray:

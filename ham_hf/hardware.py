@@ -17,11 +17,22 @@ def has_accelerator() -> bool:
 
 
 def supports_bf16(use_cpu: bool = False) -> bool:
-    """Whether bfloat16 is computed in hardware: an NVIDIA GPU since Ampere, or a CPU with AVX512-BF16 or AMX."""
-    if torch.cuda.is_available() and not use_cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    """Return whether bfloat16 is computed in hardware: an NVIDIA GPU since Ampere, or a CPU with AVX512-BF16 or AMX.
+
+    On other GPUs float32 is the default: what their CPU supports says nothing about them.
+    """
+    if has_accelerator() and not use_cpu:
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     cpu = torch.cpu.get_capabilities()
     return bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))
+
+
+def prefers_channels_last(device: torch.device) -> bool:
+    """Return whether convolutions are fast, and right, in channels_last on a device: not on Apple GPUs.
+
+    There the backward pass of batch norm fails ("view size is not compatible"): pytorch/pytorch#188371.
+    """
+    return device.type != "mps"
 
 
 def use_all_cores(local_processes: int) -> int:

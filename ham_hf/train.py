@@ -40,7 +40,7 @@ from ham_hf.data.images import ImageCheck
 from ham_hf.errors import InputError, MachineError, TrainingError
 from ham_hf.evaluate import model_facts, write_answers
 from ham_hf.files import replace_file
-from ham_hf.hardware import keep_freed_memory, use_all_cores
+from ham_hf.hardware import keep_freed_memory, prefers_channels_last, use_all_cores
 from ham_hf.hub import HubUnreachable
 from ham_hf.inputs import Inputs, build_inputs
 from ham_hf.labels import LABELS
@@ -393,7 +393,7 @@ def _wants_channels_last(args: RunArguments, model: nn.Module) -> bool:
     """Where more than a patch embedding is convolutional: it makes these faster and does nothing for attention."""
     if args.channels_last is not None:
         return args.channels_last
-    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
+    return prefers_channels_last(args.device) and sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
 
 
 def _class_counts(dataset: Dataset) -> list[int]:

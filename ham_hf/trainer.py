@@ -76,7 +76,7 @@ class HamTrainer(Trainer):
         if self.args.ema_decay:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise InputError("ema_decay needs whole weights on every process: leave it out with FSDP or DeepSpeed")
-            rule = exponential_average(self.args.ema_decay)
+            rule = exponential_average(self.args.ema_decay, lambda: int(self._average.n_averaged))
             self._average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
             self.add_callback(_UpdateAverage(self._average))
 
@@ -325,16 +325,20 @@ def _first_output(logits: torch.Tensor | tuple[torch.Tensor, ...], _labels: torc
     return logits[0] if isinstance(logits, tuple) else logits
 
 
-def exponential_average(decay: float) -> Callable:
-    """For `AveragedModel`: an exponential moving average that starts fast, as TensorFlow's and timm's do."""
+def exponential_average(decay: float, count: Callable[[], int]) -> Callable:
+    """For `AveragedModel`: an exponential moving average that starts fast, as TensorFlow's and timm's do.
+
+    `count` returns the number of updates so far. `AveragedModel` passes it on the device, which would have to be
+    waited for at every step.
+    """
 
     @torch.no_grad()
-    def update(averaged: list[torch.Tensor], trained: list[torch.Tensor], updates: torch.Tensor | int) -> None:
+    def update(averaged: list[torch.Tensor], trained: list[torch.Tensor], _on_device: torch.Tensor) -> None:
         if not averaged[0].is_floating_point():  # batch norm counts its batches
             for mean, value in zip(averaged, trained, strict=True):
                 mean.copy_(value)
             return
-        updates = int(updates)
+        updates = count()
         torch._foreach_lerp_(averaged, trained, 1 - min(decay, (1 + updates) / (10 + updates)))
 
     return update

@@ -24,7 +24,7 @@ from ham_hf.evaluate import evaluate_run
 from ham_hf.files import new_folder
 from ham_hf.hardware import supports_bf16
 from ham_hf.judging_cli import _training_flags
-from ham_hf.labels import LABELS, diagnosis_code
+from ham_hf.labels import LABELS
 from ham_hf.metrics import HamMetrics
 from ham_hf.predictions import Predictions, read_predictions
 from ham_hf.recipe import parse_recipe
@@ -304,13 +304,6 @@ def test_labels_may_share_a_diagnosis_and_be_left_out(model_folder, data, tmp_pa
     two = probabilities(model, processor, photos)
     by_class = np.stack([whole[:, 6], whole[:, :5].sum(axis=1)], axis=1)
     np.testing.assert_allclose(two, by_class / by_class.sum(axis=1, keepdims=True), atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("name", "code"), [("NV", "nv"), ("Melanocytic-Nevi", "nv"), (" df ", "df"), ("SCC", None), ("", None)]
-)
-def test_a_diagnosis_is_known_by_its_code_or_name(name, code):
-    assert diagnosis_code(name) == code
 
 
 def test_an_output_folder_that_holds_something_is_refused(model_folder, data, tmp_path, capsys):

