@@ -68,9 +68,17 @@ def test_training_images_have_it_too_from_files_and_from_the_cache():
     assert torch.equal(cached(batch("a"))["pixel_values"][0], ours)
 
 
-def test_what_is_no_image_of_pil_is_refused():
-    with pytest.raises(ValueError, match="got a Tensor: expected an image of PIL"):
-        processor()(torch.zeros(3, 40, 40, dtype=torch.uint8), return_tensors="pt")
+def test_arrays_of_bytes_are_prepared_as_the_image_they_hold():
+    pixels = np.array(picture())
+    expected = processor()(picture(), return_tensors="pt")["pixel_values"]
+    for image in (pixels, torch.from_numpy(pixels).permute(2, 0, 1)):
+        assert torch.equal(processor()(image, return_tensors="pt")["pixel_values"], expected)
+
+
+def test_an_array_that_holds_no_bytes_of_rgb_is_refused():
+    for image in (torch.zeros(3, 40, 40), torch.zeros(4, 40, 40, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="expected an image of PIL, or uint8 and 3 channels"):
+            processor()(image, do_convert_rgb=False, return_tensors="pt")
 
 
 def test_a_published_model_repeats_it_everywhere(tmp_path, synthetic_dir):

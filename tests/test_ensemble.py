@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from transformers import pipeline
+import torch
+from transformers import ResNetConfig, ViTConfig, pipeline
 
 from ham_hf.checkpoints import only_writer
 from ham_hf.classifier import load_classifier, probabilities
@@ -13,6 +14,7 @@ from ham_hf.cli import main as ham_hf
 from ham_hf.ensemble import join, select_greedily
 from ham_hf.files import new_folder
 from ham_hf.labels import LABELS
+from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.predictions import read_predictions
 from ham_hf.scoring import compute_scores
 from ham_hf.train import main
@@ -57,6 +59,59 @@ def test_its_record_is_that_of_its_members(ensemble, runs):
     assert of["record"] == "complete" and of["test"]["train"] == of["validation"]["train"] == 0
     assert of["validation"]["validation"] == of["validation"]["images"]
     assert "None of the evaluated images was a training image of a member" in (ensemble / "README.md").read_text()
+
+
+NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+
+
+@pytest.fixture
+def vit_and_resnet():
+    vit = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    resnet = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
+    members = [ViTConfig(**vit, image_size=32, patch_size=8, **NAMES), ResNetConfig(**resnet, **NAMES)]
+    torch.manual_seed(0)
+    config = EnsembleConfig(members=[member.to_dict() for member in members], weights=[0.5, 0.5], **NAMES)
+    return EnsembleForImageClassification(config).eval()
+
+
+@torch.no_grad()
+def test_it_returns_its_members_hidden_states_and_attentions_on_request(vit_and_resnet):
+    model, images = vit_and_resnet, torch.rand(2, 3, 32, 32)
+    model.set_attn_implementation("eager")
+    plain = model(images)
+    answer = model(images, output_hidden_states=True, output_attentions=True)
+    assert plain.hidden_states is None and plain.attentions is None
+    shapes = 3 * [(2, 17, 16)] + [(2, 4, 8, 8), (2, 4, 8, 8), (2, 8, 4, 4)]
+    assert [tuple(state.shape) for state in answer.hidden_states] == shapes
+    assert [tuple(weights.shape) for weights in answer.attentions] == 2 * [(2, 2, 17, 17)]
+    [by_tuple] = model(images, return_dict=False)
+    assert torch.equal(answer.logits, plain.logits) and torch.equal(by_tuple, plain.logits)
+
+
+def test_its_members_have_the_attention_asked_for(vit_and_resnet, tmp_path):
+    assert [member.config._attn_implementation for member in vit_and_resnet.members] == ["sdpa", "eager"]
+    vit_and_resnet.save_pretrained(tmp_path)
+    for asked, expected in {"eager": ["eager", "eager"], "sdpa": ["sdpa", "eager"]}.items():
+        loaded = EnsembleForImageClassification.from_pretrained(tmp_path, attn_implementation=asked)
+        assert [member.config._attn_implementation for member in loaded.members] == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_it_takes_images_in_float32(vit_and_resnet, dtype, tmp_path):
+    images = torch.rand(2, 3, 32, 32)
+    vit_and_resnet.save_pretrained(tmp_path)
+    half = EnsembleForImageClassification.from_pretrained(tmp_path, dtype=dtype)
+    assert {tensor.dtype for tensor in half.state_dict().values()} == {dtype, torch.int64}  # counts of batches
+    with torch.no_grad():
+        answer, expected = half(images).logits, vit_and_resnet(images).logits
+    assert answer.dtype == dtype
+    torch.testing.assert_close(answer.float(), expected, rtol=0, atol=0.02)
+
+
+def test_a_classifier_that_no_checkpoint_holds_changes_nothing(vit_and_resnet):
+    members = {key: value for key, value in vit_and_resnet.state_dict().items() if not key.startswith("classifier")}
+    loaded = EnsembleForImageClassification.from_pretrained(None, config=vit_and_resnet.config, state_dict=members)
+    assert torch.equal(loaded.classifier.weight, torch.eye(7)) and not loaded.classifier.bias.any()
 
 
 def test_its_report_is_of_the_saved_and_calibrated_weights(ensemble):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import v2
+from transformers import pipeline
 
 from ham_hf import export
 from ham_hf.ablation import write_ablations
@@ -23,6 +24,8 @@ from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.models import IMAGENET_MEAN, IMAGENET_STD, build_model, build_processor
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.models.mmbt.pipeline_mmbt import ImagePatientPipeline
+from ham_hf.models.mmbt.processing_mmbt import SENTENCE_LENGTH
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline
 from ham_hf.optimization import give_own_rate
 from ham_hf.predictions import read_predictions
@@ -195,8 +198,68 @@ def test_image_features_stand_for_the_image(kind, build):
     model, processor = build(kind)
     batch = inputs(processor)
     with torch.no_grad():
-        features = model.get_image_features(batch.pop("pixel_values"))
+        features = model.get_image_features(batch.pop("pixel_values")).last_hidden_state
         assert torch.equal(model(image_features=features, **batch).logits, logits(model, processor))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_states_attentions_and_tuples_are_returned_on_request(kind, build):
+    model, processor = build(kind, "google/vit-base-patch16-224")
+    model.set_attn_implementation("eager")
+    batch = inputs(processor) | {"labels": torch.arange(4)}
+    requested = {"output_hidden_states": True, "output_attentions": True}
+    # Of BERT, over 17 tokens of the image after those of the patient; of the image encoder where there is no BERT
+    tokens = 17 + {"codes": 3, "sentence": SENTENCE_LENGTH, "fields": 4, "mlp": 0}[kind]
+    with torch.no_grad():
+        plain, answer = model(**batch), model(**batch, **requested)
+        loss, by_tuple, *_ = model(**batch, return_dict=False)
+        features = model.get_image_features(batch["pixel_values"], **requested)
+        model.config.output_hidden_states = True
+        by_config = model(**batch)
+    assert plain.hidden_states is None and plain.attentions is None
+    assert torch.equal(answer.logits, plain.logits)
+    assert torch.equal(by_tuple, plain.logits) and torch.equal(loss, plain.loss)
+    assert [tuple(state.shape) for state in answer.hidden_states] == 3 * [(4, tokens, 16)]
+    assert [tuple(weights.shape) for weights in answer.attentions] == 2 * [(4, 2, tokens, tokens)]
+    assert [len(features.hidden_states), len(features.attentions)] == [3, 2]
+    assert torch.equal(by_config.hidden_states[-1], answer.hidden_states[-1]) and by_config.attentions is None
+
+
+def test_the_input_embeddings_are_those_of_the_text_encoder_or_of_the_image_encoder(build):
+    model, _ = build("fields")
+    assert model.get_input_embeddings() is model.text_encoder.embeddings.word_embeddings
+    model.set_input_embeddings(torch.nn.Embedding(5, 16))
+    assert model.text_encoder.embeddings.word_embeddings.num_embeddings == 5
+    model, _ = build("mlp", "google/vit-base-patch16-224")
+    assert model.get_input_embeddings() is model.image_encoder.embeddings.patch_embeddings
+
+
+def test_gradients_are_checkpointed_where_an_encoder_can(build):
+    assert build("fields")[0].supports_gradient_checkpointing
+    assert build("mlp", "google/vit-base-patch16-224")[0].supports_gradient_checkpointing
+    model, _ = build("mlp", "microsoft/resnet-50")
+    with pytest.raises(ValueError, match="does not support (activation|gradient) checkpointing"):
+        model.gradient_checkpointing_enable()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_in_half_precision_take_images_in_float32(kind, build):
+    model, processor = build(kind)
+    expected = logits(model, processor)
+    for dtype in (torch.float16, torch.bfloat16):
+        answer = logits(model.to(dtype), processor)
+        assert answer.dtype == dtype
+        torch.testing.assert_close(answer.float(), expected, rtol=0, atol=0.02)
+
+
+def test_a_checkpoint_in_half_precision_is_loaded_and_computes_in_float32(build, tmp_path):
+    model, processor = build("fields")
+    expected = logits(model, processor)
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded, _ = load_classifier(str(tmp_path))
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+    torch.testing.assert_close(logits(loaded, processor), expected, rtol=0, atol=0.01)
 
 
 def test_the_loss_is_the_mean_cross_entropy(build):
@@ -235,7 +298,7 @@ def test_a_missing_value_is_no_known_one(kind, missing, known, build):
     model, processor = build(kind)
     one, other = (processor.encode_patients(*([value] for value in patient)) for patient in (missing, known))
     assert any(not torch.equal(one[name], other[name]) for name in one)
-    image = model.get_image_features(inputs(processor, [FEMALE])["pixel_values"])
+    image = model.get_image_features(inputs(processor, [FEMALE])["pixel_values"]).last_hidden_state
     with torch.no_grad():
         first, second = (model(image_features=image, **encoded).logits for encoded in (one, other))
     assert torch.isfinite(first).all()
@@ -362,7 +425,55 @@ def test_a_model_that_reads_the_patient_is_no_image_checkpoint(kind, build, tmp_
         build_model(str(tmp_path))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_processor_names_what_it_returns_and_passes_arguments_to_the_image_processor(kind, build):
+    _, processor = build(kind)
+    [photo] = photos(1)
+    by_default = processor(photo, 45, "female", "back")
+    assert sorted(processor.model_input_names) == sorted(by_default)
+    arrays = processor(photo, 45, "female", "back", return_tensors="np")
+    for name, tensor in by_default.items():
+        assert isinstance(arrays[name], np.ndarray) and arrays[name].dtype == tensor.numpy().dtype
+        np.testing.assert_array_equal(arrays[name], tensor.numpy())
+    whole = processor(photo, do_resize=False, do_center_crop=False, do_normalize=False, do_rescale=False)
+    np.testing.assert_array_equal(whole["pixel_values"][0].permute(1, 2, 0), np.asarray(photo))
+
+
 # Use, with ham_hf and without
+
+
+def test_the_pipeline_applies_the_function_asked_for(build):
+    model, processor = build("fields")
+    pipe = ImagePatientPipeline(model=model, processor=processor)
+    [photo] = photos(1)
+    case = {"image": photo, "age": 45.0, "sex": "female", "localization": "back"}
+    [raw] = logits(model, processor, PATIENTS[:1]).double()
+    for name, expected in {"softmax": raw.softmax(dim=0), "sigmoid": raw.sigmoid(), "none": raw}.items():
+        scores = {answer["label"]: answer["score"] for answer in pipe(case, function_to_apply=name)}
+        assert [scores[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert pipe(case) == pipe(case, function_to_apply="softmax")
+    with pytest.raises(ValueError, match="function_to_apply is 'argmax': expected one of softmax, sigmoid, none"):
+        pipe(case, function_to_apply="argmax")
+
+
+@pytest.mark.parametrize("kind", ["sentence", "mlp"])
+def test_the_pipeline_in_half_precision_and_in_batches(kind, build, tmp_path):
+    model, processor = build(kind)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    copy_pipeline(tmp_path)
+    words = {"model": str(tmp_path), "trust_remote_code": True, "device": "cpu"}
+    pipe = pipeline("image-classification", dtype=torch.bfloat16, **words)
+    assert pipe.model.dtype == torch.bfloat16
+    cases = [{"image": photo, "age": age} for photo, age in zip(photos(3), (45, 62.5, None), strict=True)]
+    expected = ImagePatientPipeline(model=model, processor=processor)(cases)
+    for answers, of_float32 in zip(pipe(cases, batch_size=2, top_k=3), expected, strict=True):
+        scores = {answer["label"]: answer["score"] for answer in of_float32}
+        assert len(answers) == 3
+        assert [answer["score"] for answer in answers] == pytest.approx(
+            [scores[answer["label"]] for answer in answers], abs=0.01
+        )
+
 
 FOREIGN = """
     import json, sys

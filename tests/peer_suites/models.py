@@ -1,5 +1,6 @@
 """Our models in transformers' common tests: MMBT in its three encodings, the fusion model, and the ensemble."""
 
+import json
 import unittest
 
 import torch
@@ -18,12 +19,13 @@ SITES = ["back", "face", "foot"]
 LABELS = {"id2label": {i: f"label_{i}" for i in range(7)}, "label2id": {f"label_{i}": i for i in range(7)}}
 
 
-def image_config(kind: str) -> PreTrainedConfig:
+def image_config(kind: str, layers: int = 2) -> PreTrainedConfig:
     if kind == "resnet":
-        return ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", **LABELS)
+        widths = [4, 8][-layers:]
+        return ResNetConfig(embedding_size=4, hidden_sizes=widths, depths=[1] * layers, layer_type="basic", **LABELS)
     return ViTConfig(
         hidden_size=16,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
         image_size=IMAGE_SIZE,
@@ -40,7 +42,7 @@ def text_config() -> BertConfig:
 class ModelTester:
     """What the common tests ask of a model: a tiny config, its measures, and a batch."""
 
-    batch_size = 3
+    batch_size = 7  # the suite extends smaller ones by numbers that may be no sex and no site
     is_training = True
     image_size = IMAGE_SIZE
     num_attention_heads = 2
@@ -51,17 +53,17 @@ class ModelTester:
         words = {"codes": 3, "sentence": 12, "fields": 4}
         if kind in words:  # tokens of the patient, then of the image
             self.hidden_size, self.seq_length = 32, words[kind] + (4 if image == "resnet" else 5)
-        elif image == "resnet":  # its first feature map is 8 x 8
+        elif image == "resnet" and kind == "fusion":  # its first feature map is 8 x 8
             self.hidden_size, self.seq_length = 8, 8
         else:
             self.hidden_size, self.seq_length = 16, 5
-        if kind == "ensemble":  # of two members, each with the input of its first layer
-            self.num_hidden_layers, self.expected_num_hidden_layers = 4, 6
+        if kind == "ensemble":  # two members of one layer, each with its input
+            self.expected_num_hidden_layers = 4
 
     def get_config(self) -> PreTrainedConfig:
         encoder = image_config(self.image)
         if self.kind == "ensemble":
-            members = [image_config("vit").to_dict(), image_config(self.image).to_dict()]
+            members = [image_config(kind, layers=1).to_dict() for kind in ("vit", self.image)]
             return EnsembleConfig(members=members, weights=[0.5, 0.5], **LABELS)
         width = encoder.hidden_sizes[-1] if self.image == "resnet" else encoder.hidden_size
         if self.kind == "fusion":
@@ -86,9 +88,9 @@ class ModelTester:
             inputs["input_ids"] = torch.randint(1, 130, (self.batch_size, length))
             inputs["attention_mask"] = torch.ones(self.batch_size, length, dtype=torch.long)
         elif self.kind in ("fields", "fusion"):
-            inputs["age"] = torch.tensor([45.0, torch.nan, 80.0])
-            inputs["sex"] = torch.tensor([1, 0, 2])
-            inputs["localization"] = torch.tensor([0, 3, 1])
+            inputs["age"] = torch.tensor([45.0, torch.nan, 80.0, 0.0, 30.0, torch.nan, 65.0])
+            inputs["sex"] = torch.tensor([1, 0, 2, 1, 0, 2, 1])
+            inputs["localization"] = torch.tensor([0, 3, 1, 2, 0, 3, 1])
         return self.get_config(), inputs
 
 
@@ -99,7 +101,7 @@ def not_applicable(reason: str):
 class Common(ModelTesterMixin):
     """What holds for all of our models."""
 
-    test_can_init_all_missing_weights_before_2023 = True
+    test_can_init_all_missing_weights_before_2023 = True  # the suite reads a model's year from its licence's header
     # The suite reads the width from `vision_config`; ours is `image_config`, and a feature map has its width second
     skip_test_image_features_output_shape = True
 
@@ -114,7 +116,8 @@ class Common(ModelTesterMixin):
 
     def test_config(self):
         config = self.model_tester.get_config()
-        inputs = {key: value for key, value in config.to_dict().items() if key in self.config_arguments}
+        values = json.loads(config.to_json_string(use_diff=False))
+        inputs = {key: value for key, value in values.items() if key in self.config_arguments}
         tester = ConfigTester(self, type(config), has_text_modality=False, common_properties=[], **inputs)
         tester.run_common_tests()
 
@@ -124,6 +127,12 @@ class MMBT(Common):
     additional_model_inputs = ["input_ids", "attention_mask", "age", "sex", "localization"]
     config_arguments = ("encoding", "sites", "image_hidden_size", "image_grid", "cls_token_id")
     _is_composite = True
+
+
+class Fields(MMBT):
+    kind = "fields"
+    test_resize_tokens_embeddings = not_applicable('with encoding "fields", a patient has no words')
+    test_resize_embeddings_untied = not_applicable('with encoding "fields", a patient has no words')
 
 
 class OverResNet:
@@ -146,15 +155,18 @@ class MMBTSentenceViTTest(MMBT, unittest.TestCase):
     kind, image = "sentence", "vit"
 
 
-class MMBTFieldsResNetTest(OverResNet, MMBT, unittest.TestCase):
-    kind, image = "fields", "resnet"
+class MMBTFieldsResNetTest(OverResNet, Fields, unittest.TestCase):
+    image = "resnet"
 
 
-class MMBTFieldsViTTest(MMBT, unittest.TestCase):
-    kind, image = "fields", "vit"
+class MMBTFieldsViTTest(Fields, unittest.TestCase):
+    image = "vit"
 
 
 class Fusion(Common):
+    kind = "fusion"
+    test_resize_embeddings = False  # there are no words
+    test_model_get_set_embeddings = not_applicable("the image encoder embeds patches or pixels, not words")
     all_model_classes = (ImagePatientFusionForImageClassification,)
     additional_model_inputs = ["age", "sex", "localization"]
     config_arguments = ("sites", "image_hidden_size", "patient_hidden_size")
@@ -162,16 +174,18 @@ class Fusion(Common):
 
 
 class FusionResNetTest(Fusion, unittest.TestCase):
-    kind, image = "fusion", "resnet"
+    image = "resnet"
     has_attentions = False
 
 
 class FusionViTTest(Fusion, unittest.TestCase):
-    kind, image = "fusion", "vit"
+    image = "vit"
 
 
 class Ensemble(Common):
     kind = "ensemble"
+    test_resize_embeddings = False  # there are no words
+    test_model_get_set_embeddings = not_applicable("an ensemble's members embed, each for itself")
     all_model_classes = (EnsembleForImageClassification,)
     config_arguments = ("members", "weights")
 

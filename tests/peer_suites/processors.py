@@ -15,8 +15,31 @@ from tests.tiny_checkpoints import make_tiny_checkpoint
 SITES = ["back", "face", "foot"]
 
 
+# Tests that pass `text` or `text_kwargs`
+WITH_TEXT = (
+    "test_doubly_passed_kwargs",
+    "test_flat_kwarg_applied_when_modality_dict_lacks_it",
+    "test_kwargs_overrides_default_subprocessor_kwargs",
+    "test_overlapping_text_image_kwargs_handling",
+    "test_processor_with_multiple_inputs",
+    "test_structured_kwargs_nested",
+    "test_subprocessor_defaults_preserved_by_kwargs",
+    "test_unstructured_kwargs",
+)
+
+
 class Patient(ProcessorTesterMixin):
     processor_class = PatientProcessor
+
+    @classmethod
+    def setUpClass(cls):
+        # The suite compares a processor before and after it is saved, which adds `auto_map` to custom code
+        cls.processor_class._auto_class = None
+        super().setUpClass()
+
+    def setUp(self):
+        if self._testMethodName.startswith(WITH_TEXT):
+            self.skipTest("not applicable: our processors read a patient, not text")
 
     @classmethod
     def _setup_image_processor(cls):
@@ -67,3 +90,6 @@ class ColorConstancyTester(ImageProcessingTester):
 
 class ColorConstancyImageProcessorTest(ImageProcessingTestMixin, unittest.TestCase):
     image_processor_tester_class = ColorConstancyTester
+    test_call_numpy_4_channels = unittest.skip("not applicable: the colour of the light is of red, green and blue")(
+        lambda self: None
+    )

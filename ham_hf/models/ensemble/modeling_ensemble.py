@@ -27,7 +27,8 @@ class EnsembleForImageClassification(PreTrainedModel):
         super().__init__(config)
         configs = [CONFIG_MAPPING[member["model_type"]].from_dict(member) for member in config.members]
         self.members = nn.ModuleList(
-            AutoModelForImageClassification.from_config(member, attn_implementation=attention) for member in configs
+            AutoModelForImageClassification.from_config(member, dtype=config.dtype, attn_implementation=attention)
+            for member in configs
         )
         self.classifier = nn.Linear(config.num_labels, config.num_labels)
         self.post_init()
