@@ -17,7 +17,8 @@ from ham_hf.arguments import DataArguments
 from ham_hf.classifier import training_data_of
 from ham_hf.data import load_checked, read_source
 from ham_hf.data.images import ImageCheck
-from ham_hf.data.splits import is_ham10000, study_split
+from ham_hf.data.lesions import is_ham10000
+from ham_hf.data.splits import study_split
 from ham_hf.errors import InputError
 from ham_hf.overlap import OVERLAP, SEEN, overlap_sentences
 from ham_hf.report import SPLITS
