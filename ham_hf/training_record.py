@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from ham_hf.classifier import find_run_file
 from ham_hf.data.images import ImageCheck
-from ham_hf.data.lesions import is_ham10000
+from ham_hf.data.lesions import is_ham10000, official_lesions
 from ham_hf.errors import InputError
 from ham_hf.files import replace_file
 from ham_hf.predictions import read_rows
@@ -155,11 +155,16 @@ def find_overlap(
         lesion with a training image.
     """
     keys = {role: {key for image in record.images if image.split == role for key in _keys(image)} for role in ROLES}
-    lesions = {image.lesion_id for image in record.images if image.split == "train" and image.lesion_id}
+    lesions = {
+        name for image in record.images if image.split == "train" for name in _names(image.image_id, image.lesion_id)
+    }
     image_ids, lesion_ids = ([value for split in splits.values() for value in split[name][:]] for name in _IDS)
-    rows = list(map(_Evaluated, image_ids, _lesions(image_ids, lesion_ids), [_keys_of(i, checks) for i in image_ids]))
+    rows = [
+        _Evaluated(image_id, _names(image_id, lesion), _keys_of(image_id, checks))
+        for image_id, lesion in zip(image_ids, _lesions(image_ids, lesion_ids), strict=True)
+    ]
     # Where two tables name lesions differently, an image that is in both says which lesion is which
-    lesions |= {row.lesion for row in rows if row.keys & keys["train"] and row.lesion}
+    lesions |= {name for row in rows if row.keys & keys["train"] for name in row.lesions}
     of_image = {row.image_id: row for row in rows}
     return {
         part: _count([of_image[image_id] for image_id in splits[part]["image_id"][:]], keys, lesions)
@@ -169,7 +174,7 @@ def find_overlap(
 
 class _Evaluated(NamedTuple):
     image_id: str
-    lesion: str
+    lesions: set[str]
     keys: set[str]
 
 
@@ -180,7 +185,7 @@ def _count(rows: list[_Evaluated], keys: Mapping[str, set[str]], lesions: set[st
             counts["train"] += 1
         elif row.keys & keys["validation"]:
             counts["validation"] += 1
-        elif row.lesion in lesions:
+        elif row.lesions & lesions:
             counts["siblings"] += 1
     return counts
 
@@ -192,6 +197,11 @@ def _lesions(image_ids: list[str], lesion_ids: list[str]) -> list[str]:
         "" if lesion_id == image_id and images[lesion_id] == 1 else lesion_id
         for image_id, lesion_id in zip(image_ids, lesion_ids, strict=True)
     ]
+
+
+def _names(image_id: str, lesion_id: str) -> set[str]:
+    """Return what a lesion is called: by its table, and by HAM10000's own, as copies name lesions differently."""
+    return {name for name in (lesion_id, official_lesions().get(image_id)) if name}
 
 
 def _keys(image: TrainingImage) -> set[str]:
