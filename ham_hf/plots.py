@@ -193,7 +193,10 @@ def _confusion_matrix(results: Mapping, names: Sequence[str], split: str) -> Fig
     return figure
 
 
-def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure:
+def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure | None:
+    """Return the curve of each diagnosis, None if all images are of one."""
+    if len(np.unique(predicted.labels)) < 2:
+        return None
     figure = Figure(figsize=(7.6, 5.2))
     axes = figure.add_subplot(aspect="equal")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)

@@ -2,16 +2,22 @@
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from ham_hf.cli import main, run_command
 from ham_hf.errors import InputError, cannot_write
+from ham_hf.files import check_new_folder
+from ham_hf.photos import find_photos
 from tests.test_report import make_run
 
 ROOT = Path(__file__).parent.parent
@@ -197,3 +203,99 @@ def test_a_reader_that_stops_reading_is_no_error(words):
     )
     command.stdout.close()
     assert command.stderr.read() == b"" and command.wait(60) == 141
+
+
+def fail_with(error: Exception) -> Callable:
+    def command(_argv):
+        raise error
+
+    return command
+
+
+def no_memory_of_the_cpu(_argv):
+    torch.empty(1 << 56, dtype=torch.uint8)
+
+
+def no_memory_of_numpy(_argv):
+    np.ones(1 << 56, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        no_memory_of_the_cpu,
+        no_memory_of_numpy,
+        fail_with(MemoryError()),
+        fail_with(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")),
+        fail_with(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")),
+        fail_with(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")),
+        fail_with(OSError(errno.ENOMEM, "Cannot allocate memory")),
+    ],
+)
+def test_too_little_memory_is_one_sentence_and_exit_code_3(command, capsys):
+    assert run_command(command, []) == 3
+    error = capsys.readouterr().err
+    assert error.startswith("error: out of memory (") and error.count("\n") == 1
+    assert "lower per_device_train_batch_size" in error
+
+
+def test_other_errors_of_a_library_stay_as_they_are():
+    with pytest.raises(RuntimeError, match="shape"):
+        run_command(fail_with(RuntimeError("shape '[2]' is invalid for input of size 3")), [])
+
+
+LONG = "x" * 300
+TOO_LONG = {
+    "photograph": ["predict", "model", LONG],
+    "model": ["predict", LONG, "README.md"],
+    "table of predictions": ["predict", "model", "README.md", "--csv", f"{LONG}.csv"],
+    "patients": ["predict", "model", "README.md", "--patients", LONG],
+    "data": ["data", "audit", LONG],
+    "recipe": ["train", f"{LONG}.yaml"],
+    "run": ["report", LONG],
+    "runs": ["compare", LONG, "--with", "other"],
+    "picture": ["compare", "runs", "--with", "runs", "--picture", f"{LONG}.png"],
+    "recipes": ["recipes", LONG],
+}
+
+
+@pytest.mark.parametrize("words", TOO_LONG.values(), ids=TOO_LONG)
+def test_a_name_too_long_for_the_file_system_is_one_message(words, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "xxx" in error
+
+
+def test_a_long_name_a_loop_of_links_and_a_nul_are_no_photographs(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (LONG, tmp_path / "loop", "a\0b", "README.md/x"):
+        with pytest.raises(InputError, match="no photograph or folder at"):
+            find_photos([path])
+
+
+@pytest.mark.parametrize("path", ["loop", "a\0b"])
+def test_an_output_folder_that_no_disk_takes_is_one_message(path, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    assert run_command(lambda _argv: check_new_folder(tmp_path / path), []) == 2
+    assert capsys.readouterr().err.startswith("error: a path cannot be used: ")
+
+
+CLOSED = {"stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-"} | {
+    "full stdout": ">/dev/full",
+    "full stderr": "2>/dev/full",
+}
+
+
+@pytest.mark.parametrize("redirection", CLOSED.values(), ids=CLOSED)
+def test_closed_and_full_streams_change_no_exit_code(redirection):
+    """In processes, each of which takes a fifth of a second."""
+    command = f"{shlex.quote(sys.executable)} -m ham_hf {{}} {redirection}"
+    done = [
+        subprocess.run(command.format(words), shell=True, cwd=ROOT, capture_output=True, text=True)
+        for words in ("recipes", "predict no/model absent.jpg")
+    ]
+    assert [one.returncode for one in done] == [3 if redirection == ">/dev/full" else 0, 2]
+    assert not any("Traceback" in one.stdout + one.stderr or "Exception ignored" in one.stderr for one in done)
+    if "2>" not in redirection:
+        reason = "no photograph or folder at absent.jpg (No such file or directory): check the path"
+        assert done[1].stderr == f"error: {reason}\n"

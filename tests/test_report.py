@@ -378,3 +378,20 @@ def test_predictions_of_other_images_lesions_or_labels_are_refused(run):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(InputError, match="not about the validation images of the run.json beside it"):
         write_report(run)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("present", [["nv"], ["mel", "nv"]], ids=" and ".join)
+def test_pictures_of_few_diagnoses_are_drawn_without_a_warning(tmp_path, present):
+    run = make_run(tmp_path / "run", images=(40, 0))
+    path = run / "predictions_validation.csv"
+    predicted = read_predictions(path)
+    labels = [present[number % len(present)] for number in range(40)]
+    write_predictions(
+        path, predicted.image_ids, predicted.lesion_ids, labels, predicted.probabilities, predicted.names
+    )
+    change_facts(run, data__splits__validation__classes={name: labels.count(name) for name in LABELS})
+    report = write_report(run)
+    assert (run / "plots" / "roc_validation.png").exists() == (len(present) > 1)
+    assert report["results"]["validation"]["metrics"]["accuracy"]["value"] is not None
+    assert ("roc_validation.png" in (run / "report.md").read_text()) == (len(present) > 1)
