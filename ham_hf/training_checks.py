@@ -188,7 +188,7 @@ def _without_effect(args: "RunArguments") -> Iterator[tuple[tuple[str, ...], str
         yield names, "without gradient_checkpointing"
     if not args.fsdp:
         yield ("fsdp_config",), "without fsdp"
-    # Not eval_steps, save_steps and logging_steps: to change a recipe's strategy on the command line must stay possible
+    # Not eval_steps, save_steps, logging_steps: the command line may change the strategy of a recipe that sets them
     if args.report_to in ("none", ["none"], []):
         yield ("run_name",), "without report_to"
     if "trackio" not in args.report_to and "all" not in args.report_to:
