@@ -91,7 +91,7 @@ _PARALLEL = "only data parallelism, FSDP and DeepSpeed are supported; leave it o
 TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
     "output_dir": HONOURED,
     "per_device_train_batch_size": COUNT,
-    "num_train_epochs": Range(0, 1e6, above=True),
+    "num_train_epochs": Range(0, 100_000, above=True),
     "max_steps": HONOURED,
     # Optimizer and schedule
     "learning_rate": LEARNING_RATE,

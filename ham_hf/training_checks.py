@@ -188,14 +188,7 @@ def _without_effect(args: "RunArguments") -> Iterator[tuple[tuple[str, ...], str
         yield names, "without gradient_checkpointing"
     if not args.fsdp:
         yield ("fsdp_config",), "without fsdp"
-    if args.eval_strategy != "steps":
-        yield ("eval_steps",), f"with eval_strategy: {spell(args.eval_strategy)}"
-    if args.save_strategy != "steps":
-        yield ("save_steps",), f"with save_strategy: {spell(args.save_strategy)}"
-    if args.logging_strategy != "steps":
-        yield ("logging_steps",), f"with logging_strategy: {spell(args.logging_strategy)}"
-    if args.eval_strategy == "no":
-        yield ("eval_delay",), "with eval_strategy: no"
+    # Not eval_steps, save_steps, logging_steps: the command line may change the strategy of a recipe that sets them
     if args.report_to in ("none", ["none"], []):
         yield ("run_name",), "without report_to"
     if "trackio" not in args.report_to and "all" not in args.report_to:

@@ -54,7 +54,6 @@ def test_every_training_argument_has_a_rule():
         ("--optimizer adam --optim sgd", "optim is sgd, which has no effect on optimizer: adam"),
         ("--lr_scheduler_type constant --warmup_steps 10", "unlike constant_with_warmup"),
         ("--lr_scheduler_type greedy --warmup_steps 10", "no effect on lr_scheduler_type: greedy"),
-        ("--eval_steps 5", "eval_steps is 5.0, which has no effect with eval_strategy: epoch"),
         ("--base_learning_rate 1e-3 --learning_rate 1", "learning_rate is 1.0, which has no effect beside base"),
         ("--gradient_checkpointing_kwargs {}", "no effect without gradient_checkpointing"),
         ("--enable_jit_checkpoint true", "an interrupted run resumes from its last checkpoint"),
