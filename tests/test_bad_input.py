@@ -251,7 +251,7 @@ def test_training_from_a_checkpoint_that_is_no_image_classifier_is_refused(bert,
 def test_training_from_a_folder_without_a_model_is_refused(data, refused_training, tmp_path):
     (tmp_path / "empty").mkdir()
     message = refused_training("--data_dir", data, model=tmp_path / "empty")
-    assert f"{tmp_path / 'empty'} has no config.json: expected" in message
+    assert f"{tmp_path / 'empty'} is no model folder: config.json, model.safetensors not found there" in message
 
 
 def test_training_from_unknown_weights_lists_the_known_ones(data, refused_training):

@@ -17,10 +17,8 @@ from tests.tiny_runs import tiny_flags
 STEPS = [(Trainer, "training_step"), (trainer._UpdateAverage, "on_step_end")]
 # All that touches tensors in a step, and after the training
 EVERYTHING = {
-    "fusion": "mlp",
     "loss": "ldam",
     "class_weighting": "balanced",
-    "sampling": "square_root",
     "mixup": 0.2,
     "cutmix": 1.0,
     "rotation": 10,
@@ -34,10 +32,8 @@ EVERYTHING = {
     "melanoma_sensitivity": 0.9,
     "test_time_augmentation": "flips",
     "dx_type_weights": '{"histo": 1, "follow_up": 1, "consensus": 1, "confocal": 1}',
-    "num_train_epochs": 1,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
 }
+SHORT = {"max_steps": 3, "eval_steps": 3, "save_steps": 3}
 
 
 def test_float64_stays_off_the_gpu_and_no_step_waits_for_it(synthetic_dir, tmp_path, monkeypatch):
@@ -46,20 +42,23 @@ def test_float64_stays_off_the_gpu_and_no_step_waits_for_it(synthetic_dir, tmp_p
     Image.new("RGB", (60, 40), "brown").save(tmp_path / "photo.png")
     evaluate = ["evaluate", run, "--data_dir", synthetic_dir, "--output_dir", tmp_path / "evaluation"]
     with apple_gpu(monkeypatch, STEPS) as gpu:
-        main(tiny_flags(checkpoint, synthetic_dir, run, **EVERYTHING))
+        main(tiny_flags(checkpoint, synthetic_dir, run, **SHORT, **EVERYTHING))
         assert ham_hf(["predict", str(run), str(tmp_path / "photo.png")]) == 0
         assert ham_hf(list(map(str, evaluate))) == 0
     assert gpu.moved > 10
     assert json.loads((run / "run.json").read_text())["model"]["calibration"]
-    assert (run / "ablation" / "shuffled.csv").is_file()
 
 
-def test_float64_stays_off_the_gpu_with_a_frozen_backbone(synthetic_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "settings", [{"fusion": "mlp", "sampling": "balanced"}, {"freeze": "backbone", "augment": False, "loss": "focal"}]
+)
+def test_float64_stays_off_the_gpu_with_patients_and_with_features(settings, synthetic_dir, tmp_path, monkeypatch):
     checkpoint = make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path / "resnet")
-    frozen = {"freeze": "backbone", "augment": False, "max_steps": 2, "loss": "focal", "logit_adjustment": 0}
+    run = tmp_path / "run"
     with apple_gpu(monkeypatch, STEPS) as gpu:
-        main(tiny_flags(checkpoint, synthetic_dir, tmp_path / "run", eval_steps=2, save_steps=2, **frozen))
+        main(tiny_flags(checkpoint, synthetic_dir, run, **SHORT, **settings))
     assert gpu.moved > 2
+    assert (run / "ablation" / "shuffled.csv").is_file() is ("fusion" in settings)
 
 
 @pytest.mark.parametrize(("call", "error"), [("double", TypeError), ("item", RuntimeError), ("numpy", TypeError)])
