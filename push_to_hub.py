@@ -12,11 +12,8 @@ The third makes a Space of the model that the first two published: the page of `
 
 import argparse
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
@@ -27,40 +24,8 @@ from ham_hf import __version__
 from ham_hf.cli import run_command
 from ham_hf.errors import InputError
 from ham_hf.publish import Destination, check_is_published, check_repo_id, listing, publish
+from ham_hf.published import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, RECORD, write_checksums
 
-RECORD = "training_images.csv"
-# What is published; nothing else of the run folder is
-PUBLISHED = (
-    "README.md",
-    "config.json",
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "*_mmbt.py",
-    "*_ensemble.py",
-    "*_color_constancy.py",
-    "report.html",
-    "report.json",
-    "report.md",
-    "plots/*.png",
-    "predictions_validation.csv",
-    "predictions_test.csv",
-    "ablation/*.csv",
-    "split.csv",
-    "recipe.yaml",
-    "arguments.json",
-    "run.json",
-    RECORD,  # its rows of HAM10000's images
-)
-EVAL_RESULTS = ".eval_results/ham10000.yaml"  # with --eval_results
-PATIENT_DATA = ("patients_validation.csv", "patients_test.csv")  # age, sex, body site: with --with_patient_data
 # Where paths of this machine and tokens could stand
 TEXTS = (
     "README.md",
@@ -74,18 +39,6 @@ TEXTS = (
 )
 TOKEN = r"\bhf_[A-Za-z0-9]{20,}"
 BEFORE_A_PATH = r"(?<![\w./~+-])"  # no sign of base64 among them: report.html's pictures have slashes too
-
-TOLERANCE = 1e-5  # between the probabilities of a user's pipeline and ours
-
-AS_A_USER = """
-import json, sys
-sys.modules["ham_hf"] = None  # as on a machine that has never heard of it
-from transformers import pipeline
-folder, photo, trust = sys.argv[1:]
-classify = pipeline("image-classification", model=folder, trust_remote_code=trust == "yes", device="cpu")
-answers = classify(photo, top_k=classify.model.config.num_labels)
-print(json.dumps({answer["label"]: answer["score"] for answer in answers}))
-"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -134,7 +87,7 @@ def _destination(args: argparse.Namespace) -> Destination:
     return Destination(
         args.repo_id,
         "model",
-        published=(*PUBLISHED, *PATIENT_DATA, EVAL_RESULTS),
+        published=(*PUBLISHED, *PATIENT_DATA, EVAL_RESULTS, CHECKSUMS),
         foreign=("config.json", "run.json"),
         message=f"Publish a run of ham_hf {__version__}",
         **where,
@@ -212,7 +165,7 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
     """Copy what is published of `run` into the new `folder`; returns what a user should know about the copies.
 
     Paths of this machine are replaced by their last part, and tokens of the Hub by <HUB_TOKEN>; the card's commands
-    name the repository.
+    name the repository. SHA256SUMS lists the hash of every file.
     """
     from ham_hf.card import REPO_ID
     from ham_hf.classifier import is_trained_on_synthetic_images
@@ -233,6 +186,7 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
     notes = record_notes + _hide_paths(folder)
     if is_trained_on_synthetic_images(str(run)):
         notes.append("this model was trained on synthetic images: it has never seen a lesion")
+    write_checksums(folder)
     return notes
 
 
@@ -267,6 +221,7 @@ def _add_eval_results(staged: Path) -> None:
     path.parent.mkdir()
     report = json.loads((staged / "report.json").read_text(encoding="utf-8"))
     path.write_text(render_eval_results(report), encoding="utf-8")
+    write_checksums(staged)
 
 
 def _hide_paths(folder: Path) -> list[str]:
@@ -336,79 +291,23 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
     """Load the staged files as a user of the Hub does, and compare with ours on one synthetic image.
 
     Raises:
-        InputError: they do not load, or answer otherwise than the run's model.
+        InputError: they do not load, or give other probabilities than the run's model.
     """
     import numpy as np
-    from PIL import Image
 
-    from ham_hf.classifier import labels_of, load_classifier, probabilities
+    from ham_hf import trust
+    from ham_hf.classifier import load_classifier
     from ham_hf.data.synthetic import LOOKS, draw_image
-    from ham_hf.views import set_test_time_augmentation
+    from ham_hf.pipeline_check import check_pipeline
 
     print("checking that the files load as their users will load them …")
-    photo = staged.parent / "photo.png"
-    draw_image(LOOKS["nv"], np.random.default_rng(0), np.random.default_rng(1)).save(photo)
-    published = _answers_to_a_user(staged, photo)
+    photo = draw_image(LOOKS["nv"], np.random.default_rng(0), np.random.default_rng(1))
+    labels = trust.read_config(str(run), str(run)).id2label
     model, processor = load_classifier(str(run))
-    set_test_time_augmentation(model, "none")  # the pipeline looks once
-    [row] = probabilities(model.cpu(), processor, [Image.open(photo)])
-    expected = dict(zip(labels_of(model), row.tolist(), strict=True))
-    if published.keys() != expected.keys():
-        raise InputError(
-            f"the files to publish answer {', '.join(published)}, where {run} answers {', '.join(expected)}. "
-            "Nothing was sent"
-        )
-    differences = [abs(published[label] - expected[label]) for label in expected]
-    if not all(difference <= TOLERANCE for difference in differences):  # false for NaN as well
-        raise InputError(
-            f"the files to publish answer otherwise than {run}: probabilities of a synthetic image differ by up to "
-            f"{max(differences):.2g}, expected {TOLERANCE:g} at most. Nothing was sent"
-        )
-
-
-def _check_code(staged: Path) -> bool:
-    """Whether the files bring code, which then is this version's own: what is run here is of nobody else.
-
-    Raises:
-        InputError: a Python file is another than ham_hf's of that name, or a config names code from elsewhere.
-    """
-    import ham_hf.models
-    from ham_hf.reading import read_json
-
-    own = {path.name: path.read_bytes() for path in Path(ham_hf.models.__file__).parent.rglob("*.py")}
-    for path in sorted(staged.glob("*.py")):
-        if own.get(path.name) != path.read_bytes():
-            raise InputError(
-                f"{path.name} is not the file of that name in ham_hf {__version__}, and code of others is not run "
-                "here: publish it with the ham_hf that wrote it, or save the model again with this one. Nothing was "
-                "sent"
-            )
-    has_code = False
-    for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
-        config = read_json(staged / name) if (staged / name).is_file() else {}
-        for reference in _strings(config.get("auto_map", {})):
-            has_code = True
-            if not (staged / f"{reference.partition('.')[0]}.py").is_file():
-                raise InputError(
-                    f"{name} names the code {reference!r}, which is none of the files to publish. Nothing was sent"
-                )
-    return has_code
-
-
-def _answers_to_a_user(staged: Path, photo: Path) -> dict[str, float]:
-    """Label → probability, from a new process that has the staged folder, transformers and no network."""
-    has_code = _check_code(staged)
-    done = subprocess.run(
-        [sys.executable, "-c", AS_A_USER, str(staged), str(photo), "yes" if has_code else "no"],
-        cwd=staged.parent,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(staged.parent / "modules")},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"the files to publish do not load as their users load them: {last}. Nothing was sent")
-    return json.loads(done.stdout.splitlines()[-1])
+    try:
+        check_pipeline(staged, model, processor, labels, [photo], own_process=True)
+    except InputError as error:
+        raise InputError(f"the files to publish are not what {run} is: {error}. Nothing was sent") from error
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ value. What else `ham-hf verify` needs of a claim of ours stands in its notes.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml, parse_eval_result_entries
+from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from ham_hf.card import claims
 from ham_hf.errors import InputError
@@ -17,6 +18,18 @@ from ham_hf.reading import parse_yaml, read_text
 
 FOLDER = ".eval_results"
 _PARTS = ("validation", "test")
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+# What the notes of ours say, by name
+_NOTES = {
+    "split": r".+",
+    "split seed": r"\d{1,10}",
+    "SHA-256 of the images": r"[0-9a-f]{64}",
+    "95 % interval": rf"{_NUMBER} to {_NUMBER}",
+}
+_EXPECTED = (
+    "expected a list of results, each with a dataset (id, task_id) and a value, as "
+    "https://huggingface.co/docs/hub/eval-results says"
+)
 
 
 def render_eval_results(report: Mapping) -> str:
@@ -43,43 +56,78 @@ def _notes(claim: EvalResult) -> str:
     return "; ".join(f"{name}: {value}" for name, value in notes.items() if value is not None)
 
 
-def read_eval_results(folder: Path) -> dict[str, list[EvalResult]]:
-    """The claims in each file of `folder`/.eval_results, of ours or of anybody's, in the terms of a `model-index`.
+def read_eval_results(folder: Path) -> Iterator[tuple[str, dict]]:
+    """Yield the file and the content of each claim in `folder`/.eval_results, whoever wrote it.
 
-    A task's id names the split and the metric: test_accuracy, "accuracy/test"; without a split it is None.
-
-    Raises:
-        InputError: a file is not as the Hub documents it.
+    The content is in the terms of a `model-index`: task, dataset, metric, and others for what has no place there; or
+    `problem`, which says why an entry or a file cannot be read. The id of a task names the split and the metric:
+    test_accuracy, "accuracy/test"; without one of our splits the split is None.
     """
-    found = {}
     for path in sorted((folder / FOLDER).glob("*.yaml")):
-        entries = parse_yaml(read_text(path), path)
+        where = f"{FOLDER}/{path.name}"
         try:
-            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-                raise ValueError("no list of results")
-            found[f"{FOLDER}/{path.name}"] = list(map(_claim, parse_eval_result_entries(entries)))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            words = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-            raise InputError(
-                f"{path} cannot be read ({words}): expected a list of results, each with a dataset (id, task_id) and "
-                "a value, as https://huggingface.co/docs/hub/eval-results says"
-            ) from error
-    return found
+            entries = parse_yaml(read_text(path), path)
+        except InputError as error:
+            yield where, {"problem": str(error)}
+            continue
+        if not isinstance(entries, list) or not entries:
+            yield where, {"problem": f"{path.name} cannot be read (no list of results): {_EXPECTED}"}
+            continue
+        for number, entry in enumerate(entries):
+            problem = _problem(entry)
+            if problem:
+                yield where, {"problem": f"entry {number + 1} cannot be read ({problem}): {_EXPECTED}"}
+            else:
+                yield where, _claim(entry)
 
 
-def _claim(entry: EvalResultEntry) -> EvalResult:
-    words = re.findall(r"[a-z0-9]+", str(entry.task_id).lower())
-    notes = dict(note.split(": ", 1) for note in str(entry.notes or "").split("; ") if ": " in note)
-    seed, interval = notes.get("split seed", ""), notes.get("95 % interval", "").split(" to ")
-    return EvalResult(
-        task_type="image-classification",
-        dataset_type=str(entry.dataset_id),
-        dataset_name=str(entry.dataset_id),
-        dataset_config=notes.get("split"),
-        dataset_split=next((word for word in words if word in _PARTS), None),
-        dataset_revision=notes.get("SHA-256 of the images", entry.dataset_revision),
-        dataset_args={"split_seed": int(seed)} if seed.isdecimal() else None,
-        metric_type="_".join(word for word in words if word not in _PARTS),
-        metric_value=entry.value,
-        metric_args={"interval": list(map(float, interval))} if len(interval) == 2 else None,
-    )
+def _problem(entry: Any) -> str | None:
+    """Why an entry is not as the Hub documents it; None where it is."""
+    if not isinstance(entry, dict):
+        return "no keys and values"
+    dataset = entry.get("dataset")
+    if not isinstance(dataset, dict):
+        return "no dataset"
+    missing = [key for key in ("id", "task_id") if dataset.get(key) is None]
+    return f"no {missing[0]}" if missing else None if entry.get("value") is not None else "no value"
+
+
+def _claim(entry: Mapping) -> dict:
+    dataset = entry["dataset"]
+    words = re.findall(r"[a-z0-9]+", str(dataset["task_id"]).lower())
+    notes, rest = _read_notes(entry.get("notes"))
+    seed, interval = notes.get("split seed"), notes.get("95 % interval")
+    others = {key: value for key, value in entry.items() if key not in ("dataset", "value", "notes", "date")}
+    others |= {f"dataset.{key}": value for key, value in dataset.items() if key not in ("id", "task_id", "revision")}
+    if rest:
+        others["notes"] = rest
+    if not re.fullmatch(r"[\d:.TZ +-]*", str(entry.get("date", ""))):
+        others["date"] = entry["date"]
+    return {
+        "task": {"type": "image-classification"},
+        "dataset": {
+            "type": str(dataset["id"]),
+            "config": notes.get("split"),
+            "split": next((word for word in words if word in _PARTS), None),
+            "revision": notes.get("SHA-256 of the images", dataset.get("revision")),
+            "args": {"split_seed": int(seed)} if seed else {},
+        },
+        "metric": {
+            "type": "_".join(word for word in words if word not in _PARTS),
+            "value": entry["value"],
+            "args": {"interval": list(map(float, interval.split(" to ")))} if interval else {},
+        },
+        "others": others,
+    }
+
+
+def _read_notes(notes: Any) -> tuple[dict[str, str], str]:
+    """What notes of ours say, by name, and whatever else they say."""
+    found, rest = {}, []
+    for note in filter(None, str(notes or "").split("; ")):
+        name, _, value = note.partition(": ")
+        if name in found or name not in _NOTES or not re.fullmatch(_NOTES[name], value):
+            rest.append(note)
+        else:
+            found[name] = value
+    return found, "; ".join(rest)

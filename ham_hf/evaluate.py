@@ -146,6 +146,17 @@ def measure(
 
     `unknown_lesions` is the number of images whose lesion is unknown.
     """
+    predictions, patients = predict_rows(model, processor, rows, description)
+    return split_results(predictions, patients, thresholds.threshold_of(model), unknown_lesions=unknown_lesions)
+
+
+def predict_rows(
+    model: "PreTrainedModel",
+    processor: BaseImageProcessor | PatientProcessor,
+    rows: Dataset,
+    description: str,
+) -> tuple[Predictions, Patients]:
+    """Return the model's predictions for images with known diagnoses, and whose images they are."""
     answers = probabilities(
         model,
         processor,
@@ -157,11 +168,9 @@ def measure(
     )
     labels = np.array(rows["label"][:])
     dx_types = [dx_type or "unknown" for dx_type in rows["dx_type"][:]]
-    return split_results(
+    return (
         Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, labels_of(model)),
         Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
-        thresholds.threshold_of(model),
-        unknown_lesions=unknown_lesions,
     )
 
 

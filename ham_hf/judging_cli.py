@@ -222,10 +222,12 @@ def _verify(args: argparse.Namespace) -> int:
     verification = verify.verify_card(
         args.model, data_arguments(args), revision=args.revision, label_map=args.label_map, part=args.part
     )
-    print(verify.render(verification))
+    *lines, unchecked = verify.render(verification).splitlines()  # which comes last, whatever is printed
+    print("\n".join(lines))
     if args.write:
         verify.write_corrected(args.model, args.revision, verification.verdicts, args.write)
         print(f"corrected: {args.write}; look at its text too, which says what it said")
+    print(unchecked)
     return verify.exit_code(verification)
 
 

@@ -85,7 +85,7 @@ def read_config(name: str, location: str, **source: str | None) -> "PreTrainedCo
 
 
 def _check_values(name: str, config: Any) -> None:
-    for key, value in _entries(config):
+    for key, value in entries(config):
         wrong = None
         if any(not character.isprintable() and character not in "\n\t" for character in f"{key}{value}"):
             wrong = "expected no control characters"
@@ -105,16 +105,16 @@ def _check_values(name: str, config: Any) -> None:
             raise InputError(f"{name}: config.json has {key} {str(value)[:80]!r}: {wrong}")
 
 
-def _entries(config: Any) -> Iterator[tuple[str, Any]]:
+def entries(config: Any) -> Iterator[tuple[str, Any]]:
     """Every key and its value, at any depth."""
     match config:
         case dict():
             for key, value in config.items():
                 yield key, value
-                yield from _entries(value)
+                yield from entries(value)
         case list():
             for value in config:
-                yield from _entries(value)
+                yield from entries(value)
 
 
 def _sum(value: Any) -> float:
@@ -258,7 +258,7 @@ def check_finite(name: str, model: "PreTrainedModel") -> None:
 
 def check_processor(name: str, processor: "BaseImageProcessor") -> None:
     """Raises InputError for a preparation that would make images of a size that fills the memory."""
-    for key, value in _entries(processor.to_dict()):
+    for key, value in entries(processor.to_dict()):
         numbers = [number for number in _numbers(value) if not 0 <= number <= MOST_SIDE]  # false for NaN as well
         if "size" in key and numbers:
             raise InputError(f"{name}: its processor has {key} {value}: expected {MOST_SIDE} pixels at most")

@@ -4,17 +4,21 @@ ham-hf verify you/your-model --data_dir path/to/HAM10000
 """
 
 import re
-import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-from huggingface_hub import EvalResult, ModelCardData, metadata_save, snapshot_download
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
+import yaml
+from datasets import DatasetDict
+from huggingface_hub import HfApi, snapshot_download
+from transformers import BaseImageProcessor
 
+from ham_hf import __version__, trust
 from ham_hf.arguments import DataArguments
 from ham_hf.card import FILES
+from ham_hf.claim_check import Evidence, Verdict, judge
+from ham_hf.claims import CARD, Claim, check_any, claims_of_card, read_card, read_claims
 from ham_hf.classifier import find_classifier, labels_of, load_classifier
 from ham_hf.consistency import (
     CANNOT_TELL,
@@ -22,45 +26,41 @@ from ham_hf.consistency import (
     HOLDS,
     TOLERANCE,
     Finding,
-    check_page,
     check_results,
     check_weights,
     read_report,
 )
 from ham_hf.contamination import are_strangers, doubts_about
 from ham_hf.data import load_checked
-from ham_hf.data.splits import SPLITS as PARTS
+from ham_hf.data.lesions import is_ham10000
 from ham_hf.errors import InputError
-from ham_hf.eval_results import FOLDER, read_eval_results
-from ham_hf.evaluate import measure
+from ham_hf.eval_results import FOLDER
+from ham_hf.evaluate import model_facts, predict_rows
+from ham_hf.facts_check import check_report_facts
 from ham_hf.files import replace_file
+from ham_hf.files_check import check_checksums, check_predictions
 from ham_hf.labels import LABELS
 from ham_hf.markdown import number
-from ham_hf.reading import parse_yaml, read_text
-from ham_hf.report import SPLITS
-from ham_hf.terminal import printable
+from ham_hf.page_check import check_pages, published_as
+from ham_hf.patients import Patients
+from ham_hf.photos import upright_rgb
+from ham_hf.pipeline_check import TOLERANCE as SAME_ANSWER
+from ham_hf.pipeline_check import check_code, check_pipeline
+from ham_hf.predictions import Predictions
+from ham_hf.prepare import image_reader
+from ham_hf.published import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, READ_BY_USERS, files_in
+from ham_hf.report import SPLITS, split_results
+from ham_hf.scoring import prediction_spread
+from ham_hf.signs import signs_of_ours
+from ham_hf.thresholds import threshold_of
+from ham_hf.verification import Verification, exit_code, render, unchecked
 
-_LISTED = 20  # findings
-_WIDEST, _LONGEST = 40, 400  # characters of what a card says, and of a reason
-_ALIASES = {"f1_macro": "macro_f1", "roc_auc_macro": "macro_auroc"}
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
+    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
-class Verdict(NamedTuple):
-    """What became of a claim in the file `where`; `measured` and `interval` are None where nothing was computed."""
-
-    where: str
-    claim: EvalResult
-    measured: float | None
-    interval: tuple[float, float] | None
-    verdict: str
-    reason: str
-
-
-class Verification(NamedTuple):
-    """A verdict for each claim, and whatever else of a card of ours is not as it was measured."""
-
-    verdicts: list[Verdict]
-    findings: list[Finding]
+__all__ = ["Verification", "exit_code", "render", "verify_card", "write_corrected"]
 
 
 def verify_card(
@@ -71,7 +71,7 @@ def verify_card(
     label_map: Mapping[str, str | None] | None = None,
     part: str | None = None,
 ) -> Verification:
-    """Compute every claim of the card of `name` again, and whatever else report.json says of the same images.
+    """Compute every claim of the card of `name` again, and whatever else the files of ours beside it say.
 
     Args:
         name: a run folder or a Hub id, with a README.md of ours or of anybody's.
@@ -86,229 +86,113 @@ def verify_card(
     """
     location, commit = find_classifier(name, revision)
     folder = card_folder(location, commit)
-    found, report = read_claims(folder), read_report(folder)
-    claims = [claim for of_file in found.values() for claim in of_file]
-    if not data.split and not any(map(_sha256, claims)) and are_strangers(data, name, revision):
-        data.split = "all"
+    claims = read_claims(folder)
+    report, findings = read_report(folder)
+    if report is None:
+        check_any(claims, folder)
+        findings += _damage(folder, claims, findings)
+    if not data.split and report is None and not any(claim.sha256 for claim in claims):
+        data.split = "all" if are_strangers(data, name, revision) else ""
     if not data.split:
-        data.split, data.split_seed = _split_of(claims)
+        data.split, data.split_seed = _split_of(claims, report)
+    labels = trust.read_config(name, location, revision=commit).id2label
     model, processor = load_classifier(location, commit, label_map, altered=True)
     data.classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
     splits, facts, checks = load_checked(data)
-    reported = [name_of_part for name_of_part in SPLITS if report is not None and report["results"].get(name_of_part)]
-    wanted = {part or claim.dataset_split for claim in claims} | set(reported)
-    measured = {
-        name_of_part: measure(
-            model,
-            processor,
-            splits[name_of_part],
-            name_of_part,
-            facts["splits"][name_of_part]["unknown_lesions"],
-        )
-        for name_of_part in SPLITS
-        if name_of_part in wanted and len(splits[name_of_part])
+    reported = {
+        split: report["run"]["data"]["splits"][split]["sha256"]
+        for split in SPLITS
+        if report is not None and report["results"][split]
     }
-    hashes = {name_of_part: facts["splits"][name_of_part]["sha256"] for name_of_part in PARTS}
-    verdicts = [
-        _judge(where, claim, part or claim.dataset_split, measured, hashes)
-        for where, of_file in found.items()
-        for claim in of_file
-    ]
+    wanted = {part or claim.split for claim in claims} | reported.keys()
+    predicted = {
+        split: predict_rows(model, processor, splits[split], split)
+        for split in SPLITS
+        if split in wanted and len(splits[split])
+    }
+    results = {
+        split: split_results(*rows, threshold_of(model), unknown_lesions=facts["splits"][split]["unknown_lesions"])
+        for split, rows in predicted.items()
+    }
+    image_ids = [image_id for predictions, _ in predicted.values() for image_id in predictions.image_ids]
+    evidence = Evidence(results, facts, data.classes, all(map(is_ham10000, image_ids)), reported)
     doubts = doubts_about(name, revision, splits, facts, checks)
-    verdicts = [_doubted(verdict, doubts.get(part or verdict.claim.dataset_split)) for verdict in verdicts]
-    findings = []
+    if report is not None and not (folder / "run.json").is_file():
+        doubts = _doubts_without_run(report, evidence)
+    verdicts = [_doubted(judge(claim, part, evidence), doubts.get(part or claim.split)) for claim in claims]
     if report is not None:
-        findings += check_page(folder, report)
-        findings += check_weights(_weights_folder(location, commit), report)
-        findings += check_results(report, measured, hashes, reported)
-    return Verification(verdicts, findings)
+        about_model = (model_facts(model, processor, None), model.config.to_dict())
+        findings += check_pages(folder, report, None if Path(location).is_dir() else location)
+        findings += _check_ours(folder, report, about_model, predicted, evidence)
+    findings += _check_files(folder, report)
+    findings += _check_as_a_user(folder, model, processor, labels, splits, list(results), ours=report is not None)
+    files = files_in(folder) if Path(location).is_dir() else HfApi().list_repo_files(location, revision=commit)
+    return Verification(verdicts, findings, unchecked(files, report, (folder / "run.json").is_file()))
+
+
+def _check_ours(
+    folder: Path,
+    report: Mapping,
+    about_model: tuple[Mapping, Mapping],
+    predicted: Mapping[str, tuple[Predictions, Patients]],
+    evidence: Evidence,
+) -> list[Finding]:
+    """What report.json and the predictions beside it say otherwise than the model and the images.
+
+    `about_model` is what `model_facts` says, and the model's config.
+    """
+    spread = None
+    if "validation" in predicted and evidence.reported.get("validation") == evidence.hashes["validation"]:
+        spread = prediction_spread(predicted["validation"][0].probabilities)
+    return [
+        *check_weights(folder, report),
+        *check_predictions(folder, predicted, evidence.hashes, report),
+        *check_report_facts(folder, report, *about_model, evidence.data, spread),
+        *check_results(report, evidence.results, evidence.hashes, list(evidence.reported)),
+    ]
 
 
 def card_folder(location: str, commit: str | None) -> Path:
-    """Where a model's card and its other small files are: the folder itself, or a copy of what the Hub has."""
+    """Return where a model's files are: the folder itself, or a copy of what the Hub has of the files read here."""
     if Path(location).is_dir():
         return Path(location)
-    patterns = ["README.md", "run.json", "report.json", *FILES, f"{FOLDER}/*.yaml"]
+    patterns = [*PUBLISHED, *PATIENT_DATA, *FILES, EVAL_RESULTS, CHECKSUMS, *READ_BY_USERS]
+    patterns = [pattern for pattern in patterns if not pattern.endswith(".safetensors")]  # those come with the model
     return Path(snapshot_download(location, revision=commit, allow_patterns=patterns))
 
 
-def _weights_folder(location: str, commit: str | None) -> Path:
-    """Where the weights are that were loaded from there: the folder itself, or the Hub's cache."""
-    if Path(location).is_dir():
-        return Path(location)
-    return Path(snapshot_download(location, revision=commit, allow_patterns="*.safetensors"))
+def _damage(folder: Path, claims: Sequence[Claim], findings: Sequence[Finding]) -> list[Finding]:
+    """What is missing of a card of ours without a whole report.json, with which most of it could be checked."""
+    signs = signs_of_ours(folder, claims)
+    if not signs or findings:  # these say what is wrong with report.json
+        return []
+    there = "is not as `ham-hf report` writes it" if (folder / "report.json").is_file() else "is missing"
+    words = f"{there}, and this is a card of ham_hf ({', '.join(signs[:3])}), so its text was not checked"
+    return [Finding("report.json", CANNOT_TELL, words)]
 
 
-def read_claims(folder: Path) -> dict[str, list[EvalResult]]:
-    """By file, the claims in `model-index` of README.md, then those in .eval_results/*.yaml.
-
-    Raises:
-        InputError: a file of them is not readable, or there is no claim.
-    """
-    path, found = folder / "README.md", {}
-    if path.is_file():
-        _, data = _read_card(path)
-        found["README.md"] = list(map(_plain, data.eval_results or []))
-    found |= {where: list(map(_plain, claims)) for where, claims in read_eval_results(folder).items()}
-    if not found:
-        raise InputError(f"{folder} has no README.md: there is no card, so no claim to check")
-    if not any(found.values()):
-        raise InputError(
-            f"{path} makes no claim: its front matter has no model-index. `ham-hf evaluate` judges a model without one"
-        )
-    return found
-
-
-def _read_card(path: Path) -> tuple[str, ModelCardData]:
-    """A card's text, and its front matter.
-
-    Not with ModelCard, which would follow aliases of aliases and read a megabyte in a minute.
-    """
-    text = read_text(path)
-    front = REGEX_YAML_BLOCK.search(text)
-    values = parse_yaml(front[2], f"the front matter of {path}") if front else None
-    try:
-        data = ModelCardData(**(values or {}), ignore_metadata_errors=False)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: its front matter cannot be read ({reason}): expected a model-index") from error
-    return text, data
-
-
-def _plain(claim: EvalResult) -> EvalResult:
-    """A claim whose split, data and arguments are of the kinds that ours are, whatever YAML made of them."""
-    for name in ("dataset_config", "dataset_split", "dataset_revision"):
-        value = getattr(claim, name)
-        setattr(claim, name, None if value is None else str(value))
-    for name in ("dataset_args", "metric_args"):
-        value = getattr(claim, name)
-        setattr(claim, name, value if isinstance(value, dict) else None)
-    return claim
-
-
-def _split_of(claims: Sequence[EvalResult]) -> tuple[str, int]:
+def _split_of(claims: Sequence[Claim], report: Mapping | None) -> tuple[str, int]:
     """How the data of the claims are split; the study's split for a card that does not say it as ours do."""
-    names = {claim.dataset_config for claim in claims if _sha256(claim)}
-    if len(names) > 1:
-        raise InputError(f"the card's claims are about several splits ({', '.join(map(str, names))}): add --split")
-    [name] = names or {"study"}
+    if report is not None:
+        names = [(report["run"]["data"]["split"], report["run"]["data"]["split_seed"] or 0)]
+    else:
+        args = [(claim.config, claim.dataset_args.get("split_seed") or 0) for claim in claims if claim.sha256]
+        valid = [(name, seed) for name, seed in args if isinstance(seed, int) and not isinstance(seed, bool)]
+        names = [pair for pair, _ in Counter(valid).most_common(1)] or [("study", 0)]
+    [(name, seed)] = names
     if name not in ("study", "grouped"):
         raise InputError(f"the card's claims are about the split of a CSV, {name}: add --split path/to/{name}")
-    seeds = [(claim.dataset_args or {}).get("split_seed") for claim in claims]
-    seed = next((seed for seed in seeds if seed is not None), 0)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"the card's split_seed is {str(seed)[:_WIDEST]!r}: add --split and --split_seed")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the card's split_seed is {str(seed)[:40]}: add --split and --split_seed")
     return name, seed
 
 
-def exit_code(verification: Verification) -> int:
-    """0 where all holds, 1 where something is false, 2 where nothing is but something could not be told."""
-    found = {item.verdict for items in verification for item in items}
-    return 1 if FALSE in found else 2 if CANNOT_TELL in found else 0
-
-
-def render(verification: Verification) -> str:
-    """A line a claim: split, metric, claimed, measured, difference, interval, verdict; then a line a finding."""
-    rows = [("split", "metric", "claimed", "measured", "difference", "95 % interval", "verdict")]
-    for where, claim, measured, interval, verdict, reason in verification.verdicts:
-        claimed = claim.metric_value
-        known = measured is not None and _is_number(claimed)
-        place = "" if where == "README.md" else f" ({where})"
-        rows.append(
-            (
-                _cell(claim.dataset_split),
-                _cell(claim.metric_type),
-                f"{claimed:.4f}" if _is_number(claimed) else _cell(claimed),
-                "–" if measured is None else f"{measured:.4f}",
-                f"{measured - _share(claim)[0]:+.4f}" if known else "–",
-                "–" if interval is None else f"[{number(interval[0])}, {number(interval[1])}]",
-                verdict + (f": {printable(reason)[:_LONGEST]}" if reason else "") + printable(place),
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    cells = [[*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]] for row in rows]
-    words = {HOLDS: "hold", FALSE: "false", CANNOT_TELL: "cannot be told"}
-    found = [item.verdict for item in verification.verdicts]
-    counts = ", ".join(f"{found.count(verdict)} {word}" for verdict, word in words.items())
-    findings = [printable(f"{where}: {verdict}: {said}")[:_LONGEST] for where, verdict, said in verification.findings]
-    rest = [f"… and {len(findings) - _LISTED} more", ""] if len(findings) > _LISTED else [""] if findings else []
-    summary = f"{len(found)} claims: {counts}." + (f" Not among them, above: {len(findings)}." if findings else "")
-    return "\n".join([*map("  ".join, cells), "", *findings[:_LISTED], *rest, summary])
-
-
-def _cell(value: Any) -> str:
-    """What a card says, fit for a line on a terminal."""
-    text = printable(str(value))
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
-
-
-def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict], path: Path) -> None:
-    """Write the card with what was measured in place of what was claimed, where that is false; its text stays.
-
-    Raises:
-        InputError: no claim is in the card's own `model-index`, or `path` cannot be written.
-    """
-    location, commit = find_classifier(name, revision)
-    verdicts = [verdict for verdict in verdicts if verdict.where == "README.md"]
-    if not verdicts:
-        raise InputError(
-            f"--write {path}: the claims are in {FOLDER} alone, and the card's text makes none to correct"
-        )
-    text, data = _read_card(card_folder(location, commit) / "README.md")
-    for result, verdict in zip(data.eval_results, verdicts, strict=True):
-        if verdict.verdict == FALSE and verdict.measured is not None:
-            result.metric_value = verdict.measured
-            if verdict.interval is not None:
-                result.metric_args = {"interval": list(verdict.interval)}
-                words = re.sub(r" \(95 % interval .*\)$", "", str(result.metric_name or result.metric_type))
-                low, high = map(number, verdict.interval)
-                result.metric_name = f"{words} (95 % interval {low} to {high})"
-    try:
-        with tempfile.TemporaryDirectory() as temporary:  # what writes the front matter would follow a link
-            card = Path(temporary) / "README.md"
-            card.write_text(text, encoding="utf-8")
-            metadata_save(card, data.to_dict())
-            replace_file(path, card.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"--write {path} cannot be written: {error}; name a file in a folder that is there"
-        ) from error
-
-
-def _judge(
-    where: str, claim: EvalResult, part: str | None, measured: Mapping[str, Mapping], hashes: Mapping[str, str]
-) -> Verdict:
-    def cannot_tell(reason: str) -> Verdict:
-        return Verdict(where, claim, None, None, CANNOT_TELL, reason)
-
-    if part not in SPLITS:
-        return cannot_tell(f"it is about the split {part!r}; --part validation or --part test says which one that is")
-    if part not in measured:
-        return cannot_tell(f"no image of the {part} split is here")
-    metric = _metric(claim)
-    if metric not in measured[part]["metrics"]:
-        return cannot_tell("unknown metric" + (", say of which average" if metric in ("f1", "roc_auc") else ""))
-    if not _is_number(claim.metric_value):
-        return cannot_tell(f"{repr(claim.metric_value)[:_WIDEST]} is no number")
-    value, interval = measured[part]["metrics"][metric].values()
-    claimed, rounding = _share(claim)
-    sha256 = _sha256(claim)
-    if sha256 is None:
-        inside = interval is not None and interval[0] - rounding <= claimed <= interval[1] + rounding
-        words = "within the interval" if inside else "outside the interval"
-        return Verdict(where, claim, value, interval, HOLDS if inside else FALSE, f"{words}; the card names no data")
-    if sha256 != hashes[part]:
-        others = [name for name, other in hashes.items() if other == sha256]
-        if others:
-            return Verdict(where, claim, value, interval, FALSE, f"its data are the {others[0]} images, not {part}'s")
-        reason = f"made on other {part} images (SHA-256 {sha256[:12]}…)"
-        return Verdict(where, claim, value, interval, CANNOT_TELL, reason)
-    if not abs(claimed - value) <= TOLERANCE + rounding:  # false for NaN as well
-        return Verdict(where, claim, value, interval, FALSE, "same images, another figure")
-    given = (claim.metric_args or {}).get("interval")
-    if given and not _is_close(given, interval):
-        return Verdict(where, claim, value, interval, FALSE, f"the interval claimed is {given}")
-    return Verdict(where, claim, value, interval, HOLDS, "")
+def _doubts_without_run(report: Mapping, evidence: Evidence) -> dict[str, str]:
+    """As `doubts_about`, of a card whose run.json is gone: report.json has the hash of the training images as well."""
+    if report["run"]["data"]["splits"]["train"]["sha256"] == evidence.hashes["train"]:
+        return {}
+    reason = "the training images were others than this split's: some of those evaluated may be among them"
+    return dict.fromkeys(SPLITS, reason)
 
 
 def _doubted(verdict: Verdict, doubt: str | None) -> Verdict:
@@ -318,31 +202,68 @@ def _doubted(verdict: Verdict, doubt: str | None) -> Verdict:
     return verdict._replace(verdict=CANNOT_TELL, reason=doubt)
 
 
-def _metric(claim: EvalResult) -> str:
-    name = re.sub(r"\W+", "_", str(claim.metric_type).strip().lower())
-    average = (claim.metric_args or {}).get("average")
-    return _ALIASES.get(f"{name}_{average}" if average else name, name if not average else f"{average}_{name}")
+def _check_files(folder: Path, report: Mapping | None) -> list[Finding]:
+    """What became of the published files, where they are listed."""
+    if (folder / CHECKSUMS).is_file():
+        return check_checksums(folder)
+    if report is not None and report.get("ham_hf") == __version__ and published_as(folder) is not None:
+        return [Finding(CHECKSUMS, CANNOT_TELL, "is missing, and `push_to_hub.py` publishes it with every model")]
+    return []
 
 
-def _share(claim: EvalResult) -> tuple[float, float]:
-    """The value claimed, from 0 to 1 where it was in percent, and half of its last digit."""
-    text = repr(claim.metric_value)
-    digits = len(text.partition(".")[2]) if "e" not in text else 17
-    value, rounding = float(claim.metric_value), 0.5 * 10.0**-digits
-    is_percent = value > 1 and _metric(claim) not in ("log_loss", "brier") and "support" not in _metric(claim)
-    return (value / 100, rounding / 100) if is_percent else (value, rounding)
+def _check_as_a_user(
+    folder: Path,
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    labels: Mapping[int, str],
+    splits: DatasetDict,
+    measured: Sequence[str],
+    *,
+    ours: bool,
+) -> list[Finding]:
+    """Whether `pipeline` of transformers answers as what was measured; the last check, for it changes `model`."""
+    images = [upright_rgb(image_reader(splits[split])(0)) for split in measured]
+    try:
+        check_code(folder)
+    except InputError as error:
+        return [Finding("pipeline", CANNOT_TELL, f"{error}, so what users get was not checked")]
+    try:
+        tolerance = SAME_ANSWER if ours else TOLERANCE
+        check_pipeline(folder, model, processor, labels, images, tolerance=tolerance, own_process=False)
+    except InputError as error:
+        return [Finding("pipeline", FALSE if ours else CANNOT_TELL, f"users get something else: {error}")]
+    return []
 
 
-def _sha256(claim: EvalResult) -> str | None:
-    revision = str(claim.dataset_revision or "")
-    return revision if re.fullmatch(r"[0-9a-f]{64}", revision) else None
+def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict], path: Path) -> None:
+    """Write the card with what was measured in place of what was claimed, where that is false; its text stays.
+
+    Raises:
+        InputError: no claim is in the card's own `model-index`, or `path` cannot be written.
+    """
+    location, commit = find_classifier(name, revision)
+    verdicts = [verdict for verdict in verdicts if verdict.claim.where == CARD]
+    if not verdicts:
+        raise InputError(
+            f"--write {path}: the claims are in {FOLDER} alone, and the card's text makes none to correct"
+        )
+    card = read_card(card_folder(location, commit) / CARD)
+    for claim, verdict in zip(claims_of_card(card.values), verdicts, strict=True):
+        if verdict.verdict == FALSE and verdict.measured is not None:
+            _correct(claim.metric, verdict)
+    front = yaml.safe_dump(card.values, sort_keys=False, allow_unicode=True)
+    try:
+        replace_file(path, f"---\n{front}---\n{card.page}")
+    except OSError as error:
+        raise InputError(
+            f"--write {path} cannot be written: {error}; name a file in a folder that is there"
+        ) from error
 
 
-def _is_close(given: Any, interval: Sequence[float] | None) -> bool:
-    if interval is None or not isinstance(given, list) or len(given) != 2 or not all(map(_is_number, given)):
-        return False
-    return np.allclose(given, interval, rtol=0, atol=TOLERANCE)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+def _correct(metric: dict, verdict: Verdict) -> None:
+    metric["value"] = verdict.measured
+    if verdict.interval is not None:
+        metric["args"] = {"interval": list(verdict.interval)}
+        words = re.sub(r" \(95 % interval .*\)$", "", str(metric.get("name") or metric["type"]))
+        low, high = map(number, verdict.interval)
+        metric["name"] = f"{words} (95 % interval {low} to {high})"

@@ -29,6 +29,11 @@ def make_rows(lesions: int = 35, images: int = 2) -> list[dict[str, str]]:
     ]
 
 
+def ham10000_rows() -> list[dict[str, str]]:
+    """The rows of `make_rows` under ids of HAM10000's."""
+    return [row | {"image_id": f"ISIC_{24306 + number:07d}"} for number, row in enumerate(make_rows())]
+
+
 def write_table(
     path: Path, rows: list[dict[str, str]], delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL
 ) -> None:

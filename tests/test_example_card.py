@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ham_hf.card import read_files, render_card
-from ham_hf.consistency import check_page
+from ham_hf.page_check import check_front_matter, check_page
 
 FOLDER = Path(__file__).parent / "example_card"
 
@@ -19,7 +19,8 @@ def rendered() -> str:
 
 def test_the_example_card_is_what_its_report_makes():
     assert (FOLDER / "README.md").read_text(encoding="utf-8") == rendered()
-    assert check_page(FOLDER, json.loads((FOLDER / "report.json").read_text(encoding="utf-8"))) == []
+    report = json.loads((FOLDER / "report.json").read_text(encoding="utf-8"))
+    assert check_page(FOLDER, report) == [] and check_front_matter(FOLDER, report) == []
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 60_000
 
 

@@ -42,6 +42,7 @@ LISTED = {
     "arguments.json",
     "recipe.yaml",
     "predictions_validation.csv",
+    "SHA256SUMS",
 }
 CARD = "---\nlicense: cc-by-nc-4.0\nlibrary_name: transformers\npipeline_tag: image-classification\n---\n\n# Skin\n"
 # What is tested once, in the first pushes, takes ten seconds: loading the files in a new process
@@ -226,7 +227,7 @@ def test_a_change_is_one_more_commit_of_what_changed(hub, run, tmp_path):
     (run / "plots" / "loss.png").unlink()
     (run / "plots" / "preview.png").write_bytes(b"a photograph, which the report does not show")
     repo(hub).commits[repo(hub).refs["main"]].files["LICENSE"] = File(b"mine", False)
-    assert "sending 1 files to ada/skin, removing 1" in pushed(hub, tmp_path, run, IMAGE_REPO)
+    assert "sending 2 files to ada/skin, removing 1" in pushed(hub, tmp_path, run, IMAGE_REPO)
     assert repo(hub).files["report.md"] == report.encode()
     assert "plots/preview.png" not in repo(hub).files
     assert "plots/loss.png" not in repo(hub).files and repo(hub).files["LICENSE"] == b"mine"
@@ -347,7 +348,9 @@ def test_files_that_answer_otherwise_or_do_not_load_are_refused(image_run, patie
     stage(image_run, tmp_path / "image" / "staged", repo_id=IMAGE_REPO)
     weights = tmp_path / "image" / "staged" / "model.safetensors"
     save_file({name: value * 1.5 for name, value in load_file(weights).items()}, weights, metadata={"format": "pt"})
-    with pytest.raises(InputError, match="answer otherwise than .*differ by up to"):
+    with pytest.raises(
+        InputError, match="gives .* where ham-hf computes .* differ by more than 1e-05. Nothing was sent"
+    ):
         check_that_it_loads(image_run, tmp_path / "image" / "staged")
     stage(patient_run, tmp_path / "patient" / "staged", repo_id=IMAGE_REPO)
     (tmp_path / "patient" / "staged" / "processing_mmbt.py").unlink()

@@ -5,41 +5,42 @@ import re
 import shutil
 
 import pytest
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors.torch import load_file, save_file
 
-from ham_hf.card import claims
+from ham_hf.claims import read_card
 from ham_hf.cli import main
-from tests.small_data import make_rows, write_folder, write_table
-from tests.test_predict import make_run_folder
+from tests.small_data import ham10000_rows, write_folder, write_table
+from tests.tiny_runs import make_true_run
+
+MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("data") / "images", make_rows())
+    return write_folder(tmp_path_factory.mktemp("data") / "images", ham10000_rows())
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory, data):
     """A model with a card whose claims are true, and the record of its run."""
-    folder = make_run_folder(tmp_path_factory.mktemp("models") / "vit")
-    evaluation = folder.with_name("evaluation")
-    words = ["--data_dir", str(data), "--split", "grouped", "--split_seed", "3", "--output_dir", str(evaluation)]
-    assert main(["evaluate", str(folder), *words]) == 0
-    shutil.copy(evaluation / "run.json", folder)
-    report = json.loads((evaluation / "report.json").read_text())
-    write_card(folder, claims(report))
-    return folder
-
-
-def write_card(folder, results) -> None:
-    card = ModelCardData(model_name="skin", eval_results=results)
-    (folder / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n\n# Skin\n")
+    return make_true_run(tmp_path_factory.mktemp("models") / "vit", data)
 
 
 @pytest.fixture()
 def model(published, tmp_path):
     return shutil.copytree(published, tmp_path / "model")
+
+
+def edit_claims(model, change) -> None:
+    """Call `change` with the dataset and the metric of every claim of the card; its page stays."""
+    card = read_card(model / "README.md")
+    for result in card.values["model-index"][0]["results"]:
+        for metric in result["metrics"]:
+            change(result["dataset"], metric)
+    front = yaml.safe_dump(card.values, sort_keys=False)
+    (model / "README.md").write_text(f"---\n{front}---\n{card.page}")
 
 
 def verify(model, data, *words) -> int:
@@ -53,20 +54,25 @@ def claims_of(model) -> list[EvalResult]:
 def test_true_claims_hold(model, data, capsys):
     assert verify(model, data) == 0
     shown = capsys.readouterr().out
-    assert "18 claims: 18 hold, 0 false, 0 cannot be told." in shown
+    assert "18 claims: 18 hold, 0 false, 0 cannot be told.\n" in shown
     assert re.search(r"test +balanced_accuracy +0\.\d{4} +0\.\d{4} +[+-]0\.0000 +\[.*\] +holds\n", shown)
+    last = shown.splitlines()[-1]
+    assert last.startswith("Not checked: the base model; what the training logged; hardware, versions and the command")
+    assert "the pictures in plots" in last and "; the files " in last and "trainer_state.json" in last
 
 
 def test_an_edited_figure_is_caught_and_corrected(model, data, tmp_path, capsys):
-    results = claims_of(model)
-    true = {(result.dataset_split, result.metric_type): result.metric_value for result in results}
-    for result in results:
-        if (result.dataset_split, result.metric_type) == ("test", "accuracy"):
-            result.metric_value += 0.05
-    write_card(model, results)
+    true = {(result.dataset_split, result.metric_type): result.metric_value for result in claims_of(model)}
+
+    def raise_accuracy(dataset, metric):
+        metric["value"] += 0.05 * ((dataset["split"], metric["type"]) == ("test", "accuracy"))
+
+    edit_claims(model, raise_accuracy)
     assert verify(model, data, "--write", tmp_path / "README.md") == 1
     shown = capsys.readouterr().out
     assert "same images, another figure" in shown and "17 hold, 1 false" in shown
+    assert re.search(r"README\.md, front matter, model-index\[0\].*value: FALSE: .*, where report.json has ", shown)
+    assert shown.splitlines()[-1].startswith("Not checked: ")
     corrected = ModelCard.load(tmp_path / "README.md").data.eval_results
     assert {(r.dataset_split, r.metric_type): r.metric_value for r in corrected} == pytest.approx(true, abs=1e-5)
     shutil.copy(tmp_path / "README.md", model)
@@ -74,11 +80,25 @@ def test_an_edited_figure_is_caught_and_corrected(model, data, tmp_path, capsys)
 
 
 def test_an_edited_interval_is_caught(model, data, capsys):
-    results = claims_of(model)
-    results[0].metric_args = {"interval": [results[0].metric_value - 0.001, results[0].metric_value + 0.001]}
-    write_card(model, results)
+    def narrow(_, metric):
+        metric["args"] = {"interval": [metric["value"] - 0.001, metric["value"] + 0.001]}
+
+    edit_claims(model, narrow)
     assert verify(model, data) == 1
     assert "the interval claimed is" in capsys.readouterr().out
+
+
+def test_without_its_revision_a_claim_is_compared_with_the_images_of_report_json(model, data, capsys):
+    def move_within_the_interval(dataset, metric):
+        dataset.pop("revision", None)
+        low, high = metric.pop("args", {"interval": (0, 1)})["interval"]
+        metric.pop("name", None)
+        metric["value"] = high if high - metric["value"] > metric["value"] - low else low
+
+    edit_claims(model, move_within_the_interval)
+    assert verify(model, data) == 1
+    shown = capsys.readouterr().out
+    assert "within the interval" not in shown and "same images, another figure" in shown
 
 
 def test_altered_weights_are_caught(model, data, capsys):
@@ -86,33 +106,51 @@ def test_altered_weights_are_caught(model, data, capsys):
     weights = {name: value.flip(0).contiguous() if "classifier" in name else value for name, value in weights.items()}
     save_file(weights, model / "model.safetensors", {"format": "pt"})
     assert verify(model, data) == 1
-    assert "FALSE: same images, another figure" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "FALSE: same images, another figure" in shown
+    assert "model.safetensors: FALSE: its weights are not those" in shown
+    assert "predictions_test.csv: FALSE: " in shown and "predictions are not the model's, such as that of" in shown
 
 
 def test_figures_of_another_split_are_caught(model, data, capsys):
-    results = claims_of(model)
     swap = {"validation": "test", "test": "validation"}
-    for result in results:
-        result.dataset_split = swap[result.dataset_split]
-    write_card(model, results)
+    card = read_card(model / "README.md")
+    for result in card.values["model-index"][0]["results"]:
+        result["dataset"]["split"] = swap[result["dataset"]["split"]]
+    (model / "README.md").write_text(f"---\n{yaml.safe_dump(card.values)}---\n{card.page}")
     assert verify(model, data) == 1
     assert "its data are the validation images, not test's" in capsys.readouterr().out
 
 
 def test_a_split_that_leaks_is_refused(model, data, tmp_path, capsys):
-    rows = [{"image_id": row["image_id"], "split": ("train", "test")[i % 2]} for i, row in enumerate(make_rows())]
+    rows = ham10000_rows()
+    rows = [{"image_id": row["image_id"], "split": ("train", "test")[i % 2]} for i, row in enumerate(rows)]
     write_table(tmp_path / "leaky.csv", rows)
     assert verify(model, data, "--split", tmp_path / "leaky.csv") == 2
     assert "35 lesions in two splits" in capsys.readouterr().err
 
 
+def change_training_hash(path, *keys) -> None:
+    values = json.loads(path.read_text())
+    place = values
+    for key in keys:
+        place = place[key]
+    place["data"]["splits"]["train"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(values))
+
+
 def test_training_on_other_images_than_the_splits_is_told(model, data, capsys):
-    """A card may name a split that the run did not train by: the images judged may be among those trained on."""
-    run = json.loads((model / "run.json").read_text())
-    run["data"]["splits"]["train"]["sha256"] = "0" * 64
-    (model / "run.json").write_text(json.dumps(run))
+    """A card may name a split that the run did not train by: the images evaluated may be among those trained on."""
+    change_training_hash(model / "run.json")
+    change_training_hash(model / "report.json", "run")
+    (model / "report.html").unlink()  # which shows it
     assert verify(model, data) == 2
     assert "the training images were others than this split's" in capsys.readouterr().out
+    (model / "run.json").unlink()  # which alone turned it into "holds"
+    assert verify(model, data) == 2
+    shown = capsys.readouterr().out
+    assert "the training images were others than this split's" in shown
+    assert "run.json: cannot tell: is missing" in shown
 
 
 def test_other_images_under_the_same_names_cannot_tell(model, data, tmp_path, capsys):
@@ -124,8 +162,40 @@ def test_other_images_under_the_same_names_cannot_tell(model, data, tmp_path, ca
     assert "made on other test images (SHA-256" in shown and "0 hold, 0 false" in shown
 
 
+# What users get
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "code", "said"),
+    [
+        (
+            "config.json",
+            {"problem_type": "multi_label_classification"},
+            1,
+            "pipeline: FALSE: users get something else",
+        ),
+        ("config.json", {"dtype": "bfloat16"}, 1, "pipeline: FALSE: users get something else"),
+        (
+            "config.json",
+            {"auto_map": {"AutoModelForImageClassification": "evil/x--modeling.Evil"}},
+            2,
+            "pipeline: cannot tell: config.json names the code 'evil/x--modeling.Evil'",
+        ),
+    ],
+)
+def test_a_file_that_changes_what_users_get_is_caught(model, data, capsys, name, changes, code, said):
+    values = json.loads((model / name).read_text()) | changes
+    (model / name).write_text(json.dumps(values))
+    assert verify(model, data) == code
+    shown = capsys.readouterr().out
+    assert "18 hold, 0 false" in shown and said in shown
+
+
+# Cards that we did not write
+
+
 def foreign_card(model, **changes) -> None:
-    """A card as other trainers write it."""
+    """A model of others, with a card as other trainers write it."""
     claim = {
         "task_type": "image-classification",
         "dataset_type": "imagefolder",
@@ -134,8 +204,11 @@ def foreign_card(model, **changes) -> None:
         "dataset_split": "validation",
         "metric_type": "accuracy",
     }
-    write_card(model, [EvalResult(**claim | changes)])
-    (model / "run.json").unlink()
+    for path in model.iterdir():
+        if path.name not in MODEL_FILES:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    card = ModelCardData(model_name="skin", eval_results=[EvalResult(**claim | changes)])
+    (model / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n\n# Skin\n")
 
 
 @pytest.mark.parametrize(
@@ -148,12 +221,15 @@ def foreign_card(model, **changes) -> None:
         ({"metric_value": "good"}, [], 2, "'good' is no number"),
         ({"metric_value": 0.99, "dataset_split": "train"}, [], 2, "it is about the split 'train'"),
         ({"metric_value": 0.99, "dataset_split": "train"}, ["--part", "test"], 1, "outside the interval"),
+        ({"metric_value": 0.99, "dataset_name": "ISIC 2019"}, [], 2, "it is about another dataset"),
     ],
 )
 def test_cards_that_we_did_not_write(model, data, capsys, changes, words, code, said):
     foreign_card(model, **changes)
     assert verify(model, data, "--split", "grouped", *words) == code
-    assert said in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert shown.splitlines()[-1].startswith("Not checked: the text of README.md and its front matter beside")
 
 
 def test_a_foreign_claim_within_the_interval_holds(model, data, capsys):
@@ -163,10 +239,27 @@ def test_a_foreign_claim_within_the_interval_holds(model, data, capsys):
     assert "within the interval; the card names no data" in capsys.readouterr().out
 
 
+def test_a_malformed_entry_is_told_and_the_others_are_judged(model, data, capsys):
+    foreign_card(model, metric_value=0.99)
+    text = (model / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    [good] = front["model-index"][0]["results"]
+    broken = [{"task": good["task"], "metrics": good["metrics"]}, {**good, "metrics": [{"type": "accuracy"}]}, "0.99"]
+    front["model-index"][0]["results"] = [*broken, good]
+    front["model-index"].append({"name": "empty", "results": []})
+    (model / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n")
+    assert verify(model, data, "--split", "grouped") == 1
+    shown = capsys.readouterr().out
+    assert "4 claims: 0 hold, 1 false, 3 cannot be told." in shown and "results[0] has no dataset" in shown
+    assert "metrics[0] has no value" in shown and "results[2] is '0.99': expected keys and values" in shown
+
+
 def test_a_card_without_claims_or_no_card_cannot_be_told(model, data, capsys):
-    (model / "README.md").write_text("---\nlicense: mit\n---\n\n# Skin\n")
-    assert verify(model, data) == 2
-    assert "makes no claim" in capsys.readouterr().err
+    foreign_card(model, metric_value=0.99)
+    for front in ("license: mit", "license: mit\nmodel-index:\n- name: x\n  results: []"):
+        (model / "README.md").write_text(f"---\n{front}\n---\n\n# Skin\n")
+        assert verify(model, data) == 2
+        assert "makes no claim" in capsys.readouterr().err
     (model / "README.md").unlink()
     assert verify(model, data) == 2
     assert "has no README.md" in capsys.readouterr().err

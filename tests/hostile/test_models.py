@@ -22,7 +22,7 @@ from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
 from ham_hf.models import build_model, build_processor
 from ham_hf.models.multimodal import find_text_encoder
-from push_to_hub import _answers_to_a_user
+from ham_hf.pipeline_check import check_code
 from tests.hostile.cases import ESCAPES, JUNK, broken, cases, changed, ends_well, or_refused, within
 from tests.test_bad_input import save_classifier
 from tests.tiny_checkpoints import make_tiny_checkpoint
@@ -242,18 +242,17 @@ def test_code_beside_the_weights_is_never_run(model, tmp_path, monkeypatch):
 def test_code_of_others_is_not_run_before_it_is_published(model, tmp_path):
     """Before a push, the files are loaded as their users load them: with the code that lies beside the weights."""
     code = f"import pathlib\npathlib.Path({str(tmp_path / 'owned')!r}).touch()\n"
-    PHOTO.save(tmp_path / "photo.png")
     for name, auto, said in (
         ("modeling_mmbt.py", "modeling_mmbt.MMBTForImageClassification", "is not the file of that name in ham_hf"),
         ("modeling_evil.py", "modeling_evil.Evil", "is not the file of that name in ham_hf"),
-        (None, "modeling_evil.Evil", "names the code 'modeling_evil.Evil', which is none of the files to publish"),
+        (None, "modeling_evil.Evil", "names the code 'modeling_evil.Evil', which is none of the files beside it"),
         (None, "someone/else--modeling_evil.Evil", "names the code 'someone/else--modeling_evil.Evil'"),
     ):
         if name is not None:
             (model / name).write_text(code)
         spoil(model, auto_map={"AutoModelForImageClassification": auto})
         with pytest.raises(InputError, match=said):
-            _answers_to_a_user(model, tmp_path / "photo.png")
+            check_code(model)
         (model / str(name)).unlink(missing_ok=True)
     assert not (tmp_path / "owned").exists()
 

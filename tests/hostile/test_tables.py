@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from ham_hf.answers import read_patients as read_patients_of_photos
 from ham_hf.cli import main
-from ham_hf.consistency import check_page, check_results, read_report
+from ham_hf.consistency import check_results, read_report
 from ham_hf.data.audit import check_ids, check_lesions
 from ham_hf.data.folder import read_folder
 from ham_hf.data.splits import assign_splits
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
+from ham_hf.page_check import check_page, check_pages
 from ham_hf.patients import read_patients, write_patients
 from ham_hf.predictions import read_predictions
 from ham_hf.report import write_report
@@ -280,11 +281,11 @@ def test_a_changed_report_is_compared_or_refused(reported, draw):
     (copy / "report.json").write_text(text)
 
     def compare() -> None:
-        report = read_report(copy)
+        report, _ = read_report(copy)
         if report is not None:
             measured = json.loads((reported / "report.json").read_text())["results"]
             parts = [part for part in ("validation", "test") if report["results"].get(part)]
-            check_page(copy, report)
+            check_pages(copy, report)
             check_results(report, measured, dict.fromkeys(("train", "validation", "test"), "0" * 64), parts)
 
     ends_well("report.json of others", compare)
