@@ -79,9 +79,11 @@ def image(data, name: str) -> Path:
     return data / "images" / f"{name}.jpg"
 
 
-def change_file(data, change: str) -> None:
-    """Make IMG_001_0 an identical picture, a near-certain copy or a suspected one of IMG_000_0, of another lesion."""
-    source, target = image(data, "IMG_000_0"), image(data, "IMG_001_0")
+def change_file(data, change: str, names=("IMG_000_0", "IMG_001_0")) -> None:
+    """Draw the first image, and make the second an identical picture, a near-certain copy or a suspected one of it."""
+    source, target = (image(data, name) for name in names)
+    blobs = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(blobs).resize((160, 120), Image.Resampling.BICUBIC).save(source, quality=90)
     if change == "metadata":
         content = source.read_bytes()
         target.write_bytes(content[:2] + b"\xff\xfe\x00\x06note" + content[2:])  # a comment
@@ -91,9 +93,9 @@ def change_file(data, change: str) -> None:
             target.unlink()
             picture.save(target.with_suffix(".png"))
         elif change == "encoded again":
-            picture.resize((160, 120)).save(target, quality=60)
+            picture.resize((320, 240)).save(target, quality=60)
         else:  # a narrow border cut off
-            picture.crop((2, 2, 78, 58)).save(target, quality=95)
+            picture.crop((2, 2, 158, 118)).save(target, quality=95)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +198,7 @@ def write_ham10000(folder, first, second) -> Path:
     """A copy of these two images, with a picture and, encoded again, the same picture."""
     rows = [row | {"image_id": name} for row, name in zip(make_rows(2, 1), (first, second), strict=True)]
     write_folder(folder, [{key: row[key] for key in row if key != "lesion_id"} for row in rows])
-    with Image.open(image(folder, first)) as picture:
-        picture.resize((160, 120)).save(image(folder, second), quality=60)
+    change_file(folder, "encoded again", (first, second))
     return folder
 
 

@@ -17,7 +17,7 @@ from ham_hf.data.isic import NOT_SCORED, from_ground_truth, from_isic
 from ham_hf.data.lesions import Grouping, compare_lesions
 from ham_hf.data.spreadsheet import read_column_names, read_table
 from ham_hf.data.table import (
-    COLUMNS,
+    REQUIRED,
     Source,
     build_dataset,
     clean_table,
@@ -139,7 +139,7 @@ def _diagnosed(raw: pd.DataFrame, where: str, own: bool, diagnosis_map: Diagnosi
             kind, raw = "folder", _with_optional(raw, name)
         case _:
             kind = "folder"
-            require_columns(raw, COLUMNS, name)
+            require_columns(raw, REQUIRED, name)
     if name.lower().endswith(_GROUND_TRUTH):
         # Harvard Dataverse's, in HAM10000's columns: it knows no lesion of this row, and has no image
         raw = raw[raw["image_id"].str.strip().map(without_suffix) != NOT_SCORED]

@@ -167,8 +167,9 @@ def _copies(
     lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
 
     def is_apart(first: str, second: str) -> bool:
-        together = lesion.get(first, "") == lesion.get(second, "") or (split and split[first] == split[second])
-        return first in lesion and second in lesion and not together
+        if first not in lesion or second not in lesion or lesion[first] == lesion[second]:
+            return False
+        return split is None or split[first] != split[second]
 
     published = sorted(pair for pair in published_duplicates() if is_apart(*pair))
     near = [pair for pair in pairs if is_apart(*pair[:2]) and not _are_identical(present, *pair[:2])]

@@ -12,7 +12,7 @@ from ham_hf.labels import LABELS
 from ham_hf.photos import SUFFIXES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
-_REQUIRED = COLUMNS[1:]  # lesion_id may be missing
+REQUIRED = COLUMNS[1:]  # lesion_id may be missing
 _MISSING = {"", "na", "n/a", "nan", "none", "null"}
 _OLDEST = 120  # years
 
@@ -57,7 +57,7 @@ def clean_table(raw: pd.DataFrame, where: str, groupings: Iterable[Grouping] = (
     Raises:
         InputError: a column is missing, or a value does not fit, with its row.
     """
-    require_columns(raw, _REQUIRED, where.split(",")[0])
+    require_columns(raw, REQUIRED, where.split(",")[0])
     if "lesion_id" not in raw.columns:
         raw = raw.assign(lesion_id=None)
     table = raw[list(COLUMNS)].astype(object).map(text_or_none)
