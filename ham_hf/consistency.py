@@ -1,5 +1,6 @@
 """Does report.json, beside one of our cards, have the results that were measured, and of these weights?"""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.provenance import weights_sha256
-from ham_hf.reading import read_json
+from ham_hf.reading import read_json, read_text
 from ham_hf.report import SCHEMA, SPLITS, strict
 from ham_hf.run_facts import check_facts
 
@@ -45,12 +46,22 @@ def read_report(folder: Path) -> tuple[dict | None, list[Finding]]:
     if not isinstance(report, dict) or not _is_ours(report):
         return None, []
     try:
+        json.loads(read_text(path), object_pairs_hook=_without_repeats)
         check_facts(report["run"], path)
         if report["schema"] != SCHEMA or report["results"].keys() != set(SPLITS):
             raise ValueError("expected the schema 1 and the splits validation and test")
     except MALFORMED as error:
         return None, [unreadable(error)]
     return report, []
+
+
+def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> None:
+    """Raise ValueError for a key that a mapping has twice: a program reads the last, a person the first."""
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"{key!r} is there twice")
+        seen.add(key)
 
 
 def _is_ours(report: Mapping) -> bool:

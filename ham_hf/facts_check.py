@@ -25,6 +25,7 @@ from ham_hf.report import strict
 
 _HARDWARE = ("device", "gpu", "cpu", "cpu_cores", "threads")
 _NAME_WORDS, _NAME_LENGTH = 3, 96  # of a name, at most
+_GPU_WORDS = 8
 _BEST_VALUE = 0.03  # between an evaluation in a training's own precision and one in float32
 
 
@@ -151,11 +152,12 @@ def _check_names(run: Mapping) -> list[Finding]:
         "training.precision": training.get("precision"),
     }
     names |= {f"model.members[{number}].run": member["run"] for number, member in enumerate(model.get("members", []))}
-    names |= {f"hardware.{key}": value for key, value in run["hardware"].items() if key != "gpu"}
+    names |= {f"hardware.{key}": value for key, value in run["hardware"].items()}
     found = []
     for place, name in names.items():
         last = re.split(r"[/\\]", str(name or "").rstrip("/\\"))[-1]
-        if len(last.split()) > _NAME_WORDS or len(last) > _NAME_LENGTH:
+        words = _GPU_WORDS if place == "hardware.gpu" else _NAME_WORDS
+        if len(last.split()) > words or len(last) > _NAME_LENGTH:
             found.append(Finding("report.json", CANNOT_TELL, f"{place} is no name, but a sentence: {last[:60]}"))
     return found
 

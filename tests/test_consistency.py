@@ -160,6 +160,10 @@ def test_a_report_json_that_cannot_be_compared_is_told(run, data, capsys, change
         ('{"accuracy": 0.5}', "report.json: cannot tell: is not as `ham-hf report` writes it, and this is a card of"),
         ("{", "report.json is not readable as JSON"),
         ("[]", "report.json: cannot tell: is not as `ham-hf report` writes it"),
+        (
+            '{"schema": 1, "run": {}, "run": {}}',
+            "report.json: cannot tell: not as `ham-hf report` writes it (ValueError: 'run'",
+        ),
     ],
 )
 def test_one_of_our_cards_without_its_report_json_cannot_hold(run, data, capsys, text, said):
@@ -428,6 +432,7 @@ def set_facts(folder, change) -> None:
             lambda run: run["data"]["audit"].update(biopsied=9),
             "FALSE: data.audit.biopsied is 9, which no audit looks for",
         ),
+        (lambda run: run["hardware"].update(gpu="used in a b c d e f hospitals"), "hardware.gpu is no name, but a"),
         (lambda run: run["hardware"].update(certificate="IIa"), "writes no such run.hardware.certificate: IIa"),
         (
             lambda run: run["versions"].update(torch="2, as TÜV says"),
