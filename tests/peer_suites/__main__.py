@@ -3,9 +3,10 @@
     python -m tests.peer_suites                   # all; about four minutes on two cores
     python -m tests.peer_suites -k Ensemble       # further words go to pytest
 
-Needs the package index. It downloads the source distribution of the installed transformers, which holds the tests, and
-the package `parameterized`, which they import, into a folder outside this repository (HAM_HF_PEER_SUITES, by default
-in the machine's temporary folder), and prints how many tests passed, were skipped and failed, with each reason.
+Needs the package index and pytest 9. It downloads the source distribution of the installed transformers, which holds
+the tests, and the package `parameterized`, which they import, into a folder outside this repository
+(HAM_HF_PEER_SUITES, by default in the machine's temporary folder), and prints how many tests passed, were skipped and
+failed, with each reason.
 """
 
 import os
