@@ -305,7 +305,7 @@ def test_predicting_with_pickled_weights_is_refused(classifier, photo, refused, 
 
 
 def test_a_revision_of_a_local_folder_is_refused(classifier, photo, refused):
-    assert "--revision v1 means nothing: leave it out" in refused("predict", classifier, photo, "--revision", "v1")
+    assert "has no revision v1: remove --revision" in refused("predict", classifier, photo, "--revision", "v1")
 
 
 def test_a_missing_photograph_is_named(classifier, refused, tmp_path):
