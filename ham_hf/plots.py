@@ -193,10 +193,7 @@ def _confusion_matrix(results: Mapping, names: Sequence[str], split: str) -> Fig
     return figure
 
 
-def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure | None:
-    """Return the curve of each diagnosis, None if all images are of one."""
-    if len(np.unique(predicted.labels)) < 2:
-        return None
+def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure:
     figure = Figure(figsize=(7.6, 5.2))
     axes = figure.add_subplot(aspect="equal")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
@@ -216,7 +213,9 @@ def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure | None:
     axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="1 - specificity", ylabel="sensitivity")
     axes.set_title(_title("ROC, one against the rest", split, results))
     axes.grid(alpha=0.3)
-    axes.legend(title="AUROC [95 % interval]", loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=3, fontsize=10)
+    if len(axes.lines) > 1:  # where all images are of one diagnosis, there is only the diagonal
+        legend = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "handlelength": 3, "fontsize": 10}
+        axes.legend(title="AUROC [95 % interval]", **legend)
     return figure
 
 

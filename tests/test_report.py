@@ -392,6 +392,6 @@ def test_pictures_of_few_diagnoses_are_drawn_without_a_warning(tmp_path, present
     )
     change_facts(run, data__splits__validation__classes={name: labels.count(name) for name in LABELS})
     report = write_report(run)
-    assert (run / "plots" / "roc_validation.png").exists() == (len(present) > 1)
+    assert (run / "plots" / "roc_validation.png").exists()
     assert report["results"]["validation"]["metrics"]["accuracy"]["value"] is not None
-    assert ("roc_validation.png" in (run / "report.md").read_text()) == (len(present) > 1)
+    assert "roc_validation.png" in (run / "report.md").read_text()
