@@ -219,7 +219,6 @@ def test_missing_data_stop_the_search_and_a_loss_that_is_infinite_does_not(
     away.rename(data)
     assert run(recipe, text, folder) == 0
     assert outcomes(folder) == ["complete", "failed"]
-    assert "The training diverged" in capfd.readouterr().err
     assert [path.parent.name for path in folder.glob("*/failed.txt")] == ["trial_2"]
     assert not list(folder.glob("*/training.json"))
 
