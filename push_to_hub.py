@@ -302,8 +302,8 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
 
     print("checking that the files load as their users will load them …")
     photo = draw_image(LOOKS["nv"], np.random.default_rng(0), np.random.default_rng(1))
-    labels = trust.read_config(str(run), str(run)).id2label
     model, processor = load_classifier(str(run))
+    labels = trust.read_config(str(run), str(run)).id2label  # of our own classes too, which are known by now
     try:
         check_pipeline(staged, model, processor, labels, [photo], own_process=True)
     except InputError as error:

@@ -95,8 +95,8 @@ def verify_card(
         data.split = "all" if are_strangers(data, name, revision) else ""
     if not data.split:
         data.split, data.split_seed = _split_of(claims, report)
-    labels = trust.read_config(name, location, revision=commit).id2label
     model, processor = load_classifier(location, commit, label_map, altered=True)
+    labels = trust.read_config(name, location, revision=commit).id2label  # of our own classes too, known by now
     data.classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
     splits, facts, checks = load_checked(data)
     reported = {
