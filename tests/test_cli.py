@@ -249,7 +249,6 @@ TOO_LONG = {
     "photograph": ["predict", "model", LONG],
     "model": ["predict", LONG, "README.md"],
     "table of predictions": ["predict", "model", "README.md", "--csv", f"{LONG}.csv"],
-    "patients": ["predict", "model", "README.md", "--patients", LONG],
     "data": ["data", "audit", LONG],
     "recipe": ["train", f"{LONG}.yaml"],
     "run": ["report", LONG],

@@ -131,7 +131,7 @@ def test_the_command_draws_a_picture(runs, tmp_path, capsys):
     assert main([*words, "--picture", str(tmp_path / "differences.png")]) == 0
     assert (tmp_path / "differences.png").stat().st_size > 5000
     assert main([*words, "--picture", str(tmp_path / "differences.jpeg")]) == 2
-    assert "expected the name of a .png file" in capsys.readouterr().err
+    assert "expected the name of a file that ends in .png" in capsys.readouterr().err
 
 
 def test_mcnemar_by_hand():

@@ -23,7 +23,6 @@ from ham_hf.data.cache import (
     PIXELS,
     EncodedImages,
     PixelCache,
-    _size,
     build_cache,
     cache_folder,
     clear_caches,
@@ -34,6 +33,7 @@ from ham_hf.data.crops import eval_crops, normalize
 from ham_hf.data.images import check_images
 from ham_hf.errors import InputError, MachineError
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.photos import image_size
 from tests.small_data import make_rows, write_folder, write_image
 
 FORK = multiprocessing.get_context("fork")
@@ -80,7 +80,7 @@ def build_slowly(dataset, checks, seconds):
             time.sleep(seconds)
         return 255 - np.asarray(image)  # inverted: a mark that this one built it
 
-    open_or_build(PIXELS, EncodedImages(dataset, checks), _size, convert, "slowly")
+    open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, convert, "slowly")
 
 
 def wait_for_a_build():
@@ -250,7 +250,7 @@ def test_an_image_that_changes_after_its_check_is_no_part_of_a_cache(dataset, tm
         return np.asarray(image.resize((40, 30)))  # as if other bytes had been read than those measured
 
     with pytest.raises(MachineError, match="has changed since it was checked"):
-        open_or_build(PIXELS, EncodedImages(dataset, checks), _size, convert, "")
+        open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, convert, "")
     (tmp_path / "images" / "i07.jpg").unlink()
     with pytest.raises(MachineError, match=r"i07\.jpg: No such file"):
         build_cache(dataset, checks)
@@ -286,7 +286,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(dataset,
     with pytest.raises(
         MachineError, match=rf"needs {needed:,} bytes and 26\d,\d{{3}} are free in .*HF_DATASETS_CACHE"
     ):
-        open_or_build(PIXELS, EncodedImages(dataset, checks), _size, convert, "")
+        open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, convert, "")
     assert files() == []
 
 
@@ -303,7 +303,7 @@ def test_a_disk_that_fills_up_meanwhile_is_an_error_and_leaves_nothing(dataset, 
         return np.asarray(image)
 
     with pytest.raises(MachineError, match=r"could not be written .*No space left on device.*HF_DATASETS_CACHE"):
-        open_or_build(PIXELS, EncodedImages(dataset, checks), _size, convert, "")
+        open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, convert, "")
     assert files() == []
 
 

@@ -235,7 +235,7 @@ def resnet(tmp_path_factory) -> Path:
     [
         ({"model_name_or_path": "resnet"}, True),
         ({"model_name_or_path": "resnet", "image_size": 64}, False),  # 2 x 2 values a channel
-        ({"model_name_or_path": "resnet", "freeze": "backbone"}, False),
+        ({"model_name_or_path": "resnet", "freeze": "resnet"}, False),
         ({}, False),  # a ViT has no batch norm
     ],
     ids=["resnet", "larger images", "frozen", "vit"],

@@ -372,8 +372,8 @@ def test_predictions_of_other_images_lesions_or_labels_are_refused(run):
         with pytest.raises(InputError, match="not about the validation images of the run.json beside it"):
             read_run(run)
     lines = first.splitlines()  # the labels of two rows exchanged: as many of each diagnosis as before
-    one = next(i for i, line in enumerate(lines) if ",nv," in line)
-    two = next(i for i, line in enumerate(lines) if ",mel," in line)
+    one = next(i for i, line in enumerate(lines[1:], start=1) if ",nv," in line)
+    two = next(i for i, line in enumerate(lines[1:], start=1) if ",mel," in line)
     lines[one], lines[two] = lines[one].replace(",nv,", ",mel,"), lines[two].replace(",mel,", ",nv,")
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(InputError, match="not about the validation images of the run.json beside it"):

@@ -205,14 +205,14 @@ def test_a_recipe_that_is_edited_or_gone_during_the_search_stops_it(recipe, tmp_
     assert "small.yaml was edited during the search" in capsys.readouterr().err
 
 
-def test_missing_data_stop_the_search_and_a_loss_that_is_infinite_does_not(
+def test_missing_data_stop_the_search_and_settings_that_do_not_fit_do_not(
     recipe, tmp_path, synthetic_dir, monkeypatch, capfd
 ):
     folder, away = tmp_path / "sweep", tmp_path / "away"
     data = Path(shutil.copytree(synthetic_dir, tmp_path / "data"))
     recipe.write_text(recipe.read_text().replace(str(synthetic_dir), str(data)))
     monkeypatch.setattr(training, "run_child", lambda words: run_command(train, words[3:]))  # for real, but here
-    text = "method: greedy\nvariables: {learning_rate: [1.0e+30]}\n"
+    text = "method: greedy\nvariables: {freeze: [no_such_part]}\n"
     data.rename(away)
     assert run(recipe, text, folder) == 2
     assert "trial_1 ended with the error above: the same command tries it again" in capfd.readouterr().err

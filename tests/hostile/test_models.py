@@ -232,7 +232,7 @@ def test_code_beside_the_weights_is_never_run(model, tmp_path, monkeypatch):
             find(str(model))
     (model / "config.json").write_text(original)
     spoil(model, "preprocessor_config.json", image_processor_type="Evil", auto_map=auto)
-    assert "its files do not fit together or are damaged" in refusal(model)
+    assert "its preprocessor_config.json cannot be read" in refusal(model)
     with pytest.raises(InputError, match="its preprocessor_config.json cannot be read"):
         shape = {"revision": None, "image_size": 32, "eval_resize": None}
         build_processor(str(model), normalization="checkpoint", **shape)
