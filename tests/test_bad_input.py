@@ -317,7 +317,9 @@ def test_a_missing_photograph_is_named(classifier, refused, tmp_path):
 
 def test_a_folder_without_images_is_named(classifier, refused, tmp_path):
     (tmp_path / "notes.txt").touch()
-    assert f"no image in {tmp_path} (only 1 .txt): expected files ending in .jpg" in refused("predict", classifier, tmp_path)
+    assert f"no image in {tmp_path} (only 1 .txt): expected files ending in .jpg" in refused(
+        "predict", classifier, tmp_path
+    )
 
 
 def test_a_broken_photograph_leaves_no_csv(classifier, photo, refused, tmp_path):
