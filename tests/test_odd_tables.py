@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from ham_hf.answers import read_patients
+from ham_hf.data.lesions import look_alikes
 from ham_hf.data.spreadsheet import read_column_names, read_table
 from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
@@ -213,6 +214,30 @@ def test_the_table_beside_a_ground_truth_tells_lesions(column, tmp_path):
     splits, facts = load(tmp_path, split="all")
     assert splits["test"]["lesion_id"][:] == ["L", "b"] and facts["splits"]["test"]["unknown_lesions"] == 1
     assert [LABELS[label] for label in splits["test"]["label"]] == ["nv", "mel"]
+
+
+def test_an_export_and_a_ground_truth_with_diagnoses_are_two_tables(tmp_path):
+    images(tmp_path, "a.jpg")
+    (tmp_path / "X_GroundTruth.csv").write_text("image,MEL,NV\na,0,1\n")
+    (tmp_path / "metadata.csv").write_text("isic_id,diagnosis,lesion_id\na,melanoma,L\n")
+    assert "several tables" in refusal(tmp_path) and "choose one with --metadata_csv" in refusal(tmp_path)
+    splits, _ = load(tmp_path, metadata_csv=tmp_path / "X_GroundTruth.csv", split="all")
+    assert LABELS[splits["test"]["label"][0]] == "nv" and splits["test"]["lesion_id"][:] == ["L"]
+
+
+def test_names_are_no_numbers(read, tmp_path):
+    columns, _ = read("image_id;dx;lesion_id;age\n1,2;nv;3,4;5,6\n")
+    assert columns == {"image_id": ["1,2"], "dx": ["nv"], "lesion_id": ["3,4"], "age": ["5.6"]}
+    assert look_alikes(["12", "12.0", "13"]) == [["12", "12.0"]]
+
+
+def test_what_class_folders_hold_besides_is_named(tmp_path, caplog):
+    images(tmp_path, "nv/a.jpg")
+    (tmp_path / "nv" / "b").write_bytes((tmp_path / "nv" / "a.jpg").read_bytes())
+    (tmp_path / "mel.zip").write_bytes(b"")
+    assert load(tmp_path, split="all")[0]["test"]["image_id"][:] == ["a"]
+    assert "not read as images of class folders: " in caplog.text
+    assert "1 without a suffix" in caplog.text and "1 .zip" in caplog.text
 
 
 @pytest.mark.parametrize("option", ["data_dir", "metadata_csv", "split"])

@@ -7,7 +7,7 @@ import pandas as pd
 from datasets import Dataset
 
 from ham_hf.data.diagnoses import Diagnosed, DiagnosisMap, code_diagnoses, is_known
-from ham_hf.data.image_files import class_files, files_below, find_images, image_column, near_miss
+from ham_hf.data.image_files import class_files, files_below, find_images, image_column, near_miss, warn_of_others
 from ham_hf.data.image_folder import (
     FILE_NAME,
     LABEL_COLUMNS,
@@ -79,7 +79,9 @@ def read_folder(folder: Path, metadata_csv: Path | None = None, diagnosis_map: D
     """
     path = metadata_csv or _find_table(folder, diagnosis_map or {})
     if path is None:
-        name, rows_are, raw = folder.name, "image", from_class_folders(class_files(folder))
+        images = class_files(folder)
+        warn_of_others(folder, images)
+        name, rows_are, raw = folder.name, "image", from_class_folders(images)
     else:
         name, rows_are, raw = path.name, "line", _read_table(path)
     groupings = _groupings_beside(path, folder)
@@ -192,20 +194,18 @@ def _find_table(folder: Path, diagnosis_map: DiagnosisMap) -> Path | None:
     if not tables:
         names = {path: read_column_names(path, _COLUMNS) for path in files if path.suffix.lower() == ".csv"}
         tables = [path for path in names if "isic_id" in names[path]]
-        if ground_truths and not any(set(DIAGNOSIS_COLUMNS) & set(names[path]) for path in tables):
-            tables = []  # without diagnoses, it only tells more about the images of the ground truth
-    if not tables:
-        tables = ground_truths
+        if ground_truths:  # without diagnoses, an export only tells more about the same images
+            tables = [path for path in tables if set(DIAGNOSIS_COLUMNS) & set(names[path])] + ground_truths
     if not tables:
         tables = [path for path in files if path.name.lower() == "metadata.csv"]
-    folders = {PurePosixPath(file).parent.name for file in class_files(folder)}
-    if not tables and any(is_known(name, diagnosis_map) for name in folders):
-        return None
     if not tables:
+        folders = {PurePosixPath(file).parent.name for file in class_files(folder)}
+        if any(is_known(name, diagnosis_map) for name in folders):
+            return None
         raise InputError(_no_table(folder, files))
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
-        raise InputError(f"several tables of images in {folder}: {names}; expected one, move the others elsewhere")
+        raise InputError(f"several tables of images in {folder}: {names}; choose one with --metadata_csv")
     return tables[0]
 
 

@@ -1,8 +1,11 @@
 """Find the image files of a table, in a folder, in those below it and in zips, and read them."""
 
 import hashlib
+import logging
+import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +16,9 @@ from datasets import Dataset, Features, Image
 from ham_hf.data.table import without_suffix
 from ham_hf.errors import InputError
 from ham_hf.formats import LFS_POINTER, UNREADABLE_SUFFIXES, is_lfs_pointer
-from ham_hf.photos import SUFFIXES
+from ham_hf.photos import SUFFIXES, list_suffixes
+
+logger = logging.getLogger("ham_hf.data")
 
 _DEPTH = 3  # images lie in the folder itself or up to two folders below
 # Of an image in a zip: HAM10000's have 0.3 MB, and compress by a hundredth
@@ -48,6 +53,16 @@ def class_files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in images]
 
 
+def warn_of_others(folder: Path, images: Iterable[str]) -> None:
+    """Name what class folders hold beside `images`, and the zips beside them: nobody should miss a class."""
+    read = {folder / image for image in images}
+    others = [path for path in files_below(folder) if path.is_file() and path not in read]
+    others = [path for path in others if path.parent != folder or path.suffix.lower() == ".zip"]
+    if others:
+        counts = list_suffixes(Counter(path.suffix.lower() for path in others))
+        logger.warning("%s: files that are not read as images of class folders: %s", folder, counts)
+
+
 def near_miss(folder: Path, image_ids: Iterable[str]) -> str:
     """Return a sentence about a file that is probably one of the images that were not found, or ""."""
     wanted = {_rough(image_id): image_id for image_id in image_ids}
@@ -60,7 +75,7 @@ def near_miss(folder: Path, image_ids: Iterable[str]) -> str:
 
 def _rough(name: str) -> str:
     """Return a name without what gets lost: case, suffixes, leading zeros, and the .0 that pandas adds to numbers."""
-    stem = without_suffix(without_suffix(name)).casefold()
+    stem = unicodedata.normalize("NFC", without_suffix(without_suffix(name)).casefold())
     return stem.removesuffix(".0").lstrip("0")
 
 

@@ -23,11 +23,13 @@ _MARKS = {  # byte order mark → encoding; UTF-32's begins with UTF-16's
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _HOW_TO_SAVE = "save it as CSV with UTF-8 encoding (in Excel: Save As, 'CSV UTF-8 (Comma delimited)')"
 _DECIMAL_COMMA = r"^\s*(-?\d+),(\d+)\s*$"
+_NAMES = ("image", "file", "file_name", "_id")  # how columns end in which 1,2 is no number
 _PEEK = 65_536  # bytes that hold a header
 
 
 def read_table(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
-    """Read a table of text: every value a string as it is in the file, but for decimal commas, which become points.
+    """Read a table of text: every value a string as it is in the file, but for decimal commas, which become points
+    except in names of images and lesions.
 
     Empty rows and columns are left out, and so is whatever stands above the header: the header is the first row with
     several values. Columns without a name are left out at the left (row numbers).
@@ -81,7 +83,9 @@ def read_table(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
         index=lines[top + 1 :],
         dtype=str,
     )
-    return table.replace(_DECIMAL_COMMA, r"\1.\2", regex=True)
+    numbers = [name for name in table if not name.endswith(_NAMES)]
+    table[numbers] = table[numbers].replace(_DECIMAL_COMMA, r"\1.\2", regex=True)
+    return table
 
 
 def read_column_names(path: Path, columns: Iterable[str] = ()) -> list[str]:
