@@ -91,7 +91,7 @@ def predict_photos(
 
 
 def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
-    """The patient of each photograph, from a CSV with the columns file, age, sex and localization.
+    """Return the patient of each photograph, from a CSV with the columns file, age, sex and localization.
 
     `file` is the photograph's path, or its name where no other has it; empty cells are unknown.
 
@@ -99,21 +99,20 @@ def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
         InputError: the file is not readable, lacks a column or a photograph, has two rows for one or one for two, or
             an age is no number.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--patients {path} is not readable as CSV: {error}") from error
+    # pandas takes a while to import, and only this option needs it
+    from ham_hf.data.spreadsheet import read_table
+
     columns = ("file", "age", "sex", "localization")
-    if not rows or not set(columns) <= set(rows[0]):
-        found = ", ".join(map(str, rows[0])) if rows else "no row"
+    table = read_table(path, columns)
+    if not set(columns) <= set(table.columns) or table.empty:
+        found = "a header and no row" if set(columns) <= set(table.columns) else ", ".join(table.columns)
         raise InputError(f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row a file")
     by_file: dict[str, Patient] = {}
-    for n, row in enumerate(rows, start=2):
-        where = f"--patients {path}, row {n}"
-        if row["file"] in by_file:
-            raise InputError(f"{where}: there is a row for {row['file']!r} above: expected one each")
-        by_file[row["file"]] = _patient_of(row, where)
+    for line, file, *values in table[list(columns)].itertuples(name=None):
+        where = f"--patients {path}, line {line}"
+        if file in by_file:
+            raise InputError(f"{where}: there is a row for {file!r} above: expected one each")
+        by_file[file] = _patient_of(*values, where)
     named = [str(photo) if str(photo) in by_file else photo.name for photo in photos]
     missing = [str(photo) for photo, name in zip(photos, named, strict=True) if name not in by_file]
     if missing:
@@ -131,12 +130,14 @@ def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
     return [by_file[name] for name in named]
 
 
-def _patient_of(row: dict, where: str) -> Patient:
-    try:
-        age = float(row["age"]) if row["age"] else None
-    except ValueError:
-        raise InputError(f"{where}: age is {row['age']!r}: expected a number of years, or nothing") from None
-    return age, row["sex"] or None, row["localization"] or None
+def _patient_of(age: str, sex: str, site: str, where: str) -> Patient:
+    from ham_hf.data.table import age_or_none, spell_sex, text_or_none
+
+    years = None if text_or_none(age) is None else age_or_none(age.strip())
+    if years is None and text_or_none(age) is not None:
+        raise InputError(f"{where}: age is {age!r}: expected a number of years, or nothing")
+    sex, site = text_or_none(sex), text_or_none(site)
+    return years, sex and spell_sex(sex), site and site.lower()
 
 
 def check_patients(

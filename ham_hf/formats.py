@@ -49,6 +49,8 @@ def unreadable_format(data: bytes) -> str | None:
     """Return what a file is and what to do about it, in one sentence; None if it may be an image."""
     start = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     brands = _brands(data)
+    if not data:
+        return "an empty file: copy it again"
     if data[128:132] == b"DICM":
         return f"a DICOM file, which is not read here: {EXPORT} with your DICOM viewer, or dcmj2pnm of DCMTK"
     if data[8:10] == b"CR" and data[:4] == b"II*\0" or data.startswith(_RAW_STARTS) or brands[:1] == (b"crx ",):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 from tqdm import tqdm
 
 from ham_hf.color import to_srgb
@@ -25,12 +26,13 @@ SUFFIXES = (
     *(".avif", ".heic", ".heif"),
 )
 # Version of the decoding below, for caches of its pixels. 1 clipped 16 bits to white and dropped transparency, 2
-# ignored colour profiles
-DECODING = 3
+# ignored colour profiles, 3 took the first of several pages, and 10 or 12 bits for 16
+DECODING = 4
 # A 1 x 5000 strip would become 256 x 1,280,000 pixels when its shorter side is resized
 MAX_ASPECT_RATIO = 20
 # The TIFF tag NewSubfileType, whose first bit means a smaller copy: in DNG, NEF, ARW and PEF the first image is one
 _SUBFILE_TYPE, _REDUCED = 254, 1
+_DARKEST_WHITE = 4096  # cameras with 10 or 12 bits save these in 16, of which the upper ones are zero
 MOST_PIXELS = 89_478_485  # Pillow's own limit; from there to twice as many it would warn, and decode them
 
 
@@ -174,8 +176,8 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
         # From memory: of a path, Pillow 13 maps an uncompressed TIFF that is to be turned in the wrong shape
         with Image.open(BytesIO(encoded), formats=formats) as image:
             _check_size(*image.size)
-            if image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED:
-                raise InputError(raw_camera_file())
+            if image.format == "TIFF":
+                _check_pages(image)
             yield image
     except (InputError, MemoryError):
         raise
@@ -185,6 +187,19 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
         raise InputError(f"no image in a format read here ({', '.join(FORMATS)}, HEIC)") from error
     except Exception as error:  # Pillow's decoders raise anything at all: SyntaxError is their word for a broken PNG
         raise InputError(str(error) or type(error).__name__) from error
+
+
+def _check_pages(image: TiffImageFile) -> None:
+    """Raise InputError unless the first page of a TIFF is its only picture; smaller copies of it may follow."""
+    if image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED:
+        raise InputError(raw_camera_file())
+    pictures = 1
+    for page in range(1, image.n_frames):
+        image.seek(page)
+        pictures += not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED
+    image.seek(0)
+    if pictures > 1:
+        raise InputError(f"a TIFF of {pictures} pages: save the page with the lesion as a file of its own")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -212,7 +227,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         raise InputError("32 bits a pixel, whose range is unknown: save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
         # Pillow would clip all above 255 to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values = np.asarray(image)
+        if values.size and values.max() < _DARKEST_WHITE:
+            used = int(values.max()).bit_length()
+            raise InputError(f"16 bits a pixel of which only {used} are used, almost black: save it with 8 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
     if profile:
         image = to_srgb(image, profile)
     if image.has_transparency_data:

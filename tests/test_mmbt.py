@@ -614,13 +614,13 @@ def test_predict_takes_patients_from_a_csv(published, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "is not readable as CSV"),
-        ("", "no row: expected the columns file, age, sex, localization"),
+        (None, "cannot be read: No such file"),
+        ("", "is no readable table: it has no values"),
         ("file,age,sex\na.png,45,male\n", "has file, age, sex: expected the columns file, age, sex, localization"),
-        ("file,age,sex,localization\na.png,abc,male,back\n", "row 2: age is 'abc': expected a number of years"),
+        ("file,age,sex,localization\na.png,abc,male,back\n", "line 2: age is 'abc': expected a number of years"),
         ("file,age,sex,localization\nb.png,45,male,back\n", "has no row for 1 photographs"),
-        ("file,age,sex,localization\na.png,45,,\na.png,54,,\n", "row 3: there is a row for 'a.png' above"),
-        ("file,age,sex,localization\na.png,45,m,back\n", "sex is 'm': expected female, male or unknown"),
+        ("file,age,sex,localization\na.png,45,,\na.png,54,,\n", "line 3: there is a row for 'a.png' above"),
+        ("file,age,sex,localization\na.png,45,x,back\n", "sex is 'x': expected female, male or unknown"),
         ("file,age,sex,localization\na.png,45,male,knee\n", "site is 'knee': expected one of back, face"),
         ("file,age,sex,localization\na.png,450,male,back\n", "age is 450.0: expected a number from 0 to 120"),
     ],

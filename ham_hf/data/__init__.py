@@ -11,11 +11,12 @@ from ham_hf.arguments import DataArguments
 from ham_hf.data import audit
 from ham_hf.data.folder import read_folder
 from ham_hf.data.hub import read_hub
+from ham_hf.data.image_files import near_miss
 from ham_hf.data.images import ImageCheck, check_images
 from ham_hf.data.splits import SPLITS, assign_splits
 from ham_hf.data.synthetic import synthetic_folder
 from ham_hf.data.table import Source, canonical_features, some
-from ham_hf.errors import InputError
+from ham_hf.errors import InputError, as_input_error
 from ham_hf.files import lines_digest
 from ham_hf.hub import looks_like_repo_id
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
@@ -69,7 +70,10 @@ def load_ham10000(
         allow_missing_images=allow_missing_images,
         classes=classes,
     )
-    splits, facts, _ = load_checked(args)
+    try:
+        splits, facts, _ = load_checked(args)
+    except OSError as error:  # of a path that is too long, say: the commands do the same
+        raise as_input_error(error) or error from error
     return splits, facts
 
 
@@ -168,9 +172,11 @@ def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, Image
     """The images that decode, and those that are there and do not, by image_id."""
     absent = source.table.loc[~source.table["has_image"], "image_id"].tolist()
     if absent and not args.allow_missing_images:  # known before a pixel is read
+        folder = Path(args.data_dir).expanduser()
         raise InputError(
             f"{len(absent)} of {len(source.table)} images are missing in {args.data_dir}: {some(absent)}; "
             "add them, or run on the others with --allow_missing_images"
+            + (near_miss(folder, absent) if folder.is_dir() else "")
         )
     checks = check_images(source.dataset)
     present = {image_id: check for image_id, check in checks.items() if check.error is None}

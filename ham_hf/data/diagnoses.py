@@ -83,6 +83,11 @@ def code_diagnoses(
     return Diagnosed(rows[kept].assign(dx=codes[kept]), {name: int(count) for name, count in dropped.items()})
 
 
+def is_known(name: str, diagnosis_map: DiagnosisMap) -> bool:
+    """Return whether the map or one of our names says what a diagnosis is."""
+    return _key(name) in map(_key, diagnosis_map) or diagnosis_code(name) is not None
+
+
 def _key(name: str) -> str:
     return " ".join(name.split()).casefold()
 

@@ -5,33 +5,63 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from ham_hf.data.table import some, without_suffix
 from ham_hf.errors import InputError
+from ham_hf.labels import diagnosis_code
 
 FILE_NAME = "file_name"  # the column that makes a metadata.csv one of imagefolder's
-_LABELS = ("dx", "label", "diagnosis", "class")
-
-
-def label_column(columns: Iterable[str], name: str) -> str:
-    """Return the column of a metadata.csv that holds the diagnosis.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = next((column for column in _LABELS if column in columns), None)
-    if found is None:
-        raise InputError(
-            f"{name} lacks a column with the diagnosis: it has {', '.join(map(repr, columns))}; expected one of "
-            f"{', '.join(_LABELS)}"
-        )
-    return found
+LABEL_COLUMNS = ("dx", "label", "diagnosis", "class")
 
 
 def from_file_names(raw: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return a metadata.csv of imagefolder's with the columns image_id (see `image_ids`) and dx as it is there."""
-    label = label_column([column for column in raw.columns if column != FILE_NAME], name)
+    """Return a metadata.csv of imagefolder's with the columns image_id (see `image_ids`) and dx as it is there.
+
+    Without a column for the diagnosis, it is the name of the file's folder.
+
+    Raises:
+        InputError: neither names the diagnosis, or one contradicts the other.
+    """
     files = raw[FILE_NAME].str.strip().str.replace("\\", "/", regex=False)
+    folders = files.map(lambda file: PurePosixPath(file).parent.name)
+    given = [column for column in LABEL_COLUMNS if column in raw.columns]
+    if not given and (folders == "").any():
+        raise InputError(
+            f"{name} lacks a column with the diagnosis: it has {', '.join(map(repr, raw.columns))}; expected one of "
+            f"{', '.join(LABEL_COLUMNS)}, or a folder for each diagnosis in {FILE_NAME}"
+        )
+    named = raw[given].assign(**{"its folder": folders})
+    for line, row in zip(named.index, named.itertuples(index=False, name=None), strict=True):
+        values = zip(named.columns, row, strict=True)
+        known = {code: f"{value!r} ({column})" for column, value in values if (code := _code(value))}
+        if len(known) > 1:
+            raise InputError(
+                f"{name}, line {line}: {files[line]} has the diagnoses {' and '.join(known.values())}; correct one"
+            )
     ids = image_ids(files)
-    return raw.assign(**{FILE_NAME: files, "image_id": files.map(ids), "dx": raw[label]})
+    return raw.assign(**{FILE_NAME: files, "image_id": files.map(ids), "dx": raw[given[0]] if given else folders})
+
+
+def _code(value: str) -> str | None:
+    return diagnosis_code(value) if value.strip() else None
+
+
+def without_folders(raw: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return a table whose image_id may be the path of a file, such as images/a.jpg, with the file's name alone.
+
+    Raises:
+        InputError: two files of different folders have one name.
+    """
+    paths = raw["image_id"].str.strip().str.replace("\\", "/", regex=False)
+    if not paths.str.contains("/", regex=False).any():
+        return raw
+    names = paths.map(lambda path: without_suffix(PurePosixPath(path).name))
+    several = names[names.duplicated(keep=False) & ~paths.duplicated(keep=False)]
+    if len(several):
+        raise InputError(
+            f"{name} has files of one name in several folders: {some(sorted(set(several)))}; expected the paths in a "
+            f"column {FILE_NAME} in place of image_id"
+        )
+    return raw.assign(image_id=names)
 
 
 def from_class_folders(files: Iterable[str]) -> pd.DataFrame:

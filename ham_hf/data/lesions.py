@@ -90,7 +90,7 @@ def look_alikes(lesion_ids: Iterable[str]) -> list[list[str]]:
     """Return groups of different lesion ids that probably name one lesion, sorted.
 
     They differ only in case, in spaces, hyphens and underscores, in accents or invisible characters, in the width of
-    characters, or by letters of other alphabets that look like Latin ones.
+    characters, by letters of other alphabets that look like Latin ones, or by a .0 at the end.
     """
     groups: dict[str, set[str]] = {}
     for name in lesion_ids:
@@ -109,7 +109,8 @@ def _skeleton(name: str) -> str:
     """Return a form of an id in which look-alikes are equal."""
     decomposed = unicodedata.normalize("NFKD", name)
     shown = "".join(c for c in decomposed if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
-    return re.sub(r"[\s_\-‐-―]+", "_", shown.casefold().translate(_CONFUSABLE)).strip("_")
+    # pandas makes 12.0 of the number 12 where other rows have none
+    return re.sub(r"[\s_\-‐-―]+", "_", shown.casefold().removesuffix(".0").translate(_CONFUSABLE)).strip("_")
 
 
 def _several(key: pd.Series, values: pd.Series) -> list[str]:

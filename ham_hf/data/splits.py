@@ -101,7 +101,7 @@ def read_split_csv(path: Path) -> pd.DataFrame:
         raise InputError(
             f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split"
         )
-    rows = read_table(path)
+    rows = read_table(path, ("image_id", "split"))
     if not {"image_id", "split"} <= set(rows.columns):
         raise InputError(f"{path} has columns {', '.join(rows.columns)}; expected image_id and split")
     rows["image_id"] = rows["image_id"].map(without_suffix)

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from ham_hf.errors import InputError
 from ham_hf.formats import LFS_POINTER, is_lfs_pointer
 
-_SEPARATORS = (",", ";", "\t")
+_SEPARATORS = (",", ";", "\t", "|")
 _MARKS = {  # byte order mark → encoding; UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -22,55 +23,110 @@ _MARKS = {  # byte order mark → encoding; UTF-32's begins with UTF-16's
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _HOW_TO_SAVE = "save it as CSV with UTF-8 encoding (in Excel: Save As, 'CSV UTF-8 (Comma delimited)')"
 _DECIMAL_COMMA = r"^\s*(-?\d+),(\d+)\s*$"
+_NAMES = ("image", "file", "file_name", "_id")  # how columns end in which 1,2 is no number
 _PEEK = 65_536  # bytes that hold a header
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of text: every value a string as it is in the file, but for decimal commas, which become points.
+def read_table(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a table of text: every value a string as it is in the file, but for decimal commas, which become points
+    except in names of images and lesions.
+
+    Empty rows and columns are left out, and so is whatever stands above the header: the header is the first row with
+    several values. Columns without a name are left out at the left (row numbers).
 
     Args:
-        path: comma-, semicolon- or tab-separated values in UTF-8, or in UTF-16 with or without a byte order mark.
-            The separator is the one that the header has most of; a first line `sep=;`, as Excel writes it, is heeded.
+        path: values separated by commas, semicolons, tabs or bars, in UTF-8, or in UTF-16 with or without a byte order
+            mark. The separator is the one that the header has most of; a first line `sep=;`, as Excel writes it, is
+            heeded.
+        columns: names that are recognized without regard to case, spaces and hyphens ("Image ID" is image_id).
 
     Returns:
-        The rows, with column names stripped of surrounding spaces. The index holds the line of the file for tables
-        without line breaks in their values: 2 for the first row below the header.
+        The rows, with column names stripped of surrounding spaces. The index holds the line of the file where each row
+        begins.
 
     Raises:
-        InputError: the file is a workbook, is not text, is no table, or has a column twice.
+        InputError: the file is a workbook, is not text, is no table, has a column twice, or a value in no column.
     """
-    text = _decode(path, _read_bytes(path))
-    first_line, separator = 1, None
-    if mark := re.match(r"sep=(.)\r?\n", text):
-        text, separator, first_line = text[mark.end() :], mark[1], 2
-    separator = separator or _separator(text.partition("\n")[0])
+    text, separator = _separated(_decode(path, _read_bytes(path)))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines, rows = [], []
+    line = 1
     try:
-        # Without a header: with one, pandas would take the first of too many values in a row for the row's name
-        raw = pd.read_csv(io.StringIO(text), sep=separator, header=None, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError) as error:
-        raise InputError(f"{path} is no readable table: {error}; {_HOW_TO_SAVE}") from error
-    raw = raw.fillna("")  # of rows that end early
-    raw.columns = [name.strip() for name in raw.iloc[0]]
-    if twice := sorted(set(raw.columns[raw.columns.duplicated()])):
+        for row in reader:
+            if any(map(str.strip, row)):
+                lines.append(line)
+                rows.append(row)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path} is no readable table: line {line}: {error}; {_HOW_TO_SAVE}") from error
+    if not rows:
+        raise InputError(f"{path} is no readable table: it has no values; {_HOW_TO_SAVE}")
+    top = _header(rows)
+    names = _known_names([name.strip() for name in rows[top]], columns)
+    named = {name: column for column, name in enumerate(names) if name}
+    if len(named) < sum(map(bool, names)):
+        twice = sorted({name for name in named if names.count(name) > 1})
         raise InputError(f"{path} has the column {twice[0]!r} more than once: expected every name once")
-    rows = raw.iloc[1:].replace(_DECIMAL_COMMA, r"\1.\2", regex=True)
-    rows.index = range(first_line + 1, first_line + 1 + len(rows))
-    return rows
+    first = min(named.values(), default=0)
+    for line, row in zip(lines[top + 1 :], rows[top + 1 :], strict=True):
+        for column in range(first, len(row)):
+            if row[column].strip() and (column >= len(names) or not names[column]):
+                raise InputError(
+                    f"{path}, line {line}: {row[column][:80]!r} stands where the header has no name: name the "
+                    f"column, or put values that contain {separator!r} in quotation marks"
+                )
+    table = pd.DataFrame(
+        {
+            name: [row[column] if column < len(row) else "" for row in rows[top + 1 :]]
+            for name, column in named.items()
+        },
+        index=lines[top + 1 :],
+        dtype=str,
+    )
+    numbers = [name for name in table if not name.endswith(_NAMES)]
+    table[numbers] = table[numbers].replace(_DECIMAL_COMMA, r"\1.\2", regex=True)
+    return table
 
 
-def read_column_names(path: Path) -> list[str]:
+def read_column_names(path: Path, columns: Iterable[str] = ()) -> list[str]:
     """Return the column names of what may be a table; nothing is raised for a file that is none."""
     try:
         with path.open("rb") as file:
-            text = _decode(path, file.read(_PEEK), errors="replace")
-    except (InputError, OSError):
+            text, separator = _separated(_decode(path, file.read(_PEEK), errors="replace"))
+        rows = []
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            rows.append(row)
+            if _several_values(row):
+                break
+    except (InputError, OSError, csv.Error):
         return []
-    text = re.sub(r"^sep=.\r?\n", "", text)
-    line = text.partition("\n")[0].rstrip("\r")
-    try:
-        return [name.strip() for name in next(csv.reader([line], delimiter=_separator(line)), [])]
-    except csv.Error:
-        return []
+    return _known_names([name.strip() for name in rows[_header(rows)]], columns) if rows else []
+
+
+def _separated(text: str) -> tuple[str, str]:
+    """Return the text, without a line `sep=;` (an empty one instead), and its separator."""
+    if mark := re.match(r"sep=([^\w\s\"]|\t)\n", text):
+        return text[mark.end() - 1 :], mark[1]
+    header = next((line for line in text.splitlines() if any(map(line.count, _SEPARATORS))), "")
+    return text, max(_SEPARATORS, key=header.count)
+
+
+def _header(rows: list[list[str]]) -> int:
+    """Return which row is the header: the first with several values, so that a title above it is none."""
+    return next((number for number, row in enumerate(rows) if _several_values(row)), 0)
+
+
+def _several_values(row: list[str]) -> bool:
+    return sum(bool(value.strip()) for value in row) > 1
+
+
+def _known_names(names: list[str], columns: Iterable[str]) -> list[str]:
+    known = {_key(name): name for name in columns}
+    return [known.get(_key(name), name) for name in names]
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.casefold())
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -85,6 +141,9 @@ def _decode(path: Path, data: bytes, errors: str = "strict") -> str:
         raise InputError(f"{path} is {LFS_POINTER}")
     if data.startswith(_WORKBOOKS):
         raise InputError(f"{path} is a workbook of a spreadsheet program, not a text table: {_HOW_TO_SAVE}")
+    if data.startswith(b"PAR1") or data.lstrip()[:1] in (b"{", b"["):
+        kind = "Parquet" if data.startswith(b"PAR1") else "JSON"
+        raise InputError(f"{path} is a {kind} file, not a text table: save it as CSV (with pandas: to_csv)")
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None) or _unmarked(data)
     try:
         text = data.decode(encoding, errors)
@@ -103,7 +162,3 @@ def _unmarked(data: bytes) -> str:
     if len(start) >= 4 and start[1::2].count(0) > len(start) // 4:
         return "utf-16-le"
     return "utf-16-be" if len(start) >= 4 and start[0::2].count(0) > len(start) // 4 else "utf-8"
-
-
-def _separator(header: str) -> str:
-    return max(_SEPARATORS, key=header.count)

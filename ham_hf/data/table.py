@@ -1,5 +1,6 @@
 """The table of images: the same columns, checked once, whatever the source; and the Dataset made of it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -13,7 +14,10 @@ from ham_hf.photos import SUFFIXES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 REQUIRED = COLUMNS[1:]  # lesion_id may be missing
-_MISSING = {"", "na", "n/a", "nan", "none", "null"}
+_MISSING = {
+    *("", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "none", "null"),
+    *("unknown", "missing", "?", "-", "--", "–", "—"),
+}
 _OLDEST = 120  # years
 
 
@@ -62,19 +66,18 @@ def clean_table(raw: pd.DataFrame, where: str, groupings: Iterable[Grouping] = (
         raw = raw.assign(lesion_id=None)
     table = raw[list(COLUMNS)].astype(object).map(text_or_none)
     table["image_id"] = table["image_id"].map(without_suffix, na_action="ignore")
-    table["lesion_id"] = table["lesion_id"].map(lesion_or_none)
     _reject(table, table["image_id"].isna(), where, "image_id", "an image_id in every row")
     for column in COLUMNS:
         odd = table[column].map(lambda text: isinstance(text, str) and not text.isprintable()).astype(bool)
         _reject(table, odd, where, column, "text without control characters")
     _reject(table, ~table["dx"].isin(LABELS), where, "dx", f"one of {', '.join(LABELS)}")
-    age = pd.to_numeric(table["age"], errors="coerce")
+    age = pd.to_numeric(table["age"].map(age_or_none, na_action="ignore"))
     _reject(table, table["age"].notna() & age.isna(), where, "age", "a number of years, or nothing")
     _reject(table, (age < 0) | (age > _OLDEST), where, "age", f"0 to {_OLDEST} years, or nothing")
     table["age"] = age.astype(float)
-    table["sex"] = table["sex"].fillna("unknown").str.lower()
+    table["sex"] = table["sex"].map(spell_sex, na_action="ignore").fillna("unknown")
     _reject(table, ~table["sex"].isin(["male", "female", "unknown"]), where, "sex", "male, female or unknown")
-    table["localization"] = table["localization"].fillna("unknown")
+    table["localization"] = table["localization"].fillna("unknown").str.lower()
     return complete_lesions(table.reset_index(drop=True), groupings)
 
 
@@ -84,7 +87,8 @@ def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> N
     if missing:
         found = ", ".join(map(repr, raw.columns)) or "none"
         raise InputError(
-            f"{name} lacks the columns {', '.join(missing)}: it has {found}; expected {', '.join(columns)}"
+            f"{name} lacks the columns {', '.join(missing)}: it has {found}; expected {', '.join(columns)}; "
+            "rename its columns, or add those that are missing"
         )
     if not len(raw):
         raise InputError(f"{name} has a header and no rows: expected a row an image")
@@ -116,10 +120,15 @@ def without_suffix(image_id: str) -> str:
     return name if name and f".{suffix.lower()}" in SUFFIXES else image_id
 
 
-def lesion_or_none(value: object) -> str | None:
-    """Return a lesion_id as `text_or_none` does; "unknown" names no lesion either."""
-    text = text_or_none(value)
-    return None if text is None or text.lower() == "unknown" else text
+def age_or_none(text: str) -> float | None:
+    """Return an age in years, such as "45", "45.5", "45 years" or DICOM's "045Y"; None where it is none."""
+    found = re.fullmatch(r"(-?\d+\.?\d*)\s*(y|yrs?|years?)?", text, re.ASCII | re.IGNORECASE)
+    return float(found[1]) if found else None
+
+
+def spell_sex(text: str) -> str:
+    """Return "male" and "female" for their initials, and anything else in lower case."""
+    return {"m": "male", "f": "female"}.get(text.lower(), text.lower())
 
 
 def _reject(table: pd.DataFrame, wrong: pd.Series, where: str, column: str, expected: str) -> None:

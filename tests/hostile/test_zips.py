@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ham_hf.data.folder import ZipMember, _find_images, _read_member, read_folder
+from ham_hf.data.folder import read_folder
+from ham_hf.data.image_files import ZipMember, find_images, read_member
 from ham_hf.errors import InputError
 from tests.hostile.cases import broken, cases, ends_well, within
 from tests.small_data import make_rows, write_folder
@@ -37,11 +38,11 @@ def folder(zipped, tmp_path) -> Path:
 
 def members_of(folder: Path) -> dict[str, bytes]:
     """As `read_folder` finds and reads them, before they become a Dataset."""
-    found, contents = _find_images(folder, IDS), {}
+    found, contents = find_images(folder, IDS), {}
     for image_id, file in found.items():
         if isinstance(file, ZipMember):
             with zipfile.ZipFile(file.archive) as archive:
-                contents[image_id] = _read_member(archive, file.name)
+                contents[image_id] = read_member(archive, file.name)
     return contents
 
 
