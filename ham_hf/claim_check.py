@@ -19,6 +19,7 @@ from ham_hf.scoring import HEADLINE
 _SHOWN = 60  # characters of what a card says
 _ROUNDING = 0.005  # at most: what is written with fewer digits than two is not given the benefit of them
 _ALIASES = {"f1_macro": "macro_f1", "roc_auc_macro": "macro_auroc"}
+_AVERAGED = ("f1", "auroc", "roc_auc")  # metrics that have an average; "balanced" makes no accuracy a balanced one
 # Other names of a metric that a card may show
 _NAMES = {
     "macro_f1": ("f1", "f1 macro"),
@@ -34,6 +35,10 @@ _NO_DATASET = re.compile(
     r"|val(id|idation)?|test|eval(uation)?|my|and|of|the)+"
 )
 _HAM10000 = re.compile(r"(skincancermnist)?ham10(000|k)(dataset|images?)?|humanagainstmachinewith10000trainingimages")
+_OWNER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/")  # of a repository on the Hub
+_SEPARATORS = (
+    r"\s_.,:;/()\[\]'\"%–—-"  # every other sign is part of a word, as a 💯 says more than the words around it
+)
 # Splits that --part may be said of; the other words of a split are a claim about its data
 _PLAIN_SPLITS = re.compile(r"default|all|train(ing)?|test(ing)?|val(id|idation)?|dev|eval(uation)?")
 _INTERVAL = re.compile(r"(.*?) ?\(95 % interval (-?\d*\.\d+) to (-?\d*\.\d+)\)", flags=re.DOTALL)
@@ -115,7 +120,9 @@ def metric_of(claim: Claim) -> str:
     """The name of ours for the metric of a claim."""
     name = re.sub(r"\W+", "_", str(claim.metric.get("type")).strip().lower())
     average = claim.metric_args.get("average")
-    return _ALIASES.get(f"{name}_{average}" if average else name, name if not average else f"{average}_{name}")
+    if not average:
+        return _ALIASES.get(name, name)
+    return _ALIASES.get(f"{name}_{average}", f"{average}_{name}") if name in _AVERAGED else f"{name} ({average})"
 
 
 def share_of(claim: Claim) -> tuple[float, float]:
@@ -196,7 +203,7 @@ def _names_these_data(name: Any, exact: bool, evidence: Evidence) -> bool:
         return words in ("synthetic", "syntheticlesions")
     if evidence.data["kind"] == "hub" and name == evidence.data["source"]:
         return True
-    is_named = _HAM10000.fullmatch("".join(_words(str(name).rpartition("/")[2]))) is not None
+    is_named = _HAM10000.fullmatch("".join(_words(_OWNER.sub("", str(name))))) is not None
     return is_named and (exact or evidence.ham10000)
 
 
@@ -205,6 +212,8 @@ def _about_split(
 ) -> Iterator[tuple[str, str]]:
     if overridden and claim.split is not None and not _PLAIN_SPLITS.fullmatch(claim.split.lower()):
         yield CANNOT_TELL, f"its split is called {_shown(claim.split)}, and what that says cannot be checked"
+    if claim.split in SPLITS and claim.split != part:
+        yield CANNOT_TELL, f"it is about the split {claim.split!r}, and --part says {part}"
     if claim.revision is not None and claim.sha256 is None:
         yield CANNOT_TELL, f"the revision of its data is {_shown(claim.revision)}, which no image can be compared with"
     split = evidence.data["split"]
@@ -263,7 +272,7 @@ def _is_close(given: Any, interval: Sequence[float] | None, tolerance: float) ->
 
 
 def _words(value: Any) -> list[str]:
-    return re.findall(r"[^\W_]+", str(value).lower())
+    return re.findall(rf"[^{_SEPARATORS}]+", str(value).lower())
 
 
 def _shown(value: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ham_hf import __version__
 from ham_hf.errors import InputError
 from ham_hf.labels import DISCLAIMER
 from ham_hf.provenance import weights_sha256
@@ -88,6 +89,8 @@ def check_weights(folder: Path, report: Mapping) -> list[Finding]:
     """Return which weights in `folder` are not those whose figures report.json has; an older one does not say."""
     reported = report["run"]["model"].get("weights_sha256")
     there = weights_sha256(folder)
+    if reported is None and report.get("ham_hf") == __version__ and report["run"]["training"] is not None:
+        return [Finding("report.json", CANNOT_TELL, "has no weights_sha256, which every training writes")]
     if reported is None or reported == there:
         return []
     changed = sorted(name for name in there if reported.get(name) != there[name])

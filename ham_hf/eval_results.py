@@ -26,6 +26,7 @@ _NOTES = {
     "SHA-256 of the images": r"[0-9a-f]{64}",
     "95 % interval": rf"{_NUMBER} to {_NUMBER}",
 }
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]{5,15} ?(Z|[+-][0-9:]{4,5})?)?")
 _EXPECTED = (
     "expected a list of results, each with a dataset (id, task_id) and a value, as "
     "https://huggingface.co/docs/hub/eval-results says"
@@ -94,21 +95,24 @@ def _problem(entry: Any) -> str | None:
 
 def _claim(entry: Mapping) -> dict:
     dataset = entry["dataset"]
-    words = re.findall(r"[a-z0-9]+", str(dataset["task_id"]).lower())
+    words = re.findall(r"[^\s_/.:|-]+", str(dataset["task_id"]).lower())
+    parts = [word for word in words if word in _PARTS]
     notes, rest = _read_notes(entry.get("notes"))
     seed, interval = notes.get("split seed"), notes.get("95 % interval")
     others = {key: value for key, value in entry.items() if key not in ("dataset", "value", "notes", "date")}
     others |= {f"dataset.{key}": value for key, value in dataset.items() if key not in ("id", "task_id", "revision")}
     if rest:
         others["notes"] = rest
-    if not re.fullmatch(r"[\d:.TZ +-]*", str(entry.get("date", ""))):
+    if "revision" in dataset and "SHA-256 of the images" in notes:
+        others["dataset.revision"] = dataset["revision"]
+    if "date" in entry and not _DATE.fullmatch(str(entry["date"])):
         others["date"] = entry["date"]
     return {
         "task": {"type": "image-classification"},
         "dataset": {
             "type": str(dataset["id"]),
             "config": notes.get("split"),
-            "split": next((word for word in words if word in _PARTS), None),
+            "split": parts[0] if len(parts) == 1 else None,
             "revision": notes.get("SHA-256 of the images", dataset.get("revision")),
             "args": {"split_seed": int(seed)} if seed else {},
         },

@@ -17,12 +17,16 @@ from ham_hf.arguments import DataArguments, ImageArguments, LossArguments, Model
 from ham_hf.consistency import CANNOT_TELL, FALSE, KEYS, MALFORMED, Finding, different, unreadable
 from ham_hf.labels import DISCLAIMER
 from ham_hf.markdown import reads_patient
+from ham_hf.models.ensemble.configuration_ensemble import EnsembleConfig
+from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.pypi import PYPI_WEIGHTS
 from ham_hf.provenance import PACKAGES
 from ham_hf.reading import parse_yaml, read_json, read_text
 from ham_hf.recipe import RunArguments
 from ham_hf.report import strict
+from ham_hf.run_facts import unknown_facts
 
+_OF_TABLE = ("dropped_rows", "not_scored", "split_by_default", "identical_images")
 _HARDWARE = ("device", "gpu", "cpu", "cpu_cores", "threads")
 _NAME_WORDS, _NAME_LENGTH = 3, 96  # of a name, at most
 _GPU_WORDS = 8
@@ -45,6 +49,7 @@ def check_report_facts(
     try:
         found += _differing_facts("model", report["run"]["model"], model, _MODEL_FACTS)
         found += _check_base(report["run"]["model"]["name"], config)
+        found += _check_kind(report["run"], config)
         found += _check_data(report, data)
         found += _check_words(report)
         found += _check_names(report["run"])
@@ -94,6 +99,18 @@ def _check_base(base: str, config: Mapping) -> list[Finding]:
     return [Finding("report.json", FALSE, words)]
 
 
+def _check_kind(run: Mapping, config: Mapping) -> list[Finding]:
+    """Whether the model reads the patient's data, or is an ensemble, as report.json says."""
+    model, kind = run["model"], config["model_type"]
+    claimed = {"members": [member["weight"] for member in model["members"]] if "members" in model else None}
+    expected = {"members": config["weights"] if kind == EnsembleConfig.model_type else None}
+    if run["training"] is not None:
+        fusion = {MMBTConfig.model_type: "mmbt", FusionConfig.model_type: "mlp"}.get(kind, "none")
+        claimed |= {"fusion": model.get("fusion", "none"), "text": model.get("text_name") is not None}
+        expected |= {"fusion": fusion, "text": fusion == "mmbt"}
+    return _differing_facts("model", claimed, expected, tuple(expected))
+
+
 def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
     theirs, same, found = report["run"]["data"], [], []
     for name, split in theirs["splits"].items():
@@ -109,6 +126,7 @@ def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
         found.append(Finding("report.json", CANNOT_TELL, f"its split is called {words[0]}, here it is {words[1]}"))
     found += _differing_facts("data", theirs, ours, ("split_sha256", "synthetic"))
     if theirs["images_sha256"] == ours["images_sha256"]:
+        found += _check_table(theirs, ours)
         keys = [key for key in theirs["audit"] if key in ours["audit"]]
         audit = _differing_facts("data.audit", theirs["audit"], ours["audit"], keys)
         audit += [
@@ -119,6 +137,16 @@ def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
             audit = [finding._replace(verdict=CANNOT_TELL) for finding in audit]
         found += audit
     return found
+
+
+def _check_table(theirs: Mapping, ours: Mapping) -> list[Finding]:
+    """Facts about the table of the images, which another copy of the same images may have otherwise."""
+    pairs = [(f"data.{key}", *(data.get(key) or None for data in (theirs, ours))) for key in _OF_TABLE]
+    for name, split in theirs["splits"].items():
+        key = "absent_images"
+        pairs.append((f"data.splits.{name}.{key}", split[key], ours["splits"][name][key]))
+    words = [f"{place} is {one}, here it is {other}" for place, one, other in pairs if one != other]
+    return [Finding("report.json", CANNOT_TELL, said) for said in words]
 
 
 def _check_words(report: Mapping) -> list[Finding]:
@@ -132,6 +160,8 @@ def _check_words(report: Mapping) -> list[Finding]:
         if key not in ("python", "ham_hf", *PACKAGES) or not re.fullmatch(r"[\w.+!-]{1,40}", str(version)):
             others.append((f"run.versions.{key}", version))
     others += [(key, report[key]) for key in report if key not in KEYS]
+    if report.get("ham_hf") == __version__:
+        others += [(f"run.{place}", value) for place, value in unknown_facts(run)]
     found += [
         Finding("report.json", CANNOT_TELL, f"ham_hf {__version__} writes no such {key}: {str(value)[:60]}")
         for key, value in others

@@ -12,9 +12,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ham_hf import __version__
 from ham_hf.card import REPO_ID, card_data, read_files, render_page
-from ham_hf.claims import CARD, read_card
+from ham_hf.claims import CARD, Card, read_card
 from ham_hf.consistency import CANNOT_TELL, FALSE, MALFORMED, Finding, unreadable
 from ham_hf.errors import InputError
 from ham_hf.eval_results import FOLDER, render_eval_results
@@ -24,7 +26,7 @@ from ham_hf.plots import SPLIT_PICTURES
 from ham_hf.predictions import read_predictions
 from ham_hf.publish import check_repo_id
 from ham_hf.published import EVAL_RESULTS
-from ham_hf.reading import read_text
+from ham_hf.reading import read_text, scan_yaml
 
 _SHOWN = 70  # characters of a line
 _MOST_LINES = 5000  # of a page: comparing takes their number squared, in the worst case
@@ -71,12 +73,13 @@ def check_front_matter(folder: Path, report: Mapping) -> list[Finding]:
     found = []
     for place, ours, theirs in _differing_values(card.values, expected):
         where = f"{CARD}, front matter, {place}"
-        if ours is None:
+        if ours is ...:
             found.append(_finding(report, where, FALSE, f"is missing, report.json has {_short(theirs)}"))
-        elif theirs is None:
+        elif theirs is ...:
             found.append(Finding(where, CANNOT_TELL, f"report.json makes no such entry: {_short(ours)}"))
         else:
             found.append(_finding(report, where, FALSE, f"{_short(ours)}, where report.json has {_short(theirs)}"))
+    found += _names_within(card)
     if not found:
         lines = set(text.split("\n"))
         for number, line in enumerate(card.front.split("\n"), card.line - card.front.count("\n")):
@@ -85,14 +88,25 @@ def check_front_matter(folder: Path, report: Mapping) -> list[Finding]:
     return found
 
 
+def _names_within(card: Card) -> list[Finding]:
+    """Anchors, aliases, tags and the like: words in the front matter that are part of no value."""
+    kinds = (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken, yaml.DirectiveToken, yaml.DocumentEndToken)
+    first = card.line - card.front.count("\n")
+    lines = card.front.split("\n")
+    return [
+        Finding(f"{CARD}, line {first + at}", CANNOT_TELL, f"ham_hf writes no such YAML: {lines[at].strip()[:_SHOWN]}")
+        for at in sorted({token.start_mark.line for token in scan_yaml(card.front) if isinstance(token, kinds)})
+    ]
+
+
 def _differing_values(ours: Any, theirs: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield place, value here and value expected of what differs; None for what one of them lacks."""
+    """Yield place, value here and value expected of what differs; Ellipsis for what one of them lacks."""
     match ours, theirs:
         case dict(), dict():
             for key in [*theirs, *(key for key in ours if key not in theirs)]:
-                yield from _differing_values(ours.get(key), theirs.get(key), f"{place}.{key}".strip("."))
+                yield from _differing_values(ours.get(key, ...), theirs.get(key, ...), f"{place}.{key}".strip("."))
         case list(), list():
-            for number, pair in enumerate(zip_longest(ours, theirs)):
+            for number, pair in enumerate(zip_longest(ours, theirs, fillvalue=...)):
                 yield from _differing_values(*pair, f"{place}[{number}]")
         case _ if ours != theirs or isinstance(ours, bool) != isinstance(theirs, bool):
             yield place, ours, theirs

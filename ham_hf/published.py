@@ -49,8 +49,9 @@ def write_checksums(folder: Path) -> None:
 
 
 def files_in(folder: Path) -> list[str]:
-    """Return the names of all files below `folder`."""
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    """Return the names of all files below `folder`, and of links, whatever they point to."""
+    paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def is_published(name: str) -> bool:

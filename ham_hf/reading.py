@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ MOST_NODES = 200_000  # keys, values and lists, those that an alias repeats coun
 MOST_DEPTH = 50
 MOST_DIGITS = 100  # characters of a number: PyYAML multiplies 1:10:10:… out, in minutes for a megabyte
 _NUMBER = re.compile(r"[-+]?[.0-9][-+.:_0-9a-fA-FoxX]*")
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)|[-+]?[0-9]*\.[0-9]*(e[-+]?[0-9]+)?|[-+]?\.inf|\.nan", flags=re.IGNORECASE)
 _LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 class _Loader(_LOADER):
-    """The safe one, which takes the last of two values for a key without a word."""
+    """The safe one, which takes the last of two values for a key without a word.
+
+    PyYAML is of YAML 1.1, in which 052 is 42 and 1_0 is 10. The Hub and other programs show 52, or the text: such a
+    number stays the text that it is.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()
@@ -28,6 +34,16 @@ class _Loader(_LOADER):
                 raise ValueError(f"{key[:80]!r} is there twice: leave one of them out")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
+        return super().construct_yaml_int(node) if _DECIMAL.fullmatch(node.value) else node.value
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | str:
+        return super().construct_yaml_float(node) if _DECIMAL.fullmatch(node.value) else node.value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def read_text(path: Path) -> str:
@@ -70,6 +86,11 @@ def parse_yaml(text: str, where: str | Path) -> Any:
         raise InputError(f"{where} is not readable YAML: {error}") from error
     except (LookupError, TypeError, AttributeError) as error:  # of PyYAML's constructors, for values such as !!bool x
         raise InputError(f"{where} is not readable YAML: {type(error).__name__} {error}, of a tag") from error
+
+
+def scan_yaml(text: str) -> Iterator[yaml.Token]:
+    """Yield the tokens of a YAML document that `parse_yaml` reads."""
+    return yaml.scan(text, Loader=_LOADER)
 
 
 def _check_growth(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from types import UnionType
@@ -74,6 +75,9 @@ _OPTIONAL = {
     "training.do_predict": bool,
     "training.hindrances": list,
 }
+# Written, and not read by the report; `data.audit` is a count of each kind of leak
+_UNREAD = ("data.identical_images", "data.broken_images", "data.audit", "model.bf16_difference")
+_UNREAD += ("model.patient_encoding",)
 _OF_CALIBRATION = {"temperature": _NUMBER, "prior_strength": _NUMBER, "images": int}
 # Of each split, in newer runs
 _HASHES_OF_SPLIT = ("pixels_sha256", "rows_sha256")
@@ -132,6 +136,23 @@ def check_facts(facts: Any, path: Path) -> None:
     for member in model.get("members", []):
         for key, kind in _OF_MEMBER.items():
             _check(_at(member, key, path), kind, f"model.members.{key}", path)
+
+
+def unknown_facts(run: Mapping) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the value of each fact in run.json's content that no command of this version writes."""
+    places = {place for table in (_FACTS, _OF_TRAINING, _OPTIONAL, _UNREAD) for place in table} | {"training"}
+    places |= {f"data.splits.{split}.{key}" for split in _SPLITS for key in (*_HASHES_OF_SPLIT, "unknown_lesions")}
+    waiting: list[tuple[str, Mapping]] = [("", run)]
+    while waiting:
+        prefix, values = waiting.pop()
+        for key, value in values.items():
+            place = f"{prefix}{key}"
+            if isinstance(value, dict) and any(known.startswith(f"{place}.") for known in places - {"data.audit"}):
+                waiting += [(f"{place}.", value)] if place not in _UNREAD else []
+            elif place not in places:
+                yield place, value
+    for number, member in enumerate(run["model"].get("members", [])):
+        yield from ((f"model.members[{number}].{key}", member[key]) for key in member.keys() - _OF_MEMBER.keys())
 
 
 def _check_overlap(overlap: dict, path: Path) -> None:

@@ -14,20 +14,18 @@ from ham_hf.terminal import printable
 _LISTED = 20  # findings
 _FILES = 8  # names of files
 _WIDEST, _LONGEST = 40, 400  # characters of what a card says, and of a reason
-_MODEL_FILES = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "*.safetensors",
-    "model.safetensors.index.json",
-    "*.py",
-)
-_OUR_FILES = ("report.*", "run.json", "arguments.json", "predictions_*.csv", *PATIENT_DATA, CHECKSUMS, RECORD)
-_UNREADABLE = ("plots/*", "ablation/*", "recipe.yaml")  # named in words
+_MODEL_FILES = ("config.json", "preprocessor_config.json", "processor_config.json", "*.py")
+_WEIGHTS = ("model.safetensors",)
+_SHARDS = ("model-*-of-*.safetensors", "model.safetensors.index.json")
+_TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt")
+_OUR_FILES = ("report.html", "report.json", "report.md", "run.json", CHECKSUMS, RECORD, EVAL_RESULTS)
+_OUR_FILES += ("predictions_validation.csv", "predictions_test.csv", *PATIENT_DATA)
+# Named in words
+_UNREADABLE = {
+    "plots/*.png": "the pictures in plots",
+    "arguments.json": "most of arguments.json",
+    "recipe.yaml": "recipe.yaml",
+}
 
 
 class Verification(NamedTuple):
@@ -83,27 +81,30 @@ def _cell(value: Any) -> str:
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
-def unchecked(files: Sequence[str], report: Mapping | None, record: bool) -> list[str]:
+def unchecked(files: Sequence[str], report: Mapping | None, *, record: bool, reads_patient: bool) -> list[str]:
     """Return in words what no check looks at.
 
     Args:
         files: the names of all files beside the card.
         report: report.json's content, if it is one of ours and whole.
         record: whether the model brings a record of its training images.
+        reads_patient: whether it reads the patient's data, and so has a tokenizer.
     """
-    known = (CARD, *_MODEL_FILES)
+    known = (CARD, *_MODEL_FILES, *(_WEIGHTS if _WEIGHTS[0] in files else _SHARDS))
+    known += _TEXT_FILES if reads_patient else ()
     if report is None:
-        words = [f"the text of {CARD} and its front matter beside model-index"]
+        words = [f"the text of {CARD} and its front matter beside the results in model-index"]
         if not record:
             words.append("whether the model was trained on images that it was evaluated on")
     else:
-        known = (*known, *_OUR_FILES, EVAL_RESULTS, *_UNREADABLE)
-        base = report["run"]["model"]["name"]
-        words = [] if base.startswith(("timm/", "pypi:")) else ["the base model"]
-        words += ["what the training logged", "hardware, versions and the command line"]
-        words.append("the names of files, folders and members in report.json")
-        named = {"plots/*": "the pictures in plots", "ablation/*": "the ablation", "recipe.yaml": "recipe.yaml"}
-        words += [said for pattern, said in named.items() if any(_matches(name, (pattern,)) for name in files)]
+        known = (*known, *_OUR_FILES, *_UNREADABLE, "ablation/*.csv")
+        words = ["the base model and what it has seen", "whether the training used other images than it recorded"]
+        words += ["what report.json says of the training", "hardware, versions and the command line"]
+        words.append("the names of repositories, files, folders and members in README.md and report.json")
+        words += [said for pattern, said in _UNREADABLE.items() if any(_matches(name, (pattern,)) for name in files)]
+        if report["ablation"] is not None or any(_matches(name, ("ablation/*.csv",)) for name in files):
+            words.append("the ablation")
+    words.append("what the configuration files say that changes no prediction")
     others = sorted({_top(name) for name in files if not _matches(name, known) and name != ".gitattributes"})
     if others:
         more = f" and {len(others) - _FILES} more" if len(others) > _FILES else ""

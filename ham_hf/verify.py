@@ -41,6 +41,7 @@ from ham_hf.files import replace_file
 from ham_hf.files_check import check_checksums, check_predictions
 from ham_hf.labels import LABELS
 from ham_hf.markdown import number
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.page_check import check_pages, published_as
 from ham_hf.patients import Patients
 from ham_hf.photos import upright_rgb
@@ -49,6 +50,7 @@ from ham_hf.pipeline_check import check_code, check_pipeline
 from ham_hf.predictions import Predictions
 from ham_hf.prepare import image_reader
 from ham_hf.published import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, READ_BY_USERS, files_in
+from ham_hf.record_check import check_record
 from ham_hf.report import SPLITS, split_results
 from ham_hf.scoring import prediction_spread
 from ham_hf.signs import signs_of_ours
@@ -124,10 +126,12 @@ def verify_card(
         about_model = (model_facts(model, processor, None), model.config.to_dict())
         findings += check_pages(folder, report, None if Path(location).is_dir() else location)
         findings += _check_ours(folder, report, about_model, predicted, evidence)
+        findings += check_record(folder, report, splits["train"], evidence.hashes["train"], checks)
     findings += _check_files(folder, report)
     findings += _check_as_a_user(folder, model, processor, labels, splits, list(results), ours=report is not None)
     files = files_in(folder) if Path(location).is_dir() else HfApi().list_repo_files(location, revision=commit)
-    return Verification(verdicts, findings, unchecked(files, report, (folder / "run.json").is_file()))
+    record, reads_patient = (folder / "run.json").is_file(), isinstance(model, PatientModel)
+    return Verification(verdicts, findings, unchecked(files, report, record=record, reads_patient=reads_patient))
 
 
 def _check_ours(

@@ -4,9 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+from ham_hf.arguments import DataArguments
 from ham_hf.cli import main
+from ham_hf.data import load_checked
 from ham_hf.provenance import weights_sha256
 from ham_hf.report import write_report
+from ham_hf.training_record import TrainingRecord, images_of, write_record
 from tests.test_predict import make_run_folder
 from tests.test_report import change_facts, make_run
 
@@ -53,5 +56,10 @@ def make_true_run(folder: Path, data: Path) -> Path:
         model__weights_sha256=weights_sha256(folder),
     )
     (folder / "arguments.json").write_text(json.dumps({"data_dir": str(data), "split": "grouped"}, indent=2) + "\n")
+    splits, _, checks = load_checked(DataArguments(data_dir=str(data), split="grouped", split_seed=3))
+    roles = ("train", "validation")
+    write_record(
+        folder, TrainingRecord([image for role in roles for image in images_of(splits[role], checks, role)], True)
+    )
     write_report(folder)
     return folder
