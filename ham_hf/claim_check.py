@@ -36,9 +36,7 @@ _NO_DATASET = re.compile(
 )
 _HAM10000 = re.compile(r"(skincancermnist)?ham10(000|k)(dataset|images?)?|humanagainstmachinewith10000trainingimages")
 _OWNER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/")  # of a repository on the Hub
-_SEPARATORS = (
-    r"\s_.,:;/()\[\]'\"%–—-"  # every other sign is part of a word, as a 💯 says more than the words around it
-)
+_SEPARATORS = r"\s_.,:;/()\[\]'\"%–—-"  # between words; a 💯 is part of one, as it says something
 # Splits that --part may be said of; the other words of a split are a claim about its data
 _PLAIN_SPLITS = re.compile(r"default|all|train(ing)?|test(ing)?|val(id|idation)?|dev|eval(uation)?")
 _INTERVAL = re.compile(r"(.*?) ?\(95 % interval (-?\d*\.\d+) to (-?\d*\.\d+)\)", flags=re.DOTALL)

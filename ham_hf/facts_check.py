@@ -26,7 +26,7 @@ from ham_hf.recipe import RunArguments
 from ham_hf.report import strict
 from ham_hf.run_facts import unknown_facts
 
-_OF_TABLE = ("dropped_rows", "not_scored", "split_by_default", "identical_images")
+_OF_TABLE = ("dropped_rows", "not_scored", "split_by_default", "identical_images", "broken_images")
 _HARDWARE = ("device", "gpu", "cpu", "cpu_cores", "threads")
 _NAME_WORDS, _NAME_LENGTH = 3, 96  # of a name, at most
 _GPU_WORDS = 8
@@ -120,6 +120,9 @@ def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
             keys = [key for key in keys if key in ours["splits"][name]]
             found += _differing_facts(place, split, ours["splits"][name], keys)
     if len(same) < len(theirs["splits"]):
+        if "train" not in same:  # of the others, `check_results` says it
+            words = "its training images are others than this split's: what it says of them was not checked"
+            found.append(Finding("report.json", CANNOT_TELL, words))
         return found
     if theirs["split"] != ours["split"] or theirs["split_seed"] != ours["split_seed"]:
         words = [f"{data['split']} (seed {data['split_seed']})" for data in (theirs, ours)]
@@ -223,6 +226,9 @@ def _check_best_value(report: Mapping) -> list[Finding]:
 def _check_parts(folder: Path, report: Mapping) -> list[Finding]:
     """Results that cannot be there, or that are missing."""
     found, run = [], report["run"]
+    if run["training"] is None and "members" not in run["model"]:
+        words = "is of an evaluation: `ham-hf train` writes another beside a model"
+        found.append(Finding("report.json", CANNOT_TELL, words))
     if report["ablation"] is not None and not reads_patient(run):
         found.append(
             Finding("report.json", FALSE, "has an ablation of the patient's data, which the model does not read")

@@ -99,7 +99,7 @@ def unchecked(files: Sequence[str], report: Mapping | None, *, record: bool, rea
     else:
         known = (*known, *_OUR_FILES, *_UNREADABLE, "ablation/*.csv")
         words = ["the base model and what it has seen", "whether the training used other images than it recorded"]
-        words += ["what report.json says of the training", "hardware, versions and the command line"]
+        words += ["what report.json says of the training", "hardware, versions, bfloat16 and the command line"]
         words.append("the names of repositories, files, folders and members in README.md and report.json")
         words += [said for pattern, said in _UNREADABLE.items() if any(_matches(name, (pattern,)) for name in files)]
         if report["ablation"] is not None or any(_matches(name, ("ablation/*.csv",)) for name in files):

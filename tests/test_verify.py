@@ -57,7 +57,7 @@ def test_true_claims_hold(model, data, capsys):
     assert "18 claims: 18 hold, 0 false, 0 cannot be told.\n" in shown
     assert re.search(r"test +balanced_accuracy +0\.\d{4} +0\.\d{4} +[+-]0\.0000 +\[.*\] +holds\n", shown)
     last = shown.splitlines()[-1]
-    assert last.startswith("Not checked: the base model; what the training logged; hardware, versions and the command")
+    assert last.startswith("Not checked: the base model and what it has seen; whether the training used other images")
     assert "the pictures in plots" in last and "; the files " in last and "trainer_state.json" in last
 
 
@@ -144,6 +144,9 @@ def test_training_on_other_images_than_the_splits_is_told(model, data, capsys):
     change_training_hash(model / "run.json")
     change_training_hash(model / "report.json", "run")
     (model / "report.html").unlink()  # which shows it
+    assert verify(model, data) == 2
+    assert "its training images are others than this split's: what it says of them was not" in capsys.readouterr().out
+    (model / "training_images.csv").unlink()  # which alone says that none of the images was among them
     assert verify(model, data) == 2
     assert "the training images were others than this split's" in capsys.readouterr().out
     (model / "run.json").unlink()  # which alone turned it into "holds"

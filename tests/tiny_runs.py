@@ -57,9 +57,7 @@ def make_true_run(folder: Path, data: Path) -> Path:
     )
     (folder / "arguments.json").write_text(json.dumps({"data_dir": str(data), "split": "grouped"}, indent=2) + "\n")
     splits, _, checks = load_checked(DataArguments(data_dir=str(data), split="grouped", split_seed=3))
-    roles = ("train", "validation")
-    write_record(
-        folder, TrainingRecord([image for role in roles for image in images_of(splits[role], checks, role)], True)
-    )
+    images = [image for role in ("train", "validation") for image in images_of(splits[role], checks, role)]
+    write_record(folder, TrainingRecord(images, complete=True))
     write_report(folder)
     return folder
