@@ -280,3 +280,20 @@ def test_entries_of_eval_results_are_read_one_by_one(tmp_path):
     words = ("(no task_id)", "(no value)", "(no keys and values)", "its 'notes' cannot be checked", "its 'source'")
     for reason, said in zip(reasons, (*words, "b.yaml is not readable YAML"), strict=True):
         assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "part", "said"),
+    [
+        ({"metric__args": {"average": "balanced"}, "metric__name": None}, None, "unknown metric"),
+        ({"metric__name": "Accuracy 💯"}, None, "which says more than accuracy"),
+        ({"metric__name": "Acc\u00aduracy"}, None, "which says more than accuracy"),
+        ({"task__name": "Image Classification 💯"}, None, "another task than image classification"),
+        ({"dataset__name": "HAM10000 💯"}, None, "another dataset"),
+        ({"dataset__name": "28,000 patients of nine hospitals / HAM10000"}, None, "another dataset"),
+        ({"dataset__split": "validation"}, "test", "it is about the split 'validation', and --part says test"),
+    ],
+)
+def test_words_around_a_name_that_is_known_are_part_of_the_claim(changes, part, said):
+    found, reason = verdict(THEIRS, part, **changes)
+    assert found == CANNOT_TELL and said in reason

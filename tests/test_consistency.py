@@ -13,13 +13,14 @@ from ham_hf.arguments import DataArguments
 from ham_hf.card import claims, read_files, render_card
 from ham_hf.classifier import load_classifier
 from ham_hf.cli import main
-from ham_hf.consistency import CANNOT_TELL
+from ham_hf.consistency import CANNOT_TELL, check_weights
 from ham_hf.data import load_checked
 from ham_hf.evaluate import model_facts
 from ham_hf.facts_check import check_report_facts
 from ham_hf.files_check import check_checksums
 from ham_hf.page_check import check_pages
-from ham_hf.published import CHECKSUMS
+from ham_hf.published import CHECKSUMS, RECORD, write_checksums
+from ham_hf.record_check import check_record
 from push_to_hub import EVAL_RESULTS, _add_eval_results, stage
 from tests.small_data import ham10000_rows, write_folder
 from tests.tiny_runs import make_true_run
@@ -246,6 +247,21 @@ def test_claims_in_eval_results_alone_are_checked_like_those_of_a_card(published
             2,
             "another dataset than these images: 'a/b'",
         ),
+        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: 052\n", 2, "'052' is no number"),
+        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: 0.1_4\n", 2, "'0.1_4' is no number"),
+        ("- dataset: {id: ada/ham10000, task_id: test_accuracy_九七}\n  value: 0.14\n", 2, "unknown metric"),
+        ("- dataset: {id: ada/ham10000, task_id: validation_test_accuracy}\n  value: 0.14\n", 2, "the split None"),
+        (
+            "- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: 0.14\n  date: 0.97 - 0.99\n",
+            2,
+            "its 'date' cannot be checked",
+        ),
+        (
+            "- dataset: {id: ada/ham10000, task_id: test_accuracy, revision: of 28000 patients}\n  value: 0.14\n"
+            f"  notes: 'SHA-256 of the images: {'0' * 64}'\n",
+            2,
+            "made on other test images",
+        ),
         ("dataset: skin\n", 2, "ham10000.yaml cannot be read (no list of results)"),
         ("- {", 2, "ham10000.yaml is not readable YAML"),
         ("", 2, "ham10000.yaml cannot be read (no list of results)"),
@@ -331,6 +347,13 @@ def edit(path: Path, old: str, new: str) -> None:
             "base_model: google/derm-foundation\npipeline_tag:",
             "base_model: cannot tell: report.json makes",
         ),
+        (
+            "license:",
+            "FDA cleared:\nlicense:",
+            "front matter, FDA cleared: cannot tell: report.json makes no such entry",
+        ),
+        ("- medical", "- &fda-cleared medical", "cannot tell: ham_hf writes no such YAML: - &fda-cleared medical"),
+        ("- medical", "- !!str medical", "cannot tell: ham_hf writes no such YAML: - !!str medical"),
         ("images: 14", "images: 28000", "args.images: FALSE: 28000, where report.json has 14"),
         ("name: Image Classification", "name: Diagnosis", "task.name: FALSE: Diagnosis, where"),
         ("- name: ", "- name: 97 % accurate, ", "model-index[0].name: FALSE: 97 % accurate"),
@@ -392,6 +415,27 @@ def set_facts(folder, change) -> None:
             lambda run: run["model"].update(architecture="DermNet"),
             "FALSE: model.architecture is DermNet, found ViTFor",
         ),
+        (lambda run: run["model"].update(fusion="mmbt", text_name="bert"), "FALSE: model.fusion is mmbt, found none"),
+        (
+            lambda run: run["model"].update(members=[{"run": "a", "weight": 1.0}]),
+            "FALSE: model.members is [1.0], found",
+        ),
+        (lambda run: run.update(training=None), "cannot tell: is of an evaluation"),
+        (
+            lambda run: run["data"]["splits"]["train"].update(sha256="0" * 64, images=9000),
+            "cannot tell: its training images are others than this split's",
+        ),
+        (lambda run: run["data"].update(dropped_rows={"dx": 3}), "data.dropped_rows is {'dx': 3}, here it is None"),
+        (lambda run: run["data"].update(split_by_default=True), "data.split_by_default is True, here it is None"),
+        (
+            lambda run: run["data"]["splits"]["test"].update(absent_images=3),
+            "cannot tell: data.splits.test.absent_images is 3, here it is 0",
+        ),
+        (lambda run: run.update(external=0.97), "writes no such run.external: 0.97"),
+        (lambda run: run["model"].update(accuracy=0.97), "writes no such run.model.accuracy: 0.97"),
+        (lambda run: run["training"].update(readers=150), "writes no such run.training.readers: 150"),
+        (lambda run: run["data"].update(patients=28000), "writes no such run.data.patients: 28000"),
+        (lambda run: run["data"]["splits"]["test"].update(patients=28000), "run.data.splits.test.patients: 28000"),
         (lambda run: run["model"].update(image_size=1024), "FALSE: model.image_size is 1024, found 32"),
         (
             lambda run: run["model"].update(test_time_augmentation="flips"),
@@ -536,8 +580,34 @@ def test_a_published_model_without_its_list_of_hashes_cannot_hold(copy, data, ca
     assert code == 2 and "SHA256SUMS: cannot tell: is missing, and `push_to_hub.py` publishes it" in shown
 
 
-def test_files_that_are_not_checked_are_listed(copy, data, capsys):
-    (copy / "CERTIFICATE.md").write_text("97 %")
+def test_files_that_are_not_checked_are_listed(copy, data, tmp_path, capsys):
+    others = ["CERTIFICATE.md", "predictions_external.csv", "report.pdf", "tokenizer_97.json", "vocab.txt"]
+    for name in (*others, "plots/CERTIFICATE.md"):
+        (copy / name).write_text("97 %")
+    (copy / "link").symlink_to(tmp_path)
+    write_checksums(copy)
     assert main(["verify", str(copy), "--data_dir", str(data)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("Not checked: ") and last.endswith("; the files CERTIFICATE.md.")
+    expected = ["CERTIFICATE.md", "link", "plots/", "predictions_external.csv", "report.pdf", *others[3:]]
+    assert last.startswith("Not checked: ") and last.endswith(f"; the files {', '.join(expected)}.")
+
+
+def test_a_record_that_lacks_training_images_is_told(copy, data):
+    splits, facts, checks = load_checked(DataArguments(data_dir=str(data), split="grouped", split_seed=3))
+
+    def found() -> list[str]:
+        train = facts["splits"]["train"]["sha256"]
+        return [
+            " ".join(finding[1:]) for finding in check_record(copy, report_of(copy), splits["train"], train, checks)
+        ]
+
+    assert found() == []
+    rows = (copy / RECORD).read_text().splitlines()
+    (copy / RECORD).write_text("\n".join([rows[0], *rows[21:]]) + "\n")
+    assert found() == ["FALSE lists 22 images of this training, and report.json says 42"]
+    (copy / RECORD).unlink()
+    assert found() == ["cannot tell is missing, and is published with a model of HAM10000's images"]
+    set_facts(copy, lambda run: run["model"].pop("weights_sha256"))
+    assert [finding.words for finding in check_weights(copy, report_of(copy))] == [
+        "has no weights_sha256, which every training writes"
+    ]

@@ -239,7 +239,11 @@ def test_a_foreign_claim_within_the_interval_holds(model, data, capsys):
     [accuracy] = [r for r in claims_of(model) if (r.dataset_split, r.metric_type) == ("test", "accuracy")]
     foreign_card(model, metric_value=round(100 * accuracy.metric_value, 1), dataset_split="test")
     assert verify(model, data, "--split", "grouped", "--split_seed", "3") == 0
-    assert "within the interval; the card names no data" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "within the interval; the card names no data" in shown and "the files" not in shown
+    shutil.copy(model / "model.safetensors", model / "model.fp16.safetensors")  # for `variant="fp16"`
+    assert verify(model, data, "--split", "grouped", "--split_seed", "3") == 0
+    assert capsys.readouterr().out.endswith("; the files model.fp16.safetensors.\n")
 
 
 def test_a_malformed_entry_is_told_and_the_others_are_judged(model, data, capsys):
