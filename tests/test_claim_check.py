@@ -285,9 +285,8 @@ def test_entries_of_eval_results_are_read_one_by_one(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "part", "said"),
     [
-        ({"metric__args": {"average": "balanced"}, "metric__name": None}, None, "unknown metric"),
+        ({"metric": {"type": "loss", "args": {"average": "log"}, "value": 1.4}}, None, "unknown metric"),
         ({"metric__name": "Accuracy 💯"}, None, "which says more than accuracy"),
-        ({"metric__name": "Acc\u00aduracy"}, None, "which says more than accuracy"),
         ({"task__name": "Image Classification 💯"}, None, "another task than image classification"),
         ({"dataset__name": "HAM10000 💯"}, None, "another dataset"),
         ({"dataset__name": "28,000 patients of nine hospitals / HAM10000"}, None, "another dataset"),

@@ -583,9 +583,9 @@ def test_a_published_model_without_its_list_of_hashes_cannot_hold(copy, data, ca
 def test_files_that_are_not_checked_are_listed(copy, data, tmp_path, capsys):
     others = ["CERTIFICATE.md", "predictions_external.csv", "report.pdf", "tokenizer_97.json", "vocab.txt"]
     for name in (*others, "plots/CERTIFICATE.md"):
-        (copy / name).write_text("97 %")
-    (copy / "link").symlink_to(tmp_path)
+        (copy / name).write_text("97")
     write_checksums(copy)
+    (copy / "link").symlink_to(tmp_path)
     assert main(["verify", str(copy), "--data_dir", str(data)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     expected = ["CERTIFICATE.md", "link", "plots/", "predictions_external.csv", "report.pdf", *others[3:]]
