@@ -39,4 +39,4 @@ def test_what_cannot_be_drawn_is_refused(flags, tmp_path, capsys):
     assert ham_hf(["data", "preview", *flags, "--augment", "false"]) == 2
     assert "augment is false" in capsys.readouterr().err
     assert ham_hf(["data", "preview", *flags, "--output", str(tmp_path / "no" / "sheet.png")]) == 2
-    assert "expected the name of a .png file" in capsys.readouterr().err
+    assert "no: make that folder, or name another" in capsys.readouterr().err
