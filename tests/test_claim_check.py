@@ -296,3 +296,49 @@ def test_entries_of_eval_results_are_read_one_by_one(tmp_path):
 def test_words_around_a_name_that_is_known_are_part_of_the_claim(changes, part, said):
     found, reason = verdict(THEIRS, part, **changes)
     assert found == CANNOT_TELL and said in reason
+
+
+@pytest.mark.parametrize(
+    ("type_", "average", "value", "expected"),
+    [
+        ("f1", "macro", 0.7, (HOLDS, "within the interval; the card names no data")),
+        ("Macro F1", None, 0.7, (HOLDS, "within the interval; the card names no data")),
+        ("roc_auc", "macro", 0.9634, (HOLDS, "within the interval; the card names no data")),
+        ("roc-auc", "macro", 0.94, (FALSE, "outside the interval; the card names no data")),
+        ("f1", None, 0.7, (CANNOT_TELL, "unknown metric, say of which average")),
+        ("roc_auc", None, 0.96, (CANNOT_TELL, "unknown metric, say of which average")),
+        ("f1", "micro", 0.7, (CANNOT_TELL, "unknown metric")),
+        ("jaccard", None, 0.7, (CANNOT_TELL, "unknown metric")),
+    ],
+)
+def test_a_metric_is_known_by_its_name_and_average(type_, average, value, expected):
+    args = {"metric__args": {"average": average}} if average else {}
+    assert verdict(THEIRS, metric__type=type_, metric__name=None, metric__value=value, **args) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1e-05, FALSE),  # as many digits as a float has, and not the five of its exponent's spelling
+        (0.89, HOLDS),
+        (0.9, FALSE),  # .85 to .95 by its digits, but no more than .005 beyond the interval
+        (0.8963, FALSE),
+        (1.5, FALSE),
+        (89.0, HOLDS),
+        (89.6, FALSE),
+    ],
+)
+def test_without_data_a_figure_is_compared_with_the_interval(value, expected):
+    assert verdict(THEIRS, metric__value=value)[0] == expected
+
+
+def test_a_claim_about_other_images_keeps_what_was_measured_here():
+    for revision, expected, reason in (
+        (SHA256["validation"], FALSE, "its data are the validation images, not test's"),
+        ("f" * 64, CANNOT_TELL, "made on other test images (SHA-256 ffffffffffff…)"),
+    ):
+        entry = copy.deepcopy(OURS)
+        entry["dataset"]["revision"] = revision
+        found = judge(Claim(CARD, **entry), None, EVIDENCE)
+        assert (found.verdict, found.reason) == (expected, reason)
+        assert (found.claim.value, found.measured, found.interval) == (0.8549, 0.8549, INTERVAL)
