@@ -342,3 +342,12 @@ def test_a_claim_about_other_images_keeps_what_was_measured_here():
         found = judge(Claim(CARD, **entry), None, EVIDENCE)
         assert (found.verdict, found.reason) == (expected, reason)
         assert (found.claim.value, found.measured, found.interval) == (0.8549, 0.8549, INTERVAL)
+
+
+@pytest.mark.parametrize(("config", "expected"), [("all", FALSE), ("grouped", FALSE), ("my_split.csv", CANNOT_TELL)])
+def test_another_split_of_the_same_images_is_false_where_ours_has_its_name(config, expected):
+    assert verdict(OURS, dataset__config=config)[0] == expected
+
+
+def test_what_a_claim_says_is_cut_where_it_is_long():
+    assert verdict(THEIRS, metric__note="x" * 500)[1].endswith("x…")
