@@ -180,3 +180,16 @@ def test_all_images_with_unknown_lesions_make_no_statement_about_lesions(unknown
     assert facts["audit"]["lesions_in_two_splits"] is facts["audit"]["lesions_with_two_diagnoses"] is None
     assert "The lesions of 28 of 28 images are unknown: confidence intervals" in caplog.text
     json.dumps(facts, allow_nan=False)
+
+
+def test_the_ids_of_ham10000_are_consecutive():
+    assert is_ham10000("ISIC_0024306") and is_ham10000("ISIC_0034320")
+    for name in (
+        "ISIC_0024305",
+        "ISIC_0034321",
+        "ISIC_24306",
+        "isic_0024306",
+        "ISIC_0024306.jpg",
+        "ISIC_００２４３０６",
+    ):
+        assert not is_ham10000(name)
