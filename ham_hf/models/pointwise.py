@@ -1,7 +1,7 @@
 """Strided 1x1 convolutions whose float32 gradients do not crash a CPU.
 
 oneDNN 3.12 (in PyTorch 2.14) writes past the end of its scratch memory when it computes the float32 weight gradient of
-a 1x1 convolution with stride 2, 2 to 15 input channels and 29x29 outputs or more in channels_last: heap corruption or
+a 1x1 convolution with stride 2, 2 to 15 input channels and 28x28 outputs or more in channels_last: heap corruption or
 a segmentation fault, with any number of processes and threads. Its kernel is `jit_1x1:avx512_core`, which first copies
 the pixels that the stride keeps; `jit_1x1:avx2` does the same below 8 channels. Smallest reproduction, on a CPU with
 AVX-512:
