@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from ham_hf.answers import read_patients
 from ham_hf.cli import main, run_command
 from ham_hf.errors import InputError, cannot_write
 from ham_hf.files import check_new_folder
@@ -263,6 +264,11 @@ def test_a_name_too_long_for_the_file_system_is_one_message(words, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and "xxx" in error
+
+
+def test_a_table_of_patients_with_too_long_a_name_is_one_message():
+    with pytest.raises(InputError, match="xxx"):
+        read_patients(Path(LONG), [Path("a.jpg")])
 
 
 def test_a_long_name_a_loop_of_links_and_a_nul_are_no_photographs(tmp_path):

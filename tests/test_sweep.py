@@ -205,21 +205,24 @@ def test_a_recipe_that_is_edited_or_gone_during_the_search_stops_it(recipe, tmp_
     assert "small.yaml was edited during the search" in capsys.readouterr().err
 
 
-def test_missing_data_stop_the_search_and_settings_that_do_not_fit_do_not(
+def test_missing_data_stop_the_search_and_a_loss_that_is_infinite_does_not(
     recipe, tmp_path, synthetic_dir, monkeypatch, capfd
 ):
     folder, away = tmp_path / "sweep", tmp_path / "away"
     data = Path(shutil.copytree(synthetic_dir, tmp_path / "data"))
     recipe.write_text(recipe.read_text().replace(str(synthetic_dir), str(data)))
     monkeypatch.setattr(training, "run_child", lambda words: run_command(train, words[3:]))  # for real, but here
-    text = "method: greedy\nvariables: {freeze: [no_such_part]}\n"
+    text = "method: greedy\nvariables: {freeze: [no_such_part], learning_rate: [100.0]}\n"
+    longer = recipe.read_text().replace("max_steps: 2", "max_steps: 30\nweight_decay: 100")
+    recipe.write_text(longer.replace("_steps: 1", "_steps: 30"))
     data.rename(away)
     assert run(recipe, text, folder) == 2
     assert "trial_1 ended with the error above: the same command tries it again" in capfd.readouterr().err
     away.rename(data)
     assert run(recipe, text, folder) == 0
-    assert outcomes(folder) == ["complete", "failed"]
-    assert [path.parent.name for path in folder.glob("*/failed.txt")] == ["trial_2"]
+    assert outcomes(folder) == ["complete", "failed", "failed"]
+    assert sorted(path.parent.name for path in folder.glob("*/failed.txt")) == ["trial_2", "trial_3"]
+    assert "is nan" in capfd.readouterr().err  # the loss of trial_3
     assert not list(folder.glob("*/training.json"))
 
 

@@ -70,10 +70,10 @@ def tiny(tmp_path_factory):
 def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_images(synthetic_dir, tmp_path):
     checkpoint = make_tiny_checkpoint("google/vit-base-patch16-224", tmp_path / "tiny")
     flags = f"--model_name_or_path {checkpoint} --data_dir {synthetic_dir} --split grouped --image_size 32"
-    flags += " --max_steps 20 --learning_rate 100 --weight_decay 100 --max_grad_norm 0"
+    flags += " --max_steps 6 --learning_rate 100 --weight_decay 100 --max_grad_norm 0"
     with pytest.raises(InputError) as raised:
         main([*flags.split(), "--per_device_train_batch_size", "4", "--output_dir", str(tmp_path / "run")])
-    assert re.search("the loss of step [0-9]+ is (nan|inf)", str(raised.value))
+    assert "the loss of step 4 is nan" in str(raised.value)
     named = re.search(r"its images: (.+?)\. The", str(raised.value))[1].split(", ")
     train = {image_id for image_id in load(synthetic_dir)[0]["train"]["image_id"][:]}
     assert len(named) == 4 and set(named) <= train
