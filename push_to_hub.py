@@ -21,10 +21,10 @@ from pathlib import Path, PureWindowsPath
 from markupsafe import escape
 
 from ham_hf import __version__
-from ham_hf.cli import run_command
-from ham_hf.errors import InputError
-from ham_hf.publish import Destination, check_is_published, check_repo_id, listing, publish
-from ham_hf.published import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, RECORD, write_checksums
+from ham_hf.cli.main import run_command
+from ham_hf.hub.published_files import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, RECORD, write_checksums
+from ham_hf.hub.upload import Destination, check_is_published, check_repo_id, listing, publish
+from ham_hf.system.errors import InputError
 
 # Where paths of this machine and tokens could stand
 TEXTS = (
@@ -74,13 +74,13 @@ def main(argv: list[str] | None = None) -> None:
 def _destination(args: argparse.Namespace) -> Destination:
     where = {"private": args.private, "revision": args.revision, "create_pr": args.create_pr, "token": args.token}
     if args.space:
-        from ham_hf import space
+        from ham_hf.hub import space
 
         return Destination(
             args.repo_id,
             "space",
             published=space.PUBLISHED,
-            foreign=("app.py", "ham_hf/demo.py"),
+            foreign=("app.py", "ham_hf/inference/demo.py"),
             message=f"The page of ham-hf demo {__version__} for {args.model}",
             **where,
         )
@@ -138,16 +138,16 @@ def _check_space(args: argparse.Namespace) -> None:
 
 
 def _stage_space(args: argparse.Namespace, folder: Path) -> None:
-    from ham_hf.classifier import is_trained_on_synthetic_images
-    from ham_hf.space import stage_space
+    from ham_hf.hub.space import stage_space
+    from ham_hf.inference.classifier import is_trained_on_synthetic_images
 
     folder.mkdir()
     stage_space(folder, args.repo_id, args.model, synthetic=is_trained_on_synthetic_images(str(args.run)))
 
 
 def _check_run(run: Path) -> None:
-    from ham_hf.classifier import find_classifier
-    from ham_hf.trust import check_recorded
+    from ham_hf.inference.classifier import find_classifier
+    from ham_hf.models.safe_loading import check_recorded
 
     if not run.is_dir():
         raise InputError(f"{run} is no folder: expected a run folder of `ham-hf train`")
@@ -167,8 +167,8 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
     Paths of this machine are replaced by their last part, and tokens of the Hub by <HUB_TOKEN>; the card's commands
     name the repository. SHA256SUMS lists the hash of every file.
     """
-    from ham_hf.card import REPO_ID
-    from ham_hf.classifier import is_trained_on_synthetic_images
+    from ham_hf.inference.classifier import is_trained_on_synthetic_images
+    from ham_hf.reporting.model_card import REPO_ID
 
     report = (run / "report.md").read_text(encoding="utf-8") if (run / "report.md").is_file() else ""
     for pattern in PUBLISHED + (PATIENT_DATA if with_patient_data else ()):
@@ -195,7 +195,7 @@ def _publish_record(path: Path) -> list[str]:
 
     A hash tells whoever has a copy of a photograph that it was used, so that those of a clinic's stay here.
     """
-    from ham_hf.training_record import public_record, read_record, render_record
+    from ham_hf.evaluation.training_record import public_record, read_record, render_record
 
     if not path.is_file():
         return []
@@ -215,7 +215,7 @@ def _publish_record(path: Path) -> list[str]:
 
 def _add_eval_results(staged: Path) -> None:
     """The claims as the Hub's leaderboards read them: a beta, and shown for the datasets that the Hub lists."""
-    from ham_hf.eval_results import render_eval_results
+    from ham_hf.reporting.eval_results import render_eval_results
 
     path = staged / EVAL_RESULTS
     path.parent.mkdir()
@@ -250,7 +250,7 @@ def _hide_paths(folder: Path) -> list[str]:
 
 def _paths_of_this_machine(texts: dict[str, str]) -> set[str]:
     """The absolute paths among the values of run.json, arguments.json and recipe.yaml, also as --flag=/path."""
-    from ham_hf.reading import parse_yaml
+    from ham_hf.system.serialization import parse_yaml
 
     found = set()
     for name in {"run.json", "arguments.json", "recipe.yaml"} & texts.keys():
@@ -295,15 +295,15 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
     """
     import numpy as np
 
-    from ham_hf import trust
-    from ham_hf.classifier import load_classifier
-    from ham_hf.data.synthetic import LOOKS, draw_image
-    from ham_hf.pipeline_check import check_pipeline
+    from ham_hf.data.sources.synthetic import LOOKS, draw_image
+    from ham_hf.hub.verify.pipeline_check import check_pipeline
+    from ham_hf.inference.classifier import load_classifier
+    from ham_hf.models import safe_loading
 
     print("checking that the files load as their users will load them …")
     photo = draw_image(LOOKS["nv"], np.random.default_rng(0), np.random.default_rng(1))
     model, processor = load_classifier(str(run))
-    labels = trust.read_config(str(run), str(run)).id2label  # of our own classes too, which are known by now
+    labels = safe_loading.read_config(str(run), str(run)).id2label  # of our own classes too, which are known by now
     try:
         check_pipeline(staged, model, processor, labels, [photo], own_process=True)
     except InputError as error:

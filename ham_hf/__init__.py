@@ -7,10 +7,10 @@ asks for it, so that `import ham_hf` and `ham-hf --help` stay quick. No module h
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ham_hf.answers import predict
-    from ham_hf.data import load_ham10000
+    from ham_hf.data.dataset import load_ham10000
     from ham_hf.evaluate import evaluate_run
-    from ham_hf.models import build_model
+    from ham_hf.inference.predict import predict
+    from ham_hf.models.build import build_model
 
 __version__ = "0.1.0"
 
@@ -20,13 +20,13 @@ __all__ = ["build_model", "evaluate_run", "load_ham10000", "predict"]
 def __getattr__(name: str):
     match name:
         case "build_model":
-            from ham_hf.models import build_model as found
+            from ham_hf.models.build import build_model as found
         case "evaluate_run":
             from ham_hf.evaluate import evaluate_run as found
         case "load_ham10000":
-            from ham_hf.data import load_ham10000 as found
+            from ham_hf.data.dataset import load_ham10000 as found
         case "predict":
-            from ham_hf.answers import predict as found
+            from ham_hf.inference.predict import predict as found
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return found

@@ -1,5 +1,5 @@
 """`python -m ham_hf` is `ham-hf`."""
 
-from ham_hf.cli import main
+from ham_hf.cli.main import main
 
 raise SystemExit(main())

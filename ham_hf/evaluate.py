@@ -15,27 +15,27 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import BaseImageProcessor
 
-from ham_hf import calibration, thresholds
-from ham_hf.ablation import write_ablations
-from ham_hf.arguments import DataArguments
-from ham_hf.classifier import find_classifier, labels_of, load_classifier, probabilities
-from ham_hf.contamination import load_unseen
-from ham_hf.errors import InputError
-from ham_hf.files import check_new_folder, new_folder, replace_file
-from ham_hf.hardware import supports_bf16
+from ham_hf.config.arguments import DataArguments
+from ham_hf.evaluation import calibration, thresholds
+from ham_hf.evaluation.contamination import load_unseen
+from ham_hf.evaluation.isic_submission import add_unscored, write_submission
+from ham_hf.evaluation.metadata_ablation import write_ablations
+from ham_hf.evaluation.patients import Patients, write_patients
+from ham_hf.evaluation.predictions import Predictions, read_predictions, write_predictions
+from ham_hf.inference.batches import image_reader
+from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier, probabilities
+from ham_hf.inference.tta import which_views
 from ham_hf.labels import LABELS
-from ham_hf.models import count_parameters
+from ham_hf.models.build import count_parameters
 from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.patients import Patients, write_patients
-from ham_hf.predictions import Predictions, read_predictions, write_predictions
-from ham_hf.prepare import image_reader
-from ham_hf.provenance import hardware, versions
-from ham_hf.report import SPLITS, split_results, strict, write_report
-from ham_hf.submission import add_unscored, write_submission
-from ham_hf.transforms import PATIENT, image_processor
-from ham_hf.views import which_views
+from ham_hf.reporting.report import SPLITS, split_results, strict, write_report
+from ham_hf.system.environment import hardware, versions
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import check_new_folder, new_folder, replace_file
+from ham_hf.system.hardware import supports_bf16
+from ham_hf.training.transforms import PATIENT, image_processor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

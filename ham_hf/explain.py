@@ -19,17 +19,17 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel, TimmWrapperImageProcessor
 
-from ham_hf.arguments import DataArguments
-from ham_hf.classifier import labels_of, load_classifier, probabilities
-from ham_hf.contamination import load_unseen
-from ham_hf.errors import InputError
-from ham_hf.files import check_new_folder, new_folder, replace_file
+from ham_hf.config.arguments import DataArguments
+from ham_hf.evaluation.contamination import load_unseen
+from ham_hf.evaluation.overlap import overlap_sentences
+from ham_hf.inference.batches import image_reader
+from ham_hf.inference.classifier import labels_of, load_classifier, probabilities
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
-from ham_hf.markdown import escape
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.overlap import overlap_sentences
-from ham_hf.plots import STYLE, save_figure
-from ham_hf.prepare import image_reader
+from ham_hf.reporting.plots import STYLE, save_figure
+from ham_hf.reporting.sections import escape
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import check_new_folder, new_folder, replace_file
 
 KINDS = {
     "sure and right": "the right answer with the highest probability",

@@ -29,47 +29,49 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ham_hf import calibration, thresholds
-from ham_hf.arguments import BY_RESULT, ModelArguments
-from ham_hf.callbacks import CollapseGuard, EarlyStopping, EpochLine, QuietProgress, TellEpoch
-from ham_hf.checkpoints import has_checkpoint, last_whole_checkpoint, only_writer
-from ham_hf.classifier import load_classifier
-from ham_hf.contamination import check_start
-from ham_hf.data import load_checked
-from ham_hf.data.images import ImageCheck
-from ham_hf.errors import InputError, MachineError, TrainingError
+from ham_hf.config.arguments import BY_RESULT, ModelArguments
+from ham_hf.config.option_errors import explained, options_of
+from ham_hf.config.recipe import Recipe, RunArguments, parse_recipe
+from ham_hf.data.dataset import load_checked
+from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.evaluate import model_facts, write_answers
-from ham_hf.files import replace_file
-from ham_hf.hardware import keep_freed_memory, prefers_channels_last, use_all_cores
-from ham_hf.hub import HubUnreachable
-from ham_hf.inputs import Inputs, build_inputs
+from ham_hf.evaluation import calibration, thresholds
+from ham_hf.evaluation.contamination import check_start
+from ham_hf.evaluation.hf_metric import HamMetrics
+from ham_hf.evaluation.metrics import compute_scores, prediction_spread
+from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_records, write_record
+from ham_hf.inference.classifier import load_classifier
+from ham_hf.inference.tta import set_test_time_augmentation, which_views
 from ham_hf.labels import LABELS
-from ham_hf.losses import POWER, ClassificationLoss, class_weights
-from ham_hf.metrics import HamMetrics
-from ham_hf.models import build_model, build_processor, count_parameters, find_checkpoint, freeze_parts, name_processor
+from ham_hf.models.build import (
+    build_model,
+    build_processor,
+    count_parameters,
+    find_checkpoint,
+    freeze_parts,
+    name_processor,
+)
 from ham_hf.models.check import check_training
 from ham_hf.models.depthwise import use_fast_gradients
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.models.multimodal import (
-    build_patient_model,
-    build_patient_processor,
-    copy_pipeline,
-    find_text_encoder,
-)
+from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline, find_text_encoder
 from ham_hf.models.pointwise import take_strides_first
-from ham_hf.optimization import optimizer_class
-from ham_hf.option_errors import explained, options_of
-from ham_hf.predictions import read_predictions
-from ham_hf.provenance import hardware, hindrances, versions, weights_sha256
-from ham_hf.recipe import Recipe, RunArguments, parse_recipe
-from ham_hf.report import headline_line, strict, write_report
-from ham_hf.resuming import settings_of, went_on
-from ham_hf.sampling import WeightedSampler
-from ham_hf.scoring import compute_scores, prediction_spread
-from ham_hf.trainer import HamTrainer
-from ham_hf.training_record import TrainingRecord, images_of, join_records, write_record
-from ham_hf.views import set_test_time_augmentation, which_views
+from ham_hf.reporting.report import headline_line, strict, write_report
+from ham_hf.system.environment import hardware, hindrances, versions, weights_sha256
+from ham_hf.system.errors import InputError, MachineError, TrainingError
+from ham_hf.system.files import replace_file
+from ham_hf.system.hardware import keep_freed_memory, prefers_channels_last, use_all_cores
+from ham_hf.system.hub_access import HubUnreachable
+from ham_hf.training.callbacks import CollapseGuard, EarlyStopping, EpochLine, QuietProgress, TellEpoch
+from ham_hf.training.checkpointing import has_checkpoint, last_whole_checkpoint, only_writer
+from ham_hf.training.datasets import Inputs, build_inputs
+from ham_hf.training.losses import POWER, ClassificationLoss, class_weights
+from ham_hf.training.optimization import optimizer_class
+from ham_hf.training.resume import settings_of, went_on
+from ham_hf.training.sampler import WeightedSampler
+from ham_hf.training.trainer import HamTrainer
 
 logger = logging.getLogger("ham_hf.train")
 
@@ -524,6 +526,6 @@ def _log_headlines(report: dict, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    from ham_hf.cli import run_command
+    from ham_hf.cli.main import run_command
 
     raise SystemExit(run_command(main))

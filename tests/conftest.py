@@ -14,7 +14,7 @@ for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_EVALU
 
 import pytest  # noqa: E402
 
-from ham_hf.data.synthetic import write_synthetic  # noqa: E402
+from ham_hf.data.sources.synthetic import write_synthetic  # noqa: E402
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 

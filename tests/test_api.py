@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import ham_hf
-from ham_hf.answers import SYNTHETIC_ALONE
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.errors import InputError
+from ham_hf.data.image_io import read_photo
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.predict import SYNTHETIC_ALONE
 from ham_hf.labels import DISCLAIMER, LABELS
-from ham_hf.photos import read_photo
-from ham_hf.scoring import compute_scores
+from ham_hf.system.errors import InputError
 from tests.small_data import make_rows, write_folder, write_image
 from tests.test_cli import HEAVY, ROOT, run_python
 from tests.test_predict import make_run_folder

@@ -6,13 +6,13 @@ from PIL import ImageEnhance
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from ham_hf.arguments import ImageArguments
-from ham_hf.augment import DRAWN, Augment, box_mask
-from ham_hf.auto_augment import _OPERATIONS, auto_augment
-from ham_hf.errors import InputError
-from ham_hf.losses import ClassificationLoss
-from ham_hf.mixing import Mixing, mix
-from ham_hf.recipe import parse_recipe
+from ham_hf.config.arguments import ImageArguments
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.system.errors import InputError
+from ham_hf.training.augmentation import DRAWN, Augment, box_mask
+from ham_hf.training.auto_augment import _OPERATIONS, auto_augment
+from ham_hf.training.losses import ClassificationLoss
+from ham_hf.training.mixup import Mixing, mix
 from tests.test_transforms import picture
 
 MIDDLE = 0.5  # the random number that changes nothing of what goes in both directions

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from transformers import BertConfig, BertModel, BitImageProcessor, ViTConfig, ViTForImageClassification
 
-from ham_hf.cli import main
+from ham_hf.cli.main import main
 from ham_hf.labels import LABELS
 
 ROOT = Path(__file__).parent.parent

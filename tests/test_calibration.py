@@ -9,17 +9,17 @@ from scipy.special import softmax
 from torch import nn
 from transformers import pipeline
 
-from ham_hf.calibration import calibration_of, fit_strength, fit_temperature, fold, last_linear
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.errors import InputError
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.evaluation.calibration import calibration_of, fit_strength, fit_temperature, fold, last_linear
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.tta import set_test_time_augmentation
 from ham_hf.labels import LABELS
-from ham_hf.markdown import model_section
-from ham_hf.models import build_model
-from ham_hf.predictions import read_predictions
-from ham_hf.recipe import parse_recipe
-from ham_hf.scoring import compute_scores
+from ham_hf.models.build import build_model
+from ham_hf.reporting.sections import model_section
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from ham_hf.views import set_test_time_augmentation
 from tests.test_predict import make_run_folder, noise
 from tests.tiny_checkpoints import make_tiny_checkpoint
 

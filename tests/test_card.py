@@ -8,11 +8,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from ham_hf.card import REPO_ID
+from ham_hf.evaluation.metrics import HEADLINE
 from ham_hf.labels import DISCLAIMER, NEVUS_OR_OTHER
-from ham_hf.markdown import SYNTHETIC
-from ham_hf.report import write_report
-from ham_hf.scoring import HEADLINE
+from ham_hf.reporting.model_card import REPO_ID
+from ham_hf.reporting.report import write_report
+from ham_hf.reporting.sections import SYNTHETIC
 from tests.test_report import change_facts, make_run
 
 

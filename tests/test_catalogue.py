@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from ham_hf.catalogue import read_recipes
-from ham_hf.cli import main
-from ham_hf.report import build_report, headline_line, read_run
+from ham_hf.cli.catalogue import read_recipes
+from ham_hf.cli.main import main
+from ham_hf.reporting.report import build_report, headline_line, read_run
 from tests.test_recipes import FOLDER, RECIPES, ROOT
 from tests.test_report import change_facts, make_run
 

@@ -39,18 +39,18 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from ham_hf import onnx
-from ham_hf.arguments import ModelArguments
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.cli import main as ham_hf
-from ham_hf.errors import InputError
+from ham_hf.cli.main import main as ham_hf
+from ham_hf.config.arguments import ModelArguments
 from ham_hf.explain import crop_of
+from ham_hf.inference import onnx
+from ham_hf.inference.classifier import load_classifier, probabilities
 from ham_hf.labels import LABELS
-from ham_hf.models import build_model, classifier_of, freeze_parts
+from ham_hf.models.build import build_model, classifier_of, freeze_parts
 from ham_hf.models.check import check_training
 from ham_hf.models.multimodal import build_patient_model
+from ham_hf.models.safe_loading import check_processor
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from ham_hf.trust import check_processor
 from tests.tiny_runs import tiny_flags
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -310,7 +310,7 @@ def test_a_folder_of_timm_is_trained_from(timm_model, timm_folders):
 
 def test_a_folder_of_timm_is_explained_and_exported(timm_folders, photo, tmp_path):
     pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
-    from ham_hf.export import export_onnx
+    from ham_hf.inference.export import export_onnx
 
     folder = str(timm_folders["named"])
     model, processor = load_classifier(folder)
@@ -324,7 +324,7 @@ def test_a_folder_of_timm_is_explained_and_exported(timm_folders, photo, tmp_pat
 
 def test_outputs_that_share_a_diagnosis_are_not_exported(timm_folders, tmp_path):
     pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
-    from ham_hf.export import export_onnx
+    from ham_hf.inference.export import export_onnx
 
     labels = dict(zip(OUR_LABELS, ["nv", *["other"] * 6], strict=True))
     with pytest.raises(InputError, match="share a diagnosis"):

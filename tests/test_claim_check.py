@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from ham_hf.claim_check import Evidence, judge
-from ham_hf.claims import CARD, Claim, claims_of_card
-from ham_hf.consistency import CANNOT_TELL, FALSE, HOLDS
-from ham_hf.eval_results import FOLDER, read_eval_results
+from ham_hf.hub.verify.claim_check import Evidence, judge
+from ham_hf.hub.verify.claims import CARD, Claim, claims_of_card
+from ham_hf.hub.verify.consistency import CANNOT_TELL, FALSE, HOLDS
+from ham_hf.reporting.eval_results import FOLDER, read_eval_results
 
 SHA256 = {"train": "0" * 64, "validation": "1" * 64, "test": "2" * 64}
 INTERVAL = (0.8123, 0.8912)

@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from ham_hf.answers import read_patients
-from ham_hf.cli import main, run_command
-from ham_hf.errors import InputError, cannot_write
-from ham_hf.files import check_new_folder
-from ham_hf.photos import find_photos
+from ham_hf.cli.main import main, run_command
+from ham_hf.data.image_io import find_photos
+from ham_hf.inference.predict import read_patients
+from ham_hf.system.errors import InputError, cannot_write
+from ham_hf.system.files import check_new_folder
 from tests.test_report import make_run
 
 ROOT = Path(__file__).parent.parent

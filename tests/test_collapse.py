@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from ham_hf.callbacks import CollapseGuard
-from ham_hf.predictions import read_predictions, write_predictions
-from ham_hf.recipe import RunArguments
-from ham_hf.report import write_report
-from ham_hf.scoring import collapsed_steps, prediction_spread
+from ham_hf.config.recipe import RunArguments
+from ham_hf.evaluation.metrics import collapsed_steps, prediction_spread
+from ham_hf.evaluation.predictions import read_predictions, write_predictions
+from ham_hf.reporting.report import write_report
 from ham_hf.train import main
+from ham_hf.training.callbacks import CollapseGuard
 from tests.test_report import make_run
 from tests.tiny_checkpoints import make_tiny_checkpoint
 

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image, ImageCms
 from transformers import BitImageProcessor
 
-from ham_hf.arguments import ImageArguments
-from ham_hf.data.cache import build_cache
-from ham_hf.data.images import check_images, hash_pixels
-from ham_hf.data.synthetic import LOOKS, draw_image
-from ham_hf.errors import InputError
-from ham_hf.photos import read_image, upright_rgb
-from ham_hf.prepare import image_reader, prepared_batches
-from ham_hf.transforms import EvalTransform, TrainTransform
+from ham_hf.config.arguments import ImageArguments
+from ham_hf.data.image_hashes import check_images, hash_pixels
+from ham_hf.data.image_io import read_image, upright_rgb
+from ham_hf.data.pixel_cache import build_cache
+from ham_hf.data.sources.synthetic import LOOKS, draw_image
+from ham_hf.inference.batches import image_reader, prepared_batches
+from ham_hf.system.errors import InputError
+from ham_hf.training.transforms import EvalTransform, TrainTransform
 from tests.icc import (
     ADOBE_RGB,
     DISPLAY_P3,

@@ -8,18 +8,15 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from ham_hf.arguments import ImageArguments
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.cli import main as ham_hf
-from ham_hf.errors import InputError
-from ham_hf.models import build_processor
-from ham_hf.models.color_constancy.image_processing_color_constancy import (
-    ColorConstancyImageProcessor,
-    shades_of_grey,
-)
-from ham_hf.recipe import parse_recipe
+from ham_hf.cli.main import main as ham_hf
+from ham_hf.config.arguments import ImageArguments
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.models.build import build_processor
+from ham_hf.models.color_constancy.image_processing_color_constancy import ColorConstancyImageProcessor, shades_of_grey
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from ham_hf.transforms import CachedImages, TrainTransform
+from ham_hf.training.transforms import CachedImages, TrainTransform
 from push_to_hub import check_that_it_loads, stage
 from tests.test_transforms import batch, picture
 from tests.tiny_checkpoints import make_tiny_checkpoint

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ham_hf.cli import main
-from ham_hf.compare import METRICS, compare_runs, mcnemar, render_comparison
-from ham_hf.errors import InputError
-from ham_hf.intervals import lesion_weights, paired_intervals
-from ham_hf.predictions import Predictions, read_predictions, write_predictions
-from ham_hf.report import read_run, write_report
-from ham_hf.scoring import compute_scores
+from ham_hf.cli.main import main
+from ham_hf.evaluation.bootstrap import lesion_weights, paired_intervals
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.evaluation.predictions import Predictions, read_predictions, write_predictions
+from ham_hf.reporting.compare import METRICS, compare_runs, mcnemar, render_comparison
+from ham_hf.reporting.report import read_run, write_report
+from ham_hf.system.errors import InputError
 from ham_hf.train import main as train
 from tests.test_metrics import some_predictions
 from tests.test_report import cell, change_facts, make_run

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from ham_hf.cli import main
-from ham_hf.completion import completion_script
-from ham_hf.recipe import recipe_parser
+from ham_hf.cli.completion import completion_script
+from ham_hf.cli.main import main
+from ham_hf.config.recipe import recipe_parser
 from tests.test_cli import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")

@@ -9,18 +9,18 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from ham_hf.arguments import DataArguments
-from ham_hf.card import claims, read_files, render_card
-from ham_hf.classifier import load_classifier
-from ham_hf.cli import main
-from ham_hf.consistency import CANNOT_TELL, check_weights
-from ham_hf.data import load_checked
+from ham_hf.cli.main import main
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked
 from ham_hf.evaluate import model_facts
-from ham_hf.facts_check import check_report_facts
-from ham_hf.files_check import check_checksums
-from ham_hf.page_check import check_pages
-from ham_hf.published import CHECKSUMS, RECORD, write_checksums
-from ham_hf.record_check import check_record
+from ham_hf.hub.published_files import CHECKSUMS, RECORD, write_checksums
+from ham_hf.hub.verify.consistency import CANNOT_TELL, check_weights
+from ham_hf.hub.verify.facts_check import check_report_facts
+from ham_hf.hub.verify.files_check import check_checksums
+from ham_hf.hub.verify.page_check import check_pages
+from ham_hf.hub.verify.record_check import check_record
+from ham_hf.inference.classifier import load_classifier
+from ham_hf.reporting.model_card import claims, read_files, render_card
 from push_to_hub import EVAL_RESULTS, _add_eval_results, stage
 from tests.small_data import ham10000_rows, write_folder
 from tests.tiny_runs import make_true_run

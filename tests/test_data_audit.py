@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ham_hf.data import images
-from ham_hf.errors import InputError
+from ham_hf.data import image_hashes
+from ham_hf.system.errors import InputError
 from tests.small_data import load, make_rows, write_folder, write_table
 
 
@@ -185,7 +185,7 @@ def test_the_pass_over_the_pixels_is_remembered_by_content(folder, monkeypatch):
     with monkeypatch.context() as patch:  # a second run decodes nothing
         patch.setattr(Image, "open", None)
         assert load(folder)[1] == facts
-    cache = images._cache_file()
+    cache = image_hashes._cache_file()
     known = json.loads(cache.read_text())
     wrong = [json.dumps(dict.fromkeys(known, value)) for value in (7, None, [], ["a", "b"])]
     for damaged in ("damaged", "[]", *wrong):

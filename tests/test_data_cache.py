@@ -18,8 +18,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import BitImageProcessor, ViTImageProcessor
 
-from ham_hf.cli import main
-from ham_hf.data.cache import (
+from ham_hf.cli.main import main
+from ham_hf.data.crops import eval_crops, normalize
+from ham_hf.data.image_hashes import check_images
+from ham_hf.data.image_io import image_size
+from ham_hf.data.pixel_cache import (
     PIXELS,
     EncodedImages,
     PixelCache,
@@ -29,11 +32,8 @@ from ham_hf.data.cache import (
     list_caches,
     open_or_build,
 )
-from ham_hf.data.crops import eval_crops, normalize
-from ham_hf.data.images import check_images
-from ham_hf.errors import InputError, MachineError
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.photos import image_size
+from ham_hf.system.errors import InputError, MachineError
 from tests.small_data import make_rows, write_folder, write_image
 
 FORK = multiprocessing.get_context("fork")

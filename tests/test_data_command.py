@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ham_hf.cli import main
+from ham_hf.cli.main import main
 from ham_hf.data.splits import study_split
 from tests.small_data import make_rows, write_folder, write_table
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ham_hf import download
-from ham_hf.cli import main
+from ham_hf.cli.main import main
+from ham_hf.data import download
 from tests.dataverse_server import DataverseServer
 from tests.small_data import COLUMNS, load, make_rows, write_folder, write_image, write_table
 
@@ -229,7 +229,7 @@ def test_without_a_terminal_the_licence_is_accepted_by_a_flag_or_nothing_is_aske
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2), ("", 2)])
 def test_on_a_terminal_the_licence_is_shown_and_asked_for(answer, code, server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ham_hf.data_cli._audit_download", lambda *_: 0)
+    monkeypatch.setattr("ham_hf.cli.data._audit_download", lambda *_: 0)
     terminal, line = pty.openpty()
     with open(terminal, "w") as user, open(line) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
@@ -276,7 +276,7 @@ def test_a_busy_server_is_waited_for_as_long_as_it_asks(where, server, files, tm
     server.fault(where, status=429, headers={"Retry-After": "7"})
     server.fault(where, status=503, headers={"Retry-After": formatdate(time.time() + 100, usegmt=True)})
     server.fault(where, status=503, headers={"Retry-After": "soon"})
-    with caplog.at_level(logging.WARNING, "ham_hf.download"):
+    with caplog.at_level(logging.WARNING, "ham_hf.data.download"):
         fetch(server, tmp_path)
     assert waits[0] == 7 and 95 < waits[1] <= 100 and waits[2:] == [8] and "again in 7 s" in caplog.text
     assert (tmp_path / PART_1).read_bytes() == files[PART_1]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ham_hf.data import canonical_features
+from ham_hf.data.dataset import canonical_features
 from ham_hf.data.spreadsheet import read_column_names, read_table
-from ham_hf.errors import InputError
 from ham_hf.labels import FULL_NAMES, LABELS
+from ham_hf.system.errors import InputError
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 
 

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
 
-from ham_hf.arguments import DataArguments
-from ham_hf.data import canonical_features, hub, load_checked
-from ham_hf.data.isic import ISIC_DIAGNOSES
-from ham_hf.errors import InputError
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import canonical_features, load_checked
+from ham_hf.data.sources import hub
+from ham_hf.data.sources.isic import ISIC_DIAGNOSES
 from ham_hf.labels import DIAGNOSES, LABELS
-from ham_hf.markdown import split_sentences
+from ham_hf.reporting.sections import split_sentences
+from ham_hf.system.errors import InputError
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 
 ROOT = Path(__file__).parent.parent

@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ham_hf.data.isic import CHALLENGE_COLUMNS
 from ham_hf.data.lesions import compare_lesions, is_ham10000, official_lesions, published_duplicates
-from ham_hf.data.table import clean_table
-from ham_hf.errors import InputError
+from ham_hf.data.schema import clean_table
+from ham_hf.data.sources.isic import CHALLENGE_COLUMNS
+from ham_hf.system.errors import InputError
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 
 SIBLINGS = ("ISIC_0027419", "ISIC_0025030")  # of HAM_0000118

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from datasets import Image, load_dataset
 
-from ham_hf.arguments import DataArguments
-from ham_hf.cli import main
-from ham_hf.data import canonical_features, hub
-from ham_hf.data.publish import stage_dataset
+from ham_hf.cli.main import main
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import canonical_features
+from ham_hf.data.sources import hub
+from ham_hf.hub.dataset import stage_dataset
 from tests.hub_server import HubServer
 from tests.small_data import load, make_rows, write_folder
 

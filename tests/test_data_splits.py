@@ -5,8 +5,8 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from ham_hf.data.splits import SPLITS, assign_splits, grouped_split, study_split
-from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
+from ham_hf.system.errors import InputError
 from tests.small_data import make_rows
 
 HAM10000_IDS = pd.Series([f"ISIC_{number:07d}" for number in range(24306, 34321)])

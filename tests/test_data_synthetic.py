@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from ham_hf.data import synthetic
+from ham_hf.data.sources import synthetic
 from ham_hf.labels import LABELS
 from tests.small_data import load
 

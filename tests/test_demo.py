@@ -30,18 +30,18 @@ from gradio_client import Client, handle_file  # noqa: E402
 from huggingface_hub import RepoCard  # noqa: E402
 
 import push_to_hub  # noqa: E402
-from ham_hf import demo  # noqa: E402
-from ham_hf.answers import SYNTHETIC_ALONE  # noqa: E402
-from ham_hf.arguments import ModelArguments  # noqa: E402
-from ham_hf.classifier import load_classifier, probabilities  # noqa: E402
-from ham_hf.cli import main as ham_hf  # noqa: E402
-from ham_hf.demo import answer_html, running_demo  # noqa: E402
-from ham_hf.errors import InputError  # noqa: E402
+from ham_hf.cli.main import main as ham_hf  # noqa: E402
+from ham_hf.config.arguments import ModelArguments  # noqa: E402
+from ham_hf.data.image_io import read_photo  # noqa: E402
+from ham_hf.evaluation.thresholds import keep_threshold, suspicion  # noqa: E402
+from ham_hf.inference import demo  # noqa: E402
+from ham_hf.inference.classifier import load_classifier, probabilities  # noqa: E402
+from ham_hf.inference.demo import answer_html, running_demo  # noqa: E402
+from ham_hf.inference.predict import SYNTHETIC_ALONE  # noqa: E402
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS  # noqa: E402
-from ham_hf.models import build_processor, classifier_of  # noqa: E402
+from ham_hf.models.build import build_processor, classifier_of  # noqa: E402
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor  # noqa: E402
-from ham_hf.photos import read_photo  # noqa: E402
-from ham_hf.thresholds import keep_threshold, suspicion  # noqa: E402
+from ham_hf.system.errors import InputError  # noqa: E402
 from tests.hub_server import File, HubServer, Repo  # noqa: E402
 from tests.test_predict import make_run_folder, noise  # noqa: E402
 from tests.test_report import make_run
@@ -281,7 +281,7 @@ def pushed(image_run, tmp_path_factory):
         "published": [run, SPACE, "--space", "--model", MODEL],
     }
     code = "\n".join(
-        f"print({name!r}, ham_hf.cli.run_command(push_to_hub.main, {list(map(str, words))}), flush=True)"
+        f"print({name!r}, ham_hf.cli.main.run_command(push_to_hub.main, {list(map(str, words))}), flush=True)"
         for name, words in commands.items()
     )
     with HubServer() as hub:
@@ -293,7 +293,7 @@ def pushed(image_run, tmp_path_factory):
         taken.add_commit("main", "theirs", {"app.py": File(b"theirs", False)}, None)
         hub.objects |= {file.sha256: file.data for file in files.values()}
         hub.said = subprocess.run(
-            [sys.executable, "-c", f"import ham_hf.cli, push_to_hub\n{code}"],
+            [sys.executable, "-c", f"import ham_hf.cli.main, push_to_hub\n{code}"],
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | hub.environment(folder / "home"),
             stdout=subprocess.PIPE,

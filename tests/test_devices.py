@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from transformers import Trainer
 
-from ham_hf import hardware, trainer
-from ham_hf.cli import main as ham_hf
+from ham_hf.cli.main import main as ham_hf
+from ham_hf.system import hardware
 from ham_hf.train import main
+from ham_hf.training import trainer
 from tests.apple_gpu import apple_gpu
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.tiny_runs import tiny_flags

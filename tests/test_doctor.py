@@ -11,8 +11,8 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from ham_hf import doctor
-from ham_hf.cli import main
+from ham_hf.cli import doctor
+from ham_hf.cli.main import main
 from tests.small_data import make_rows, write_folder, write_table
 
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from transformers import ResNetConfig, ViTConfig, pipeline
 
-from ham_hf.checkpoints import only_writer
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.cli import main as ham_hf
-from ham_hf.ensemble import join, select_greedily
-from ham_hf.files import new_folder
+from ham_hf.cli.main import main as ham_hf
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.evaluation.training_record import FILE, read_record
+from ham_hf.inference.classifier import load_classifier, probabilities
 from ham_hf.labels import LABELS
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
-from ham_hf.predictions import read_predictions
-from ham_hf.scoring import compute_scores
+from ham_hf.system.files import new_folder
 from ham_hf.train import main
-from ham_hf.training_record import FILE, read_record
+from ham_hf.training.checkpointing import only_writer
+from ham_hf.training.ensemble import join, select_greedily
 from push_to_hub import check_that_it_loads, stage
 from tests.test_predict import make_run_folder, noise
 

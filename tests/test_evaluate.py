@@ -12,24 +12,24 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
-from ham_hf.arguments import DataArguments
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.cli import build_parser, main
-from ham_hf.contamination import check_start
-from ham_hf.data import load_checked
-from ham_hf.data.isic import CHALLENGE_COLUMNS, NOT_SCORED
-from ham_hf.data_cli import data_arguments
-from ham_hf.errors import InputError
+from ham_hf.cli.data import data_arguments
+from ham_hf.cli.evaluation import _training_flags
+from ham_hf.cli.main import build_parser, main
+from ham_hf.config.arguments import DataArguments
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.data.dataset import load_checked
+from ham_hf.data.sources.isic import CHALLENGE_COLUMNS, NOT_SCORED
 from ham_hf.evaluate import evaluate_run
-from ham_hf.files import new_folder
-from ham_hf.hardware import supports_bf16
-from ham_hf.judging_cli import _training_flags
+from ham_hf.evaluation.contamination import check_start
+from ham_hf.evaluation.hf_metric import HamMetrics
+from ham_hf.evaluation.isic_submission import write_submission
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.evaluation.predictions import Predictions, read_predictions
+from ham_hf.inference.classifier import load_classifier, probabilities
 from ham_hf.labels import LABELS
-from ham_hf.metrics import HamMetrics
-from ham_hf.predictions import Predictions, read_predictions
-from ham_hf.recipe import parse_recipe
-from ham_hf.scoring import compute_scores
-from ham_hf.submission import write_submission
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import new_folder
+from ham_hf.system.hardware import supports_bf16
 from tests.small_data import load, make_rows, write_folder, write_image, write_table
 from tests.test_predict import make_run_folder
 

@@ -6,8 +6,8 @@ It is of `ham-hf train recipes/quickstart.yaml`. After a change of the template:
 import json
 from pathlib import Path
 
-from ham_hf.card import read_files, render_card
-from ham_hf.page_check import check_front_matter, check_page
+from ham_hf.hub.verify.page_check import check_front_matter, check_page
+from ham_hf.reporting.model_card import read_files, render_card
 
 FOLDER = Path(__file__).parent / "example_card"
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from ham_hf import formats
-from ham_hf.cli import main
-from ham_hf.data.images import check_images
-from ham_hf.errors import InputError
-from ham_hf.formats import UNREADABLE_SUFFIXES
-from ham_hf.photos import SUFFIXES, find_photos, read_image, read_photo
+from ham_hf.cli.main import main
+from ham_hf.data import file_formats
+from ham_hf.data.file_formats import UNREADABLE_SUFFIXES
+from ham_hf.data.image_hashes import check_images
+from ham_hf.data.image_io import SUFFIXES, find_photos, read_image, read_photo
+from ham_hf.system.errors import InputError
 from tests.small_data import load, make_rows, write_folder
 
-formats.register_heic()
+file_formats.register_heic()
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((80, 60))
 WRITERS = {".tif": "TIFF", ".bmp": "BMP", ".webp": "WEBP", ".gif": "GIF", ".jp2": "JPEG2000", ".avif": "AVIF"} | {
     ".heic": "HEIF",
@@ -86,7 +86,7 @@ def test_what_is_no_image_read_here_is_called_what_it_is(data, expected):
 
 def test_heic_without_its_package_says_which_and_avif_needs_none(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    formats.register_heic.cache_clear()
+    file_formats.register_heic.cache_clear()
     with pytest.raises(InputError, match=r"a HEIC file.*pip install 'ham-hf\[heic\]'.*or export it as JPEG"):
         read_image(encoded("HEIF"))
     assert read_image(encoded("AVIF")).size == (80, 60)

@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ham_hf.html import inline, render_html, surest_mistakes
+from ham_hf.evaluation.metrics import HEADLINE, calibration_bins
+from ham_hf.evaluation.patients import write_patients
+from ham_hf.evaluation.predictions import Predictions, read_predictions
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
-from ham_hf.markdown import escape, number
-from ham_hf.patients import write_patients
-from ham_hf.predictions import Predictions, read_predictions
-from ham_hf.report import build_report, read_run, write_report
-from ham_hf.scoring import HEADLINE, calibration_bins
+from ham_hf.reporting.html import inline, render_html, surest_mistakes
+from ham_hf.reporting.report import build_report, read_run, write_report
+from ham_hf.reporting.sections import escape, number
 from tests.test_report import change_facts, make_run
 from tests.test_subgroups import add_patients
 

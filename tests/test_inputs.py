@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ham_hf import inputs
-from ham_hf.errors import InputError
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
+from ham_hf.training import datasets
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 
@@ -57,7 +57,7 @@ def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
     with caplog.at_level("INFO", "ham_hf.train"):
         losses, predictions = run(checkpoints[name], synthetic_dir, tmp_path / "once", **settings)
     assert "it runs once" in caplog.text
-    monkeypatch.setattr(inputs, "_trains_on_features", lambda *_: False)
+    monkeypatch.setattr(datasets, "_trains_on_features", lambda *_: False)
     live_losses, live_predictions = run(checkpoints[name], synthetic_dir, tmp_path / "live", **settings)
     assert len(losses) == len(live_losses) > 4
     for once, live in zip(losses, live_losses, strict=True):

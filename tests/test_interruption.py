@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ham_hf.checkpoints import CHECKSUMS, find_damage, last_whole_checkpoint, only_writer
-from ham_hf.cli import run_command
-from ham_hf.errors import InputError
-from ham_hf.report import write_report
+from ham_hf.cli.main import run_command
+from ham_hf.reporting.report import write_report
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
+from ham_hf.training.checkpointing import CHECKSUMS, find_damage, last_whole_checkpoint, only_writer
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.tiny_runs import tiny_flags
 
@@ -60,7 +60,7 @@ def broken(unbroken, tmp_path):
 
 
 def seal_again(file: Path, text: str) -> None:
-    from ham_hf.checkpoints import write_checksums
+    from ham_hf.training.checkpointing import write_checksums
 
     file.write_text(text)
     write_checksums(file.parent)

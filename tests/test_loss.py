@@ -14,8 +14,8 @@ from sklearn.utils import compute_class_weight
 from torchvision.ops import sigmoid_focal_loss
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ham_hf.arguments import LossArguments
-from ham_hf.losses import ClassificationLoss, class_weights
+from ham_hf.config.arguments import LossArguments
+from ham_hf.training.losses import ClassificationLoss, class_weights
 from tests.gradients import MODELS, one_step
 
 

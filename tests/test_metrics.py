@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from ham_hf.errors import InputError
-from ham_hf.intervals import bootstrap_intervals, lesion_weights, weighted_scores
+from ham_hf.evaluation.bootstrap import bootstrap_intervals, lesion_weights, weighted_scores
+from ham_hf.evaluation.hf_metric import HamMetrics
+from ham_hf.evaluation.metrics import (
+    CALIBRATION_BINS,
+    HEADLINE,
+    compute_scores,
+    constant_scores,
+    sensitivity_at_specificity,
+)
 from ham_hf.labels import LABELS
-from ham_hf.metrics import HamMetrics
-from ham_hf.scoring import CALIBRATION_BINS, HEADLINE, compute_scores, constant_scores, sensitivity_at_specificity
+from ham_hf.system.errors import InputError
 
 PREVALENCE = np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10015
 

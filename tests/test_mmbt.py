@@ -13,22 +13,22 @@ from PIL import Image
 from torchvision.transforms import v2
 from transformers import pipeline
 
-from ham_hf import export
-from ham_hf.ablation import write_ablations
-from ham_hf.answers import read_patients
-from ham_hf.arguments import ModelArguments
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.cli import main
-from ham_hf.data import canonical_features
-from ham_hf.errors import InputError
+from ham_hf.cli.main import main
+from ham_hf.config.arguments import ModelArguments
+from ham_hf.data.dataset import canonical_features
+from ham_hf.evaluation.metadata_ablation import write_ablations
+from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.inference import export
+from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.predict import read_patients
 from ham_hf.labels import LABELS
-from ham_hf.models import IMAGENET_MEAN, IMAGENET_STD, build_model, build_processor
+from ham_hf.models.build import IMAGENET_MEAN, IMAGENET_STD, build_model, build_processor
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.pipeline_mmbt import ImagePatientPipeline
 from ham_hf.models.mmbt.processing_mmbt import SENTENCE_LENGTH
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline
-from ham_hf.optimization import give_own_rate
-from ham_hf.predictions import read_predictions
+from ham_hf.system.errors import InputError
+from ham_hf.training.optimization import give_own_rate
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 SITES = ["back", "face", "lower extremity"]

@@ -26,9 +26,8 @@ from transformers import (
     ViTMAEForPreTraining,
 )
 
-from ham_hf.errors import InputError
 from ham_hf.labels import LABELS
-from ham_hf.models import (
+from ham_hf.models.build import (
     IMAGENET_MEAN,
     build_model,
     build_processor,
@@ -36,6 +35,7 @@ from ham_hf.models import (
     count_parameters,
     freeze_parts,
 )
+from ham_hf.system.errors import InputError
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SMALL |= {"image_size": 32, "patch_size": 8}

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from ham_hf.answers import read_patients
+from ham_hf.data.image_io import read_image
 from ham_hf.data.lesions import look_alikes
 from ham_hf.data.spreadsheet import read_column_names, read_table
-from ham_hf.errors import InputError
+from ham_hf.inference.predict import read_patients
 from ham_hf.labels import LABELS
-from ham_hf.photos import read_image
+from ham_hf.system.errors import InputError
 from tests.small_data import load, write_image
 
 DICOM = bytes(128) + b"DICM" + bytes(100)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ham_hf import export, onnx
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.cli import main
-from ham_hf.errors import InputError
+from ham_hf.cli.main import main
+from ham_hf.inference import export, onnx
+from ham_hf.inference.classifier import load_classifier, probabilities
 from ham_hf.labels import DISCLAIMER, LABELS
+from ham_hf.system.errors import InputError
 from tests.test_predict import make_run_folder, noise
 
 for _name in ("onnx", "onnxscript", "onnxruntime"):

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from ham_hf.errors import InputError
+from ham_hf.config.recipe import RunArguments, parse_recipe
 from ham_hf.labels import LABELS
-from ham_hf.models import build_model
-from ham_hf.optimization import (
+from ham_hf.models.build import build_model
+from ham_hf.system.errors import InputError
+from ham_hf.train import main
+from ham_hf.training.optimization import (
     blocks_from_the_top,
     decay_by_epoch,
     give_own_rate,
@@ -19,8 +21,6 @@ from ham_hf.optimization import (
     set_rates_by_block,
     unfreeze_gradually,
 )
-from ham_hf.recipe import RunArguments, parse_recipe
-from ham_hf.train import main
 from tests.test_predict import make_run_folder
 from tests.tiny_checkpoints import make_tiny_checkpoint
 

@@ -12,18 +12,18 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from ham_hf.callbacks import EpochLine
-from ham_hf.cli import main
-from ham_hf.data.cache import build_cache
-from ham_hf.data.images import check_images
-from ham_hf.errors import InputError, MachineError, TrainingError
-from ham_hf.last_batch import last_batch, starved_norm
-from ham_hf.models import freeze_parts
-from ham_hf.option_errors import explained
-from ham_hf.option_rules import TRAINING_ARGUMENTS, Range
-from ham_hf.photos import read_cell
-from ham_hf.recipe import parse_recipe
+from ham_hf.cli.main import main
+from ham_hf.config.option_errors import explained
+from ham_hf.config.option_rules import TRAINING_ARGUMENTS, Range
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.data.image_hashes import check_images
+from ham_hf.data.image_io import read_cell
+from ham_hf.data.pixel_cache import build_cache
+from ham_hf.models.build import freeze_parts
+from ham_hf.system.errors import InputError, MachineError, TrainingError
 from ham_hf.train import _write_json, build_for_search
+from ham_hf.training.callbacks import EpochLine
+from ham_hf.training.last_batch import last_batch, starved_norm
 from tests.small_data import load, make_rows, write_folder
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.try_options import run_trial, write_tiny

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ham_hf.cli import main
-from ham_hf.errors import InputError
-from ham_hf.files import descriptor_of, new_folder, replace_file, special_kind
+from ham_hf.cli.main import main
 from ham_hf.labels import LABELS
-from ham_hf.outputs import check_table, writing_table
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import descriptor_of, new_folder, replace_file, special_kind
+from ham_hf.system.outputs import check_table, writing_table
 from tests.test_bad_input import save_classifier
 
 HEADER = ["file", "prediction", *LABELS]

@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessor, pipeline
 
-from ham_hf.answers import predict_photos
-from ham_hf.classifier import (
+from ham_hf.cli.main import main
+from ham_hf.data.image_io import check_photos, find_photos, read_photo, upright_rgb
+from ham_hf.inference.batches import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
+from ham_hf.inference.classifier import (
     BF16_LIMIT,
     BF16_PHOTOS,
     iterate_probabilities,
@@ -27,14 +29,12 @@ from ham_hf.classifier import (
     probabilities,
     usable_bf16_difference,
 )
-from ham_hf.cli import main
-from ham_hf.errors import InputError
-from ham_hf.files import replace_file
-from ham_hf.hardware import supports_bf16
+from ham_hf.inference.predict import predict_photos
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
-from ham_hf.models import build_model, build_processor, classifier_of
-from ham_hf.photos import check_photos, find_photos, read_photo, upright_rgb
-from ham_hf.prepare import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
+from ham_hf.models.build import build_model, build_processor, classifier_of
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import replace_file
+from ham_hf.system.hardware import supports_bf16
 from tests.hub_server import File, HubServer, Repo
 from tests.tiny_checkpoints import make_tiny_checkpoint
 

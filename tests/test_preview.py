@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ham_hf.cli import main as ham_hf
-from ham_hf.preview import EPOCHS, draw_preview
-from ham_hf.recipe import parse_recipe
+from ham_hf.cli.main import main as ham_hf
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.training.preview import EPOCHS, draw_preview
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 

@@ -15,14 +15,14 @@ from markupsafe import escape
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ham_hf.arguments import ModelArguments
-from ham_hf.card import REPO_ID
-from ham_hf.classifier import load_classifier, probabilities
-from ham_hf.errors import InputError
+from ham_hf.config.arguments import ModelArguments
+from ham_hf.inference.classifier import load_classifier, probabilities
 from ham_hf.labels import LABELS
-from ham_hf.models import build_model, build_processor
+from ham_hf.models.build import build_model, build_processor
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline
-from ham_hf.report import write_report
+from ham_hf.reporting.model_card import REPO_ID
+from ham_hf.reporting.report import write_report
+from ham_hf.system.errors import InputError
 from push_to_hub import check_that_it_loads, stage
 from tests.hub_server import File, HubServer, Repo
 from tests.test_report import change_facts, make_run

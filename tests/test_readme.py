@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ham_hf.cli import build_parser
+from ham_hf.cli.main import build_parser
 from tests.test_cli import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "recipes" / "README.md"]

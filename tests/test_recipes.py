@@ -14,11 +14,11 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from transformers import AutoModel, AutoModelForImageClassification, PreTrainedModel, set_seed
 
-from ham_hf.catalogue import REPORTED, read_header
+from ham_hf.cli.catalogue import REPORTED, read_header
+from ham_hf.config.recipe import Recipe, parse_recipe
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
-from ham_hf.models import build_model, classifier_of
-from ham_hf.recipe import Recipe, parse_recipe
-from ham_hf.sweep import read_sweep
+from ham_hf.models.build import build_model, classifier_of
+from ham_hf.training.search import read_sweep
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 ROOT = Path(__file__).parent.parent

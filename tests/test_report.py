@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ham_hf.errors import InputError
+from ham_hf.evaluation.metrics import HEADLINE
+from ham_hf.evaluation.predictions import read_predictions, rows_sha256, write_predictions
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
-from ham_hf.predictions import read_predictions, rows_sha256, write_predictions
-from ham_hf.report import headline_line, read_run, write_report
-from ham_hf.scoring import HEADLINE
+from ham_hf.reporting.report import headline_line, read_run, write_report
+from ham_hf.system.errors import InputError
 
 PREVALENCE = np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10015
 
@@ -259,7 +259,7 @@ def test_a_run_without_a_choice_of_checkpoint_or_a_log_has_a_report(run):
 def test_two_thousand_images_take_less_than_ten_seconds_and_no_torch(tmp_path):
     run = make_run(tmp_path / "run", images=(1992, 2001))
     code = (
-        "import sys, time; from ham_hf.report import write_report; write_report(sys.argv[1]);"
+        "import sys, time; from ham_hf.reporting.report import write_report; write_report(sys.argv[1]);"
         "print(time.process_time());"  # of this process alone: others may keep the machine busy
         "sys.exit(','.join({'torch', 'evaluate', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)) or 0)"
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from datasets import DatasetDict
 
-from ham_hf.data import load_ham10000
-from ham_hf.errors import InputError
-from ham_hf.recipe import parse_recipe
-from ham_hf.resuming import settings_in, settings_of
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.data.dataset import load_ham10000
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
+from ham_hf.training.resume import settings_in, settings_of
 from tests.test_predict import make_run_folder
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.tiny_runs import tiny_flags
@@ -141,7 +141,7 @@ def test_a_run_that_ended_within_an_epoch_takes_no_step_more(flags, tmp_path):
 
 
 def test_a_checkpoint_that_does_not_say_is_gone_on_from_and_the_report_says_so(unbroken, flags, tmp_path):
-    from ham_hf.checkpoints import write_checksums
+    from ham_hf.training.checkpointing import write_checksums
 
     run = broken_after(unbroken, 1, tmp_path / "run")
     state = run / "checkpoint-11" / "trainer_state.json"

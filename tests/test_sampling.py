@@ -10,14 +10,14 @@ from datasets import Image
 from torch.utils.data import BatchSampler
 from transformers import BitImageProcessor
 
-from ham_hf.arguments import ImageArguments
-from ham_hf.data import load_ham10000
-from ham_hf.errors import InputError
-from ham_hf.losses import class_weights
-from ham_hf.recipe import parse_recipe
-from ham_hf.sampling import Repeats, WeightedSampler
+from ham_hf.config.arguments import ImageArguments
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.data.dataset import load_ham10000
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from ham_hf.transforms import TrainTransform
+from ham_hf.training.losses import class_weights
+from ham_hf.training.sampler import Repeats, WeightedSampler
+from ham_hf.training.transforms import TrainTransform
 from tests.tiny_checkpoints import make_tiny_checkpoint
 
 COUNTS = [8000, 1500, 500]

@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from ham_hf.errors import InputError
-from ham_hf.intervals import bootstrap_intervals
-from ham_hf.patients import Patients, read_patients, write_patients
-from ham_hf.predictions import Predictions, read_predictions
-from ham_hf.report import read_run, write_report
-from ham_hf.subgroups import age_band, subgroup_results
+from ham_hf.evaluation.bootstrap import bootstrap_intervals
+from ham_hf.evaluation.patients import Patients, read_patients, write_patients
+from ham_hf.evaluation.predictions import Predictions, read_predictions
+from ham_hf.evaluation.subgroups import age_band, subgroup_results
+from ham_hf.reporting.report import read_run, write_report
+from ham_hf.system.errors import InputError
 from tests.test_report import cell, make_run, replace
 
 IDS = ["ISIC_1", 'odd,"2"', "ISIC_3"]

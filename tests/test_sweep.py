@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ham_hf import sweep as sweeping
-from ham_hf import train_once as training
-from ham_hf.checkpoints import only_writer
-from ham_hf.cli import main as ham_hf
-from ham_hf.cli import run_command
-from ham_hf.errors import InputError, MachineError, TrainingError
-from ham_hf.recipe import parse_recipe
-from ham_hf.sweep import Sweep, Trial, read_sweep, render_sweep
+from ham_hf.cli.main import main as ham_hf
+from ham_hf.cli.main import run_command
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.system.errors import InputError, MachineError, TrainingError
 from ham_hf.train import main as train
-from ham_hf.trainer import HamTrainer
+from ham_hf.training import search as sweeping
+from ham_hf.training import subprocess_run as training
+from ham_hf.training.checkpointing import only_writer
+from ham_hf.training.search import Sweep, Trial, read_sweep, render_sweep
+from ham_hf.training.trainer import HamTrainer
 from tests.test_predict import make_run_folder
 
 GREEDY = "method: greedy\nvariables:\n  horizontal_flip: [true, false]\n"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ham_hf.classifier import load_classifier
-from ham_hf.cli import main as ham_hf
-from ham_hf.errors import InputError
+from ham_hf.cli.main import main as ham_hf
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.evaluation.predictions import Predictions
+from ham_hf.evaluation.thresholds import fit_threshold, threshold_results
+from ham_hf.inference.classifier import load_classifier
 from ham_hf.labels import LABELS
-from ham_hf.predictions import Predictions
-from ham_hf.recipe import parse_recipe
-from ham_hf.thresholds import fit_threshold, threshold_results
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from tests.test_predict import make_run_folder
 

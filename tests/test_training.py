@@ -16,16 +16,16 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 import push_to_hub
-from ham_hf.arguments import DataArguments
-from ham_hf.classifier import load_classifier
-from ham_hf.contamination import check_start
-from ham_hf.data import load_checked, load_ham10000
-from ham_hf.errors import InputError
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked, load_ham10000
+from ham_hf.evaluation.contamination import check_start
+from ham_hf.evaluation.patients import read_patients
+from ham_hf.evaluation.training_record import FILE, images_of, read_record, record_of
+from ham_hf.inference.classifier import load_classifier
 from ham_hf.labels import LABELS
-from ham_hf.patients import read_patients
+from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from ham_hf.trainer import TRAINED_WEIGHTS
-from ham_hf.training_record import FILE, images_of, read_record, record_of
+from ham_hf.training.trainer import TRAINED_WEIGHTS
 from tests.small_data import load
 from tests.tiny_checkpoints import make_tiny_checkpoint
 from tests.tiny_runs import tiny_flags

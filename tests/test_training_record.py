@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ham_hf.arguments import DataArguments
-from ham_hf.contamination import check_members, check_start, doubts_about, load_unseen
-from ham_hf.data import load_checked
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked
 from ham_hf.data.lesions import official_lesions
-from ham_hf.errors import InputError
-from ham_hf.report import write_report
-from ham_hf.training_record import (
+from ham_hf.evaluation.contamination import check_members, check_start, doubts_about, load_unseen
+from ham_hf.evaluation.training_record import (
     FILE,
     TrainingImage,
     TrainingRecord,
@@ -25,6 +23,8 @@ from ham_hf.training_record import (
     record_of,
     write_record,
 )
+from ham_hf.reporting.report import write_report
+from ham_hf.system.errors import InputError
 from push_to_hub import stage
 from tests.small_data import make_rows, write_folder
 from tests.test_report import change_facts, make_run

@@ -10,9 +10,9 @@ from PIL import Image
 from torchvision.transforms import v2
 from transformers import BitImageProcessor
 
-from ham_hf.arguments import ImageArguments
-from ham_hf.augment import Augment
-from ham_hf.transforms import Collator, EvalTransform, FinishBatch, TrainTransform, in_threads, random_crop
+from ham_hf.config.arguments import ImageArguments
+from ham_hf.training.augmentation import Augment
+from ham_hf.training.transforms import Collator, EvalTransform, FinishBatch, TrainTransform, in_threads, random_crop
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 

@@ -7,10 +7,10 @@ import shutil
 import pytest
 from datasets import Image
 
-from ham_hf.cli import main
-from ham_hf.compare import METRICS, compare_runs
-from ham_hf.data import load_ham10000
+from ham_hf.cli.main import main
+from ham_hf.data.dataset import load_ham10000
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, label_set
+from ham_hf.reporting.compare import METRICS, compare_runs
 from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ham_hf.card import claims
-from ham_hf.compare import compare_runs, render_comparison
-from ham_hf.consistency import CANNOT_TELL, check_results
-from ham_hf.patients import write_patients
-from ham_hf.predictions import read_predictions
-from ham_hf.report import build_report, read_run, write_report
+from ham_hf.evaluation.patients import write_patients
+from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.hub.verify.consistency import CANNOT_TELL, check_results
+from ham_hf.reporting.compare import compare_runs, render_comparison
+from ham_hf.reporting.model_card import claims
+from ham_hf.reporting.report import build_report, read_run, write_report
 from tests.test_compare import make_other_run
 from tests.test_report import make_run
 

@@ -9,8 +9,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors.torch import load_file, save_file
 
-from ham_hf.claims import read_card
-from ham_hf.cli import main
+from ham_hf.cli.main import main
+from ham_hf.hub.verify.claims import read_card
 from tests.small_data import ham10000_rows, write_folder, write_table
 from tests.tiny_runs import make_true_run
 

@@ -4,12 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-from ham_hf.arguments import DataArguments
-from ham_hf.cli import main
-from ham_hf.data import load_checked
-from ham_hf.provenance import weights_sha256
-from ham_hf.report import write_report
-from ham_hf.training_record import TrainingRecord, images_of, write_record
+from ham_hf.cli.main import main
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked
+from ham_hf.evaluation.training_record import TrainingRecord, images_of, write_record
+from ham_hf.reporting.report import write_report
+from ham_hf.system.environment import weights_sha256
 from tests.test_predict import make_run_folder
 from tests.test_report import change_facts, make_run
 

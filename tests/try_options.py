@@ -521,7 +521,7 @@ def write_tiny(folder: Path) -> dict[str, str | int]:
 
 def run_trial(flags: dict[str, str | int], options: dict[str, str], output: Path) -> tuple[int, str]:
     """Train with `options`, in this process; returns the exit code and what it said last (1: a traceback)."""
-    from ham_hf.cli import main
+    from ham_hf.cli.main import main
 
     values = flags | {"output_dir": output} | options
     words = [str(word) for name, value in values.items() for word in (f"--{name}", value)]

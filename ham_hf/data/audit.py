@@ -6,11 +6,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from ham_hf.data.images import HASH_SIZE, ImageCheck
+from ham_hf.data.image_hashes import HASH_SIZE, ImageCheck
 from ham_hf.data.lesions import compare_lesions, is_ham10000, look_alikes, official_lesions
+from ham_hf.data.schema import some
 from ham_hf.data.splits import SPLITS
-from ham_hf.data.table import some
-from ham_hf.errors import InputError
+from ham_hf.system.errors import InputError
 
 # Of 256 bits. Measured on HAM10000's training and validation images: up to 38 bits every pair is one photograph twice
 # (2 pairs of different lesions, and some 100 of the same lesion); from 40 on different lesions of like layout appear.

@@ -16,8 +16,8 @@ import PIL.Image
 import torch
 from transformers import BaseImageProcessor, BitImageProcessor
 
-from ham_hf.data.cache import PIXELS, EncodedImages, PixelCache, open_or_build
-from ham_hf.data.images import ImageCheck
+from ham_hf.data.image_hashes import ImageCheck
+from ham_hf.data.pixel_cache import PIXELS, EncodedImages, PixelCache, open_or_build
 
 _FINISH = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")  # no matter for the crop
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ham_hf.errors import InputError
 from ham_hf.labels import LABELS, diagnosis_code
+from ham_hf.system.errors import InputError
 
 DiagnosisMap = Mapping[str, str | None]
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from datasets import Dataset, Features, Image
 
-from ham_hf.data.table import without_suffix
-from ham_hf.errors import InputError
-from ham_hf.formats import LFS_POINTER, UNREADABLE_SUFFIXES, is_lfs_pointer
-from ham_hf.photos import SUFFIXES, list_suffixes
+from ham_hf.data.file_formats import LFS_POINTER, UNREADABLE_SUFFIXES, is_lfs_pointer
+from ham_hf.data.image_io import SUFFIXES, list_suffixes
+from ham_hf.data.schema import without_suffix
+from ham_hf.system.errors import InputError
 
 logger = logging.getLogger("ham_hf.data")
 

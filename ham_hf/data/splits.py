@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ham_hf.data.lesions import FIRST_IMAGE
+from ham_hf.data.schema import some, without_suffix
 from ham_hf.data.spreadsheet import read_table
-from ham_hf.data.table import some, without_suffix
-from ham_hf.errors import InputError
+from ham_hf.system.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 UNUSED = "unused"  # in a CSV: an image that takes no part

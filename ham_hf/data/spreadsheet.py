@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ham_hf.errors import InputError
-from ham_hf.formats import LFS_POINTER, is_lfs_pointer
+from ham_hf.data.file_formats import LFS_POINTER, is_lfs_pointer
+from ham_hf.system.errors import InputError
 
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = {  # byte order mark → encoding; UTF-32's begins with UTF-16's

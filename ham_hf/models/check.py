@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from ham_hf.errors import InputError
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.system.errors import InputError
 
 
 def check_training(

@@ -17,11 +17,10 @@ from transformers import (
     ViTModel,
 )
 
-from ham_hf import trust
-from ham_hf.arguments import ModelArguments
-from ham_hf.errors import InputError
-from ham_hf.loading import Located, load_weights, locate
-from ham_hf.models import Checkpoint, find_checkpoint, override_config
+from ham_hf.config.arguments import ModelArguments
+from ham_hf.models import safe_loading
+from ham_hf.models.build import Checkpoint, find_checkpoint, override_config
+from ham_hf.models.loading import Located, load_weights, locate
 from ham_hf.models.mmbt import pipeline_mmbt
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.mmbt.modeling_mmbt import (
@@ -30,6 +29,7 @@ from ham_hf.models.mmbt.modeling_mmbt import (
     PatientModel,
 )
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
+from ham_hf.system.errors import InputError
 
 # What our own commands load as code of this package, and never as code that came with a checkpoint
 for _config, _model in (
@@ -47,7 +47,7 @@ def find_text_encoder(name: str, revision: str | None = None) -> Checkpoint:
         InputError: it is not to be had, or is no BERT.
     """
     located = locate(name, None if Path(name).exists() else revision, model_class=BertModel.__name__)
-    config = trust.read_config(name, located.location, **located.source)
+    config = safe_loading.read_config(name, located.location, **located.source)
     if config.model_type != "bert":
         raise InputError(
             f"text_model_name_or_path is {name}, a {config.model_type} model: expected a BERT, such as "

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from transformers import BitImageProcessor, TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_NAME
 
-from ham_hf.errors import InputError
-from ham_hf.files import new_folder, one_at_a_time
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import new_folder, one_at_a_time
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ import torch
 from torch.utils.data import Dataset, Subset
 from transformers import BitImageProcessor, PrinterCallback, ViTConfig, ViTForImageClassification
 
-from ham_hf.features import Features, answer_from_features, collate_features
-from ham_hf.hardware import keep_freed_memory, supports_bf16, use_all_cores
-from ham_hf.losses import ClassificationLoss
-from ham_hf.models import freeze_parts
-from ham_hf.recipe import RunArguments
-from ham_hf.trainer import HamTrainer
-from ham_hf.transforms import Collator
+from ham_hf.config.recipe import RunArguments
+from ham_hf.models.build import freeze_parts
+from ham_hf.system.hardware import keep_freed_memory, supports_bf16, use_all_cores
+from ham_hf.training.frozen_features import Features, answer_from_features, collate_features
+from ham_hf.training.losses import ClassificationLoss
+from ham_hf.training.trainer import HamTrainer
+from ham_hf.training.transforms import Collator
 from tests.benchmarks import compare, header
 
 IMAGES, PART = 6022, 96

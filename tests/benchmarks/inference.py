@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, pipeline
 
-from ham_hf.answers import predict_photos
-from ham_hf.arguments import DataArguments
-from ham_hf.classifier import load_classifier, probabilities
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.image_io import check_photos, find_photos, read_photo
 from ham_hf.evaluate import evaluate_model
-from ham_hf.hardware import supports_bf16
+from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.predict import predict_photos
+from ham_hf.inference.tta import set_test_time_augmentation
 from ham_hf.labels import LABELS
-from ham_hf.models import build_model, build_processor
-from ham_hf.photos import check_photos, find_photos, read_photo
-from ham_hf.views import set_test_time_augmentation
+from ham_hf.models.build import build_model, build_processor
+from ham_hf.system.hardware import supports_bf16
 from tests.benchmarks import Side, compare, header, in_its_process
 
 SIZES = (1000, 2000, 4000, 8000)

@@ -29,14 +29,14 @@ from torchvision.transforms import (
 )
 from transformers import BitImageProcessor
 
-from ham_hf.arguments import DataArguments, ImageArguments
-from ham_hf.augment import Augment
-from ham_hf.data import load_checked
-from ham_hf.data.cache import build_cache
+from ham_hf.config.arguments import DataArguments, ImageArguments
 from ham_hf.data.crops import eval_crops
-from ham_hf.hardware import keep_freed_memory
-from ham_hf.models import IMAGENET_MEAN, IMAGENET_STD
-from ham_hf.transforms import CachedImages, Collator, EvalTransform, FinishBatch, TrainTransform
+from ham_hf.data.dataset import load_checked
+from ham_hf.data.pixel_cache import build_cache
+from ham_hf.models.build import IMAGENET_MEAN, IMAGENET_STD
+from ham_hf.system.hardware import keep_freed_memory
+from ham_hf.training.augmentation import Augment
+from ham_hf.training.transforms import CachedImages, Collator, EvalTransform, FinishBatch, TrainTransform
 from tests.benchmarks import compare, cores, header
 
 BATCH, SIZE = 32, 224

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ham_hf.intervals import DRAWS, bootstrap_intervals, lesion_weights
-from ham_hf.report import write_report
-from ham_hf.scoring import compute_scores
+from ham_hf.evaluation.bootstrap import DRAWS, bootstrap_intervals, lesion_weights
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.reporting.report import write_report
 from tests.benchmarks import compare, header
 from tests.test_report import PREVALENCE, make_run
 

@@ -25,12 +25,12 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from ham_hf.hardware import keep_freed_memory, supports_bf16, use_all_cores
-from ham_hf.losses import ClassificationLoss
+from ham_hf.config.recipe import RunArguments
 from ham_hf.models.depthwise import use_fast_gradients
-from ham_hf.recipe import RunArguments
-from ham_hf.trainer import HamTrainer
-from ham_hf.transforms import Collator
+from ham_hf.system.hardware import keep_freed_memory, supports_bf16, use_all_cores
+from ham_hf.training.losses import ClassificationLoss
+from ham_hf.training.trainer import HamTrainer
+from ham_hf.training.transforms import Collator
 from tests.benchmarks import compare, header
 
 BATCH, SIZE, STEPS = 16, 224, 2

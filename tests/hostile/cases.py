@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from ham_hf.errors import InputError
+from ham_hf.system.errors import InputError
 
 FACTOR = float(os.environ.get("HAM_HF_FUZZ", "1"))
 SECONDS = 60  # for one case, on a machine that has much else to do
@@ -71,7 +71,7 @@ def within(seconds: float):
 
 
 def blank_pictures(report: dict, *_) -> dict[str, bytes]:
-    """In place of `ham_hf.plots.draw_plots`, whose pictures take most of a report's time."""
+    """In place of `ham_hf.reporting.plots.draw_plots`, whose pictures take most of a report's time."""
     names = ["loss.png", "learning_rate.png"] if report["run"]["training"] is not None else []
     for split in [split for split, results in report["results"].items() if results is not None]:
         names += [f"{kind}_{split}.png" for kind in ("precision_recall", "confusion_matrix", "roc", "reliability")]

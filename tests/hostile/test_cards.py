@@ -12,18 +12,18 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ham_hf.answers import table
-from ham_hf.claim_check import Evidence, Verdict, judge
-from ham_hf.claims import read_claims
-from ham_hf.cli import main
-from ham_hf.errors import InputError
-from ham_hf.eval_results import FOLDER, render_eval_results
+from ham_hf.cli.main import main
+from ham_hf.hub.verify.claim_check import Evidence, Verdict, judge
+from ham_hf.hub.verify.claims import read_claims
+from ham_hf.hub.verify.result import Verification, render
+from ham_hf.hub.verify.verify import _split_of, write_corrected
+from ham_hf.inference.predict import table
 from ham_hf.labels import LABELS
-from ham_hf.markdown import escape
-from ham_hf.report import write_report
-from ham_hf.terminal import printable, printable_lines
-from ham_hf.verification import Verification, render
-from ham_hf.verify import _split_of, write_corrected
+from ham_hf.reporting.eval_results import FOLDER, render_eval_results
+from ham_hf.reporting.report import write_report
+from ham_hf.reporting.sections import escape
+from ham_hf.system.errors import InputError
+from ham_hf.system.terminal import printable, printable_lines
 from tests.hostile.cases import ESCAPES, JUNK, blank_pictures, broken, cases, changed, ends_well, within
 from tests.hostile.test_recipes import BOMBS
 from tests.test_report import change_facts, make_run
@@ -37,7 +37,7 @@ def reported(tmp_path_factory) -> Path:
     """A run folder with its report and card; no pictures."""
     run = make_run(tmp_path_factory.mktemp("cards") / "run", images=(40, 40))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ham_hf.plots.draw_plots", blank_pictures)
+        patch.setattr("ham_hf.reporting.plots.draw_plots", blank_pictures)
         write_report(run)
     return run
 
@@ -216,7 +216,7 @@ def test_no_name_of_others_becomes_html_or_markdown(tmp_path):
         (run / "run.json").write_text(json.dumps(facts))
         (run / "recipe.yaml").write_text(f"# {name}\n{name}\n")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ham_hf.plots.draw_plots", blank_pictures)
+            patch.setattr("ham_hf.reporting.plots.draw_plots", blank_pictures)
             write_report(run)
         shapes = []
         for page in ("report.md", "README.md"):

@@ -5,7 +5,7 @@ import time
 import pytest
 from hypothesis import find, given
 
-from ham_hf.errors import InputError
+from ham_hf.system.errors import InputError
 from tests.hostile import test_cards, test_images, test_models, test_recipes, test_tables, test_zips
 from tests.hostile.cases import broken, cases, changed, declared, ends_well, tally, within
 

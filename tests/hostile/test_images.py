@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import BitImageProcessor
 
-from ham_hf.data.images import _check
-from ham_hf.errors import InputError
-from ham_hf.formats import register_heic
-from ham_hf.photos import find_photos, read_cell, read_image, read_photo
+from ham_hf.data.file_formats import register_heic
+from ham_hf.data.image_hashes import _check
+from ham_hf.data.image_io import find_photos, read_cell, read_image, read_photo
+from ham_hf.system.errors import InputError
 from tests.hostile.cases import broken, cases, ends_well, or_refused, within
 from tests.small_data import load, make_rows, write_folder
 

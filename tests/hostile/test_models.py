@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ham_hf import trust
-from ham_hf.classifier import load_classifier, probabilities, usable_bf16_difference
-from ham_hf.cli import main
-from ham_hf.errors import InputError
+from ham_hf.cli.main import main
+from ham_hf.hub.verify.pipeline_check import check_code
+from ham_hf.inference.classifier import load_classifier, probabilities, usable_bf16_difference
 from ham_hf.labels import LABELS
-from ham_hf.models import build_model, build_processor
+from ham_hf.models import safe_loading
+from ham_hf.models.build import build_model, build_processor
 from ham_hf.models.multimodal import find_text_encoder
-from ham_hf.pipeline_check import check_code
+from ham_hf.system.errors import InputError
 from tests.hostile.cases import ESCAPES, JUNK, broken, cases, changed, ends_well, or_refused, within
 from tests.test_bad_input import save_classifier
 from tests.tiny_checkpoints import make_tiny_checkpoint
@@ -174,10 +174,10 @@ def test_an_index_may_name_safetensors_of_its_folder_alone(file, model, tmp_path
     weights = load_file(model / "model.safetensors")
     (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
     index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model-00001-of-00001.safetensors")}
-    (model / trust.INDEX).write_text(json.dumps(index))
+    (model / safe_loading.INDEX).write_text(json.dumps(index))
     assert probabilities(*load_classifier(str(model)), [PHOTO]).shape == (1, 7)
     index["weight_map"]["classifier.bias"] = file
-    (model / trust.INDEX).write_text(json.dumps(index))
+    (model / safe_loading.INDEX).write_text(json.dumps(index))
     assert f"names {file!r}: expected files that end in .safetensors, in the same folder" in refusal(model)
     with pytest.raises(InputError, match="expected files that end in .safetensors"):
         build_model(str(model))

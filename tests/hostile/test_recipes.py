@@ -7,13 +7,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ham_hf.arguments import MOST_BYTES
-from ham_hf.catalogue import read_recipes, read_runs, render
-from ham_hf.cli import main
-from ham_hf.errors import InputError
-from ham_hf.reading import MOST_YAML, parse_yaml
-from ham_hf.recipe import parse_recipe
-from ham_hf.sweep import read_sweep
+from ham_hf.cli.catalogue import read_recipes, read_runs, render
+from ham_hf.cli.main import main
+from ham_hf.config.arguments import MOST_BYTES
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.system.errors import InputError
+from ham_hf.system.serialization import MOST_YAML, parse_yaml
+from ham_hf.training.search import read_sweep
 from tests.hostile.cases import broken, cases, changed, ends_well, within
 
 RECIPE = {

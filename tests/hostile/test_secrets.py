@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ham_hf.cli import main
-from ham_hf.errors import InputError
+from ham_hf.cli.main import main
 from ham_hf.labels import LABELS
-from ham_hf.report import write_report
+from ham_hf.reporting.report import write_report
+from ham_hf.system.errors import InputError
 from push_to_hub import stage
 from tests.small_data import make_rows, write_folder
 from tests.test_bad_input import save_classifier

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ham_hf.answers import read_patients as read_patients_of_photos
-from ham_hf.cli import main
-from ham_hf.consistency import check_results, read_report
+from ham_hf.cli.main import main
 from ham_hf.data.audit import check_ids, check_lesions
-from ham_hf.data.folder import read_folder
+from ham_hf.data.sources.folder import read_folder
 from ham_hf.data.splits import assign_splits
-from ham_hf.errors import InputError
+from ham_hf.evaluation.patients import read_patients, write_patients
+from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.hub.verify.consistency import check_results, read_report
+from ham_hf.hub.verify.page_check import check_page, check_pages
+from ham_hf.inference.predict import read_patients as read_patients_of_photos
 from ham_hf.labels import LABELS
-from ham_hf.page_check import check_page, check_pages
-from ham_hf.patients import read_patients, write_patients
-from ham_hf.predictions import read_predictions
-from ham_hf.report import write_report
+from ham_hf.reporting.report import write_report
+from ham_hf.system.errors import InputError
 from tests.hostile.cases import ESCAPES, blank_pictures, broken, cases, changed, ends_well, within
 from tests.small_data import make_rows, write_folder, write_table
 from tests.test_data_isic_and_hub import isic_rows
@@ -250,7 +250,7 @@ def report_of(folder: Path, name: str, content: bytes, kind: str) -> None:
     (folder / name).write_bytes(content)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ham_hf.plots.draw_plots", blank_pictures)
+            patch.setattr("ham_hf.reporting.plots.draw_plots", blank_pictures)
             ends_well(kind, lambda: write_report(folder))
         for written in ("report.md", "README.md"):
             if (folder / written).exists():
@@ -295,7 +295,7 @@ def test_a_changed_report_is_compared_or_refused(reported, draw):
 def reported(run, tmp_path_factory) -> Path:
     copy = Path(shutil.copytree(run, tmp_path_factory.mktemp("reported") / "run"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ham_hf.plots.draw_plots", blank_pictures)
+        patch.setattr("ham_hf.reporting.plots.draw_plots", blank_pictures)
         write_report(copy)
     return copy
 

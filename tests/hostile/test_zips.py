@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ham_hf.data.folder import read_folder
 from ham_hf.data.image_files import ZipMember, find_images, read_member
-from ham_hf.errors import InputError
+from ham_hf.data.sources.folder import read_folder
+from ham_hf.system.errors import InputError
 from tests.hostile.cases import broken, cases, ends_well, within
 from tests.small_data import make_rows, write_folder
 

@@ -1,0 +1,1 @@
+"""The command `ham-hf`, one module for each command."""

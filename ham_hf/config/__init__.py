@@ -1,0 +1,1 @@
+"""Recipes: the argument dataclasses, and which values a run can honor."""

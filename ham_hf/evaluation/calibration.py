@@ -1,0 +1,135 @@
+"""Temperature scaling and post-hoc logit adjustment, fitted on validation images and folded into the last layer.
+
+The published weights are calibrated themselves: transformers' pipeline and ONNX answer so too, where factors that only
+our code knows of would be left out. The model's config says what was folded in.
+
+Sources: temperature, Guo et al., 2017, https://arxiv.org/abs/1706.04599; post-hoc logit adjustment, Menon et al.,
+2021, https://arxiv.org/abs/2007.07314.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from torch import nn
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.inference.batches import image_reader
+from ham_hf.inference.classifier import all_view_logits, labels_of
+from ham_hf.models.build import classifier_of
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.system.errors import InputError
+from ham_hf.training.transforms import PATIENT
+
+KEY = "calibration"  # in config.json and run.json
+TEMPERATURES = (0.05, 20.0)
+STRENGTHS = np.linspace(-1, 1, 41)  # of the adjustment; what comes first in order of size wins a tie
+
+
+class Calibration(NamedTuple):
+    """Logits z become (z - prior_strength * log(prior)) / temperature."""
+
+    temperature: float
+    prior_strength: float
+    images: int  # of validation, on which the two were fitted
+
+
+def calibration_of(model: PreTrainedModel) -> dict | None:
+    """What was folded in, as the config says; None of a model that says nothing, or something else by that name."""
+    fitted = model.config.to_dict().get(KEY)
+    if not isinstance(fitted, dict) or fitted.keys() != set(Calibration._fields):
+        return None
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in fitted.values()]
+    return fitted if all(numbers) else None
+
+
+def last_linear(model: PreTrainedModel) -> nn.Linear:
+    """The layer whose output are the logits.
+
+    Raises:
+        InputError: the model's classifier does not end in one.
+    """
+    layers = [layer for part in classifier_of(model) for layer in part.modules() if not list(layer.children())]
+    layers = [layer for layer in layers if not isinstance(layer, nn.Dropout)]
+    answering = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    answering = [layer for layer in answering if layer.out_features == model.config.num_labels]
+    if len(answering) != 1 or answering[0] is not layers[-1] or answering[0].bias is None:
+        raise InputError(
+            f"calibration is folded into one linear layer with a bias, at the end of the model, but "
+            f"{type(model).__name__} ends in {', '.join(type(layer).__name__ for layer in layers) or 'another way'}: "
+            "leave calibration out"
+        )
+    return answering[0]
+
+
+def calibrate(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor | PatientProcessor,
+    split: Dataset,
+    prior: Sequence[float] | None,
+    metric: str,
+) -> Calibration:
+    """Fit on `split`, fold the result into `model` and keep it in its config.
+
+    Args:
+        model: from `load_classifier`, and so its `processor`.
+        split: the validation images, canonical columns.
+        prior: share of each diagnosis among the training images, to fit the adjustment too; None: the temperature
+            alone.
+        metric: which the adjustment is to make best, one of `compute_scores`.
+    """
+    patients = zip(*(split[column][:] for column in PATIENT), strict=True)
+    logits = all_view_logits(
+        model,
+        processor,
+        range(len(split)),
+        patients,
+        read=image_reader(split),
+        total=len(split),
+        description="calibration",
+    )
+    labels = np.array(split["label"][:])
+    shift = np.zeros(logits.shape[-1]) if prior is None else np.log(np.maximum(prior, 1e-6))
+    strength = 0.0 if prior is None else fit_strength(logits, labels, shift, metric, labels_of(model))
+    temperature = fit_temperature(logits - strength * shift, labels)
+    fold(model, temperature, strength * shift)
+    calibration = Calibration(temperature, strength, len(split))
+    model.config.calibration = calibration._asdict()
+    return calibration
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the least log loss, from logits (N, views, C) and labels (N,)."""
+
+    def log_loss(log_temperature: float) -> float:
+        of_views = log_softmax(logits / np.exp(log_temperature), axis=2)
+        true = np.take_along_axis(of_views, labels[:, None, None], axis=2)[..., 0]  # (N, views)
+        return -np.mean(np.logaddexp.reduce(true, axis=1) - np.log(true.shape[1]))
+
+    return float(np.exp(minimize_scalar(log_loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+
+
+def fit_strength(
+    logits: np.ndarray, labels: np.ndarray, log_prior: np.ndarray, metric: str, names: Sequence[str]
+) -> float:
+    """The strength of the adjustment with the best `metric`, the smallest of several."""
+    strengths = sorted(STRENGTHS, key=abs)
+    scores = [
+        compute_scores(softmax(logits - strength * log_prior, axis=2).mean(1), labels, names)[metric]
+        for strength in strengths
+    ]
+    return float(strengths[int(np.argmax(scores))])
+
+
+@torch.no_grad()
+def fold(model: PreTrainedModel, temperature: float, shift: np.ndarray) -> None:
+    """Let the model's logits be (logits - shift) / temperature from now on."""
+    layer = last_linear(model)
+    layer.bias -= torch.from_numpy(shift).to(layer.bias)
+    layer.bias /= temperature
+    layer.weight /= temperature

@@ -1,0 +1,53 @@
+"""The metrics as an `evaluate.Metric` that needs no network: `evaluate.load` would ask the Hub for a script."""
+
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+import numpy as np
+
+from ham_hf.evaluation.bootstrap import bootstrap_intervals
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.labels import LABELS
+
+FROM_DECISIONS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "precision_",
+    "recall_",
+    "f1_",
+    "support_",
+    "confusion_matrix",
+)
+
+__all__ = ["HamMetrics", "bootstrap_intervals"]
+
+
+class HamMetrics(evaluate.Metric):
+    """`HamMetrics().compute(predictions=probabilities, references=labels)`: see `ham_hf.evaluation.metrics.compute_scores`.
+
+    `names` are the diagnoses in the order of the probabilities' columns. Undefined values are NaN. Predictions may be
+    label ids too, as `evaluate.evaluator` gives them: then only the figures that follow from decisions are computed.
+    """
+
+    def __init__(self, names: Sequence[str] = LABELS):
+        self.names = tuple(names)
+        super().__init__(keep_in_memory=True)  # a few thousand rows: no file in a shared cache, no lock
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="Accuracy, discrimination and calibration of a skin-lesion classifier.",
+            citation="",
+            inputs_description="predictions: (N, C) probabilities or (N,) label ids; references: (N,) label ids.",
+            features=[
+                datasets.Features({"predictions": predictions, "references": datasets.Value("int64")})
+                for predictions in (datasets.List(datasets.Value("float64")), datasets.Value("int64"))
+            ],
+        )
+
+    def _compute(self, predictions, references) -> dict:
+        if np.ndim(predictions) == 2:
+            return compute_scores(predictions, references, self.names)
+        decided = compute_scores(np.eye(len(self.names))[predictions], references, self.names)
+        return {name: value for name, value in decided.items() if name.startswith(FROM_DECISIONS)}

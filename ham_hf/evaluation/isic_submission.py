@@ -1,0 +1,93 @@
+"""Predictions as a submission to ISIC 2018, Task 3, which the challenge's own scorer accepts."""
+
+import csv
+import io
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import Dataset
+from transformers import BaseImageProcessor
+
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.image_hashes import check_images
+from ham_hf.data.sources.folder import find_unscored
+from ham_hf.data.sources.isic import CHALLENGE_COLUMNS, NOT_SCORED
+from ham_hf.evaluation.predictions import Predictions
+from ham_hf.inference.batches import image_reader
+from ham_hf.inference.classifier import probabilities
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.system.files import replace_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger("ham_hf.evaluate")
+
+KEY = "not_scored"  # in the facts about the data
+
+
+def write_submission(path: Path, predictions: Predictions) -> None:
+    """Write the probabilities of the seven diagnoses with the challenge's columns: image, MEL, NV, BCC, …"""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", *CHALLENGE_COLUMNS])
+    order = [predictions.names.index(code) for code in CHALLENGE_COLUMNS.values()]
+    for image_id, row in zip(predictions.image_ids, predictions.probabilities[:, order].tolist(), strict=True):
+        writer.writerow([image_id, *row])
+    replace_file(path, text.getvalue())
+
+
+def add_unscored(
+    predictions: Predictions,
+    data: DataArguments,
+    model: "PreTrainedModel",
+    processor: BaseImageProcessor | PatientProcessor,
+) -> tuple[Predictions, dict]:
+    """Return the predictions with a row for the image that the scorer asks for and does not score.
+
+    The official ground truth lists 1,512 images and the scorer requires a row for each, also for ISIC_0035068, to
+    which it gives no weight. Its row is what the model predicts, or, where the image is missing or broken, 1/7 for
+    each diagnosis. It is in no metric.
+
+    Returns:
+        The predictions, unchanged where the table of the images does not list it; and what the facts about the data
+        say of it.
+    """
+    folder = Path(data.data_dir).expanduser()
+    table = Path(data.metadata_csv).expanduser() if data.metadata_csv else None
+    images = find_unscored(folder, table) if folder.is_dir() else None
+    if images is None or NOT_SCORED in predictions.image_ids:
+        return predictions, {}
+    row = _predict(images, model, processor)
+    predicted = row is not None
+    if not predicted:
+        count = len(predictions.names)
+        row = np.full((1, count), 1 / count)
+        logger.warning(
+            "%s, which the challenge does not score, has no readable image here: its row of the submission is a "
+            "placeholder, 1/%d for each diagnosis",
+            NOT_SCORED,
+            count,
+        )
+    at = int(np.searchsorted(predictions.image_ids, NOT_SCORED))
+    ids, lesions = list(predictions.image_ids), list(predictions.lesion_ids)
+    return (
+        predictions._replace(
+            image_ids=[*ids[:at], NOT_SCORED, *ids[at:]],
+            lesion_ids=[*lesions[:at], NOT_SCORED, *lesions[at:]],
+            labels=np.insert(predictions.labels, at, -1),
+            probabilities=np.insert(predictions.probabilities, at, row, axis=0),
+        ),
+        {KEY: {"image_id": NOT_SCORED, "predicted": predicted}},
+    )
+
+
+def _predict(
+    images: Dataset, model: "PreTrainedModel", processor: BaseImageProcessor | PatientProcessor
+) -> np.ndarray | None:
+    """Return the probabilities (1, C), or None where there is no image, or none that decodes."""
+    if not len(images) or check_images(images)[NOT_SCORED].error is not None:
+        return None
+    return probabilities(model, processor, range(1), read=image_reader(images))

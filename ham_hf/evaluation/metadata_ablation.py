@@ -1,0 +1,76 @@
+"""What does a model that reads the patient make of the patient? The validation images again, with fields hidden."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm import tqdm
+
+from ham_hf.evaluation.predictions import write_predictions
+from ham_hf.inference.batches import image_reader, prepared_batches
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.training.transforms import PATIENT
+
+SHUFFLED = "shuffled"
+
+
+def write_ablations(
+    folder: Path, model: PatientModel, processor: PatientProcessor, split: Dataset, labels: tuple[str, ...]
+) -> None:
+    """Write `{age,sex,localization,all}_hidden.csv` and `shuffled.csv`, each in the format of the predictions.
+
+    In `shuffled`, every image gets the age, sex and site of another image's patient, drawn without replacement.
+    """
+    folder.mkdir(exist_ok=True)
+    patients = _ablated_patients({name: split[name][:] for name in PATIENT})
+    rows = {name: [] for name in patients}
+    for at, image_features in _features(model, processor, split):
+        for name, columns in patients.items():
+            fields = [column[at : at + len(image_features)] for column in columns.values()]
+            rows[name] += _probabilities(model, processor, image_features, fields, labels)
+    for name, probabilities in rows.items():
+        write_predictions(
+            folder / f"{name}.csv",
+            split["image_id"][:],
+            split["lesion_id"][:],
+            [labels[label] for label in split["label"][:]],
+            np.array(probabilities),
+            labels,
+        )
+
+
+def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:
+    count = len(patients["age"])
+    nothing = [None] * count
+    ablated = {f"{name}_hidden": {**patients, name: nothing} for name in PATIENT}
+    ablated["all_hidden"] = dict.fromkeys(PATIENT, nothing)
+    order = np.random.default_rng(0).permutation(count)
+    ablated[SHUFFLED] = {name: [column[i] for i in order] for name, column in patients.items()}
+    return ablated
+
+
+@torch.no_grad()
+def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, image features of the batch): the image is encoded once for all ablations."""
+    batches = prepared_batches(processor.image_processor, range(len(split)), image_reader(split))
+    at = 0
+    with tqdm(total=len(split), desc="ablations", unit="image", leave=False, disable=None) as bar:
+        for batch in batches:
+            pixels = batch["pixel_values"]
+            yield at, model.get_image_features(pixels.to(model.device)).last_hidden_state
+            at += len(pixels)
+            bar.update(len(pixels))
+
+
+@torch.no_grad()
+def _probabilities(
+    model: PatientModel, processor: PatientProcessor, image_features: torch.Tensor, fields: list[list], labels
+) -> list[np.ndarray]:
+    encoded = {name: tensor.to(model.device) for name, tensor in processor.encode_patients(*fields).items()}
+    logits = model(image_features=image_features, **encoded).logits
+    probabilities = logits.cpu().double().softmax(dim=1)  # not on the device: Apple GPUs have no float64
+    columns = [model.config.label2id[label] for label in labels]
+    return list(probabilities[:, columns].numpy())

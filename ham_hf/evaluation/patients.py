@@ -1,0 +1,93 @@
+"""Whose images a run was judged on, as a CSV beside the predictions: image_id, age, sex, localization, dx_type."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ham_hf.evaluation.predictions import read_rows
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import replace_file
+
+COLUMNS = ("image_id", "age", "sex", "localization", "dx_type")
+SEXES = ("female", "male", "unknown")
+OLDEST = 120  # years
+
+
+class Patients(NamedTuple):
+    """What is known of N images: `ages` in years (None: missing), the others' missing values are "unknown"."""
+
+    ages: list[float | None]
+    sexes: list[str]
+    sites: list[str]
+    dx_types: list[str]
+
+
+def write_patients(
+    path: str | Path,
+    image_ids: Sequence[str],
+    ages: Sequence[float | None],
+    sexes: Sequence[str],
+    sites: Sequence[str],
+    dx_types: Sequence[str | None],
+) -> None:
+    """Write one row an image; the file appears whole or not at all. A missing age is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for image_id, age, sex, site, dx_type in zip(image_ids, ages, sexes, sites, dx_types, strict=True):
+        # :g for ages were float32: 45.3, not 45.29999923706055
+        writer.writerow([image_id, "" if age is None else f"{age:g}", sex, site, dx_type or "unknown"])
+    replace_file(path, text.getvalue())
+
+
+def read_patients(path: str | Path, image_ids: Sequence[str]) -> Patients:
+    """Read and check what `write_patients` wrote, in the order of `image_ids`, the images of the predictions.
+
+    Raises:
+        InputError: the file is malformed, or is about other images; the message names the row (the header is row 1)
+            and value.
+    """
+    path = Path(path)
+    rows = read_rows(path)
+    if not rows or tuple(rows[0]) != COLUMNS:
+        found = ",".join(rows[0]) if rows else "nothing"
+        raise InputError(f"{path}: columns are {found}: expected {','.join(COLUMNS)}")
+    expected, patients = set(image_ids), {}
+    for number, row in enumerate(rows[1:], start=2):
+        where = f"{path}, row {number}"
+        if len(row) != len(COLUMNS):
+            raise InputError(f"{where} has {len(row)} values: expected {len(COLUMNS)}, as in the header")
+        image_id, *values = row
+        if image_id in patients:
+            raise InputError(f"{where}: image_id {image_id!r} is there a second time: expected it once")
+        if image_id not in expected:
+            raise InputError(f"{where}: image_id {image_id!r} is not among the predictions: expected the same images")
+        patients[image_id] = _checked(*values, where)
+    missing = [image_id for image_id in image_ids if image_id not in patients]
+    if missing:
+        raise InputError(f"{path} has no row for {len(missing)} of the predicted images, such as {missing[0]!r}")
+    return Patients(*map(list, zip(*(patients[image_id] for image_id in image_ids), strict=True)))
+
+
+def _checked(age: str, sex: str, site: str, dx_type: str, where: str) -> tuple[float | None, str, str, str]:
+    if sex not in SEXES:
+        raise InputError(f"{where}: sex is {sex!r}: expected one of {', '.join(SEXES)}")
+    for column, value in (("localization", site), ("dx_type", dx_type)):
+        if not value:
+            raise InputError(f"{where}: {column} is empty: expected 'unknown' where it is not known")
+    return _age_of(age, where), sex, site, dx_type
+
+
+def _age_of(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        age = float(text)
+    except ValueError:
+        age = math.nan
+    if not 0 <= age <= OLDEST:  # false for NaN as well
+        raise InputError(f"{where}: age is {text!r}: expected 0 to {OLDEST} years, or nothing")
+    return age

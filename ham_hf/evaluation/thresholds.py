@@ -1,0 +1,94 @@
+"""When to call it a melanoma: the threshold of its probability that finds as many of them as are wanted.
+
+Fitted on validation, kept in the model's config. The answer stays the likeliest diagnosis; this is a second one.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ham_hf.evaluation.predictions import Predictions
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import replace_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KEY = "melanoma_threshold"  # in config.json and run.json
+
+
+def threshold_of(model: "PreTrainedModel") -> float | None:
+    """What the model's config says; None where it says nothing.
+
+    Raises:
+        InputError: it says something that is no probability.
+    """
+    threshold = model.config.to_dict().get(KEY)
+    if threshold is None:
+        return None
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise InputError(f"config.json has {KEY} {threshold!r}: expected a probability, from 0 to 1")
+    return float(threshold)
+
+
+def suspicion(threshold: float) -> str:
+    """The sentence for whoever reads the probabilities."""
+    return f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest."
+
+
+def fit_threshold(predictions: Predictions, sensitivity: float) -> float:
+    """The highest threshold t with which "probability of mel at least t" finds this share of the melanomas.
+
+    Half-way to the next lower probability, so that the last bit of one decides nothing elsewhere.
+
+    Raises:
+        InputError: there is no melanoma, or the model does not tell it apart.
+    """
+    positive, score = _melanoma(predictions)
+    if not positive.any():
+        raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
+    wanted = math.ceil(sensitivity * positive.sum() - 1e-9)  # melanomas; the product may be a hair too large
+    highest = np.sort(score[positive])[-wanted]
+    return float((highest + score[score < highest].max(initial=0)) / 2)
+
+
+def threshold_results(predictions: Predictions, threshold: float) -> dict:
+    """`sensitivity` and `specificity` at the threshold, each a `value` and a 95 % `interval` over lesions.
+
+    None of those that there is no image for.
+    """
+    from ham_hf.evaluation.bootstrap import DRAWS, lesion_weights  # not above: `ham-hf predict` needs no scikit-learn
+
+    positive, score = _melanoma(predictions)
+    weights = lesion_weights(predictions.lesion_ids, DRAWS, seed=0)  # (N, draws)
+    called = score >= threshold
+    return {
+        "threshold": threshold,
+        "sensitivity": _rate(called, positive, weights),
+        "specificity": _rate(~called, ~positive, weights),
+    }
+
+
+def keep_threshold(folder: Path, model: "PreTrainedModel", threshold: float) -> None:
+    """In the config of a model that is saved in `folder`, here and there."""
+    setattr(model.config, KEY, threshold)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {KEY: threshold}
+    replace_file(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _melanoma(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    if "mel" not in predictions.names:
+        raise InputError("melanoma_sensitivity is for models of the seven diagnoses: leave it out")
+    number = list(predictions.names).index("mel")
+    return predictions.labels == number, predictions.probabilities[:, number]
+
+
+def _rate(right: np.ndarray, of: np.ndarray, weights: np.ndarray) -> dict:
+    drawn = weights[of].sum(axis=0)  # (draws,)
+    rates = weights[right & of].sum(axis=0)[drawn > 0] / drawn[drawn > 0]
+    interval = None if not len(rates) else [float(end) for end in np.percentile(rates, [2.5, 97.5])]
+    return {"value": float(right[of].mean()) if of.any() else None, "interval": interval}

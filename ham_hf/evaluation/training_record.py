@@ -1,0 +1,217 @@
+"""The images that a model was trained on, and how many of those it is evaluated on are among them.
+
+A training writes `training_images.csv` into its run folder before its first step: a row for each image that it trains
+on, and for each validation image on which the checkpoint, the temperature or the threshold is chosen. Models trained
+from that model, and ensembles with it, add its rows to their own.
+"""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+
+from ham_hf.data.image_hashes import ImageCheck
+from ham_hf.data.lesions import is_ham10000, official_lesions
+from ham_hf.evaluation.predictions import read_rows
+from ham_hf.inference.classifier import find_run_file
+from ham_hf.reporting.report import SPLITS
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import replace_file
+
+FILE = "training_images.csv"
+ROLES = ("train", "validation")
+UNLISTED = "unlisted"  # the split of a last row without an image: there are training images that the file lacks
+_IDS = ("image_id", "lesion_id")
+_MOST_BYTES = 500_000_000  # of a file that anybody may have written: two million images
+
+
+class TrainingImage(NamedTuple):
+    """An image that a training used, and what for: `split` is "train" or "validation".
+
+    `lesion_id` is empty where the lesion is unknown. The hashes are those of `ImageCheck`.
+    """
+
+    image_id: str
+    lesion_id: str
+    split: str
+    sha256: str
+    pixels_sha256: str
+
+
+class TrainingRecord(NamedTuple):
+    """`complete` is false where images that the model was trained on are missing from `images`."""
+
+    images: list[TrainingImage]
+    complete: bool
+
+
+def images_of(rows: Dataset, checks: Mapping[str, ImageCheck], split: str) -> list[TrainingImage]:
+    """Return what is recorded of `rows` (canonical columns); `checks` is that of `load_checked`."""
+    image_ids = rows["image_id"][:]
+    return [
+        TrainingImage(image_id, lesion, split, checks[image_id].sha256, checks[image_id].pixels_sha256)
+        for image_id, lesion in zip(image_ids, _lesions(image_ids, rows["lesion_id"][:]), strict=True)
+    ]
+
+
+def join_records(records: Iterable[TrainingRecord]) -> TrainingRecord:
+    """Return one record of several: of an image that one of them trained on and another validated on, the former."""
+    records = list(records)
+    images: dict[tuple[str, str], TrainingImage] = {}
+    for image in sorted((image for record in records for image in record.images), key=lambda image: image.split):
+        images.setdefault((image.image_id, image.sha256), image)  # "train" sorts before "validation"
+    return TrainingRecord(sorted(images.values()), all(record.complete for record in records))
+
+
+def public_record(record: TrainingRecord) -> TrainingRecord:
+    """Return the part that may be published: the images of HAM10000, which everybody has.
+
+    The hash of a clinic's photograph would confirm to whoever has a copy of it that it was used.
+    """
+    images = [image for image in record.images if is_ham10000(image.image_id)]
+    return TrainingRecord(images, record.complete and len(images) == len(record.images))
+
+
+def render_record(record: TrainingRecord) -> str:
+    """Return the content of the file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(TrainingImage._fields)
+    writer.writerows(record.images)
+    if not record.complete:
+        writer.writerow(["", "", UNLISTED, "", ""])
+    return text.getvalue()
+
+
+def write_record(folder: Path, record: TrainingRecord) -> None:
+    """Write the file into the run folder `folder`, whole or not at all."""
+    replace_file(folder / FILE, render_record(record))
+
+
+def record_of(name: str, revision: str | None = None) -> TrainingRecord | None:
+    """Return the record of a model, or None for a model that brings none.
+
+    Args:
+        name: a run folder, one of its checkpoints, or a Hub id.
+        revision: commit, branch or tag on the Hub.
+
+    Raises:
+        InputError: the file is there, but not as a training writes it, or the Hub does not give it.
+    """
+    path = find_run_file(name, FILE, revision)
+    return None if path is None else read_record(path)
+
+
+def read_record(path: Path) -> TrainingRecord:
+    """Read the file that `write_record` wrote.
+
+    Raises:
+        InputError: it is malformed; the message names the row (the header is row 1) and the value.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes: expected {_MOST_BYTES:,} at most")
+    header, *rows = read_rows(path) or [[]]
+    if tuple(header) != TrainingImage._fields:
+        raise InputError(f"{path} has the columns {','.join(header)}: expected {','.join(TrainingImage._fields)}")
+    complete = not rows or rows[-1] != ["", "", UNLISTED, "", ""]
+    return TrainingRecord(
+        [_image(row, f"{path}, row {number}") for number, row in enumerate(rows if complete else rows[:-1], start=2)],
+        complete,
+    )
+
+
+def _image(row: list[str], where: str) -> TrainingImage:
+    if len(row) != len(TrainingImage._fields):
+        raise InputError(f"{where} has {len(row)} values: expected {len(TrainingImage._fields)}, as in the header")
+    image = TrainingImage(*row)
+    if image.split not in ROLES:
+        raise InputError(f"{where}: split is {image.split!r}: expected one of {', '.join(ROLES)}")
+    for name in ("sha256", "pixels_sha256"):
+        if not re.fullmatch("[0-9a-f]{64}", getattr(image, name)):
+            raise InputError(f"{where}: {name} is {getattr(image, name)[:80]!r}: expected a SHA-256 in hexadecimal")
+    return image
+
+
+def find_overlap(
+    record: TrainingRecord, splits: Mapping[str, Dataset], checks: Mapping[str, ImageCheck]
+) -> dict[str, dict[str, int]]:
+    """Count the images to evaluate that a model has seen.
+
+    Two images are the same where the bytes of the files or the decoded pixels are equal, whatever their names; and
+    where both have the same of HAM10000's own ids, so that a copy in another size or compression is found as well.
+
+    Args:
+        record: of the model.
+        splits: of `load_checked`, and so `checks`.
+
+    Returns:
+        By split (validation, test) the number of `images`; of those that were training images (`train`); of those on
+        which the model's checkpoint or calibration was chosen (`validation`); and of `siblings`: other images of a
+        lesion with a training image.
+    """
+    keys = {role: {key for image in record.images if image.split == role for key in _keys(image)} for role in ROLES}
+    lesions = {
+        name for image in record.images if image.split == "train" for name in _names(image.image_id, image.lesion_id)
+    }
+    image_ids, lesion_ids = ([value for split in splits.values() for value in split[name][:]] for name in _IDS)
+    rows = [
+        _Evaluated(image_id, _names(image_id, lesion), _keys_of(image_id, checks))
+        for image_id, lesion in zip(image_ids, _lesions(image_ids, lesion_ids), strict=True)
+    ]
+    # Where two tables name lesions differently, an image that is in both says which lesion is which
+    lesions |= {name for row in rows if row.keys & keys["train"] for name in row.lesions}
+    of_image = {row.image_id: row for row in rows}
+    return {
+        part: _count([of_image[image_id] for image_id in splits[part]["image_id"][:]], keys, lesions)
+        for part in SPLITS
+    }
+
+
+class _Evaluated(NamedTuple):
+    image_id: str
+    lesions: set[str]
+    keys: set[str]
+
+
+def _count(rows: list[_Evaluated], keys: Mapping[str, set[str]], lesions: set[str]) -> dict[str, int]:
+    counts = {"images": len(rows), "train": 0, "validation": 0, "siblings": 0}
+    for row in rows:
+        if row.keys & keys["train"]:
+            counts["train"] += 1
+        elif row.keys & keys["validation"]:
+            counts["validation"] += 1
+        elif row.lesions & lesions:
+            counts["siblings"] += 1
+    return counts
+
+
+def _lesions(image_ids: list[str], lesion_ids: list[str]) -> list[str]:
+    """Return the lesion of each image, "" where it is unknown: it then has the image's id, and no other image."""
+    images = Counter(lesion_ids)
+    return [
+        "" if lesion_id == image_id and images[lesion_id] == 1 else lesion_id
+        for image_id, lesion_id in zip(image_ids, lesion_ids, strict=True)
+    ]
+
+
+def _names(image_id: str, lesion_id: str) -> set[str]:
+    """Return what a lesion is called: by its table, and by HAM10000's own, as copies name lesions differently."""
+    return {name for name in (lesion_id, official_lesions().get(image_id)) if name}
+
+
+def _keys(image: TrainingImage) -> set[str]:
+    return {image.sha256, image.pixels_sha256} | _official(image.image_id)
+
+
+def _keys_of(image_id: str, checks: Mapping[str, ImageCheck]) -> set[str]:
+    check = checks[image_id]
+    return {key for key in (check.sha256, check.pixels_sha256) if key} | _official(image_id)
+
+
+def _official(image_id: str) -> set[str]:
+    return {image_id} if is_ham10000(image_id) else set()

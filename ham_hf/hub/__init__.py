@@ -1,0 +1,1 @@
+"""Upload models, datasets and Spaces, and verify model cards."""

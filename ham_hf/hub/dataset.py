@@ -1,0 +1,162 @@
+"""A local copy of HAM10000 as a dataset of the Hub: canonical columns, splits by lesion, a card that says which.
+
+ham-hf data push path/to/HAM10000 you/ham10000 --dry_run
+"""
+
+import csv
+import math
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from datasets import Dataset, DatasetDict
+from datasets.table import embed_table_storage
+from huggingface_hub import DatasetCardData
+
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked
+from ham_hf.data.lesions import is_ham10000
+from ham_hf.data.schema import some
+from ham_hf.hub.upload import Destination, check_repo_id, listing, publish
+from ham_hf.labels import LABELS, LICENCE
+from ham_hf.reporting import sections
+from ham_hf.system.errors import InputError
+
+IMAGES_PER_SHARD = 1000  # some 270 MB
+CONSENT = (
+    f"{LICENCE}. These are photographs of patients, with age, sex and body site. They leave this machine, and in a "
+    "repository that is not private everyone can see them"
+)
+
+
+def push_dataset(
+    data: DataArguments, repo_id: str, *, private: bool, token: str | None, dry_run: bool, accept_license: bool
+) -> None:
+    """Publish the folder `data` names as the dataset `repo_id`, in one commit, and print what is done.
+
+    Args:
+        data: the copy and its split.
+        repo_id: owner/name, made where it is not there yet.
+        private: whether a new repository is private.
+        token: of the Hub; that of the environment when None.
+        dry_run: print the files and the card, and send nothing.
+        accept_license: whether the user has said that CONSENT is meant.
+
+    Raises:
+        InputError: it is not allowed, no folder, not HAM10000, or not fit for a training; or the Hub does not take it.
+    """
+    check_repo_id(repo_id)
+    if not Path(data.data_dir).expanduser().is_dir():
+        raise InputError(f"{data.data_dir} is no folder: expected a copy of HAM10000 on this machine")
+    if not (dry_run or accept_license):
+        raise InputError(
+            f"nothing was sent. {CONSENT}. --accept_license says that this is meant; --dry_run only looks"
+        )
+    with tempfile.TemporaryDirectory(prefix="ham_hf-data-push-") as temporary:
+        staged = Path(temporary)
+        stage_dataset(data, staged, repo_id)
+        if dry_run:
+            print(listing(staged))
+            print(f"Nothing was sent. With --accept_license, this goes to the dataset {repo_id}. {CONSENT}.")
+            return
+        to = Destination(
+            repo_id,
+            "dataset",
+            published=("README.md", "split.csv", "data/*.parquet"),
+            foreign=("README.md", "split.csv"),
+            message=f"HAM10000, split {_split_name(data)}",
+            private=private,
+            token=token,
+        )
+        publish(staged, to, check=lambda: None)
+
+
+def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
+    """Write the dataset that `data` names into `folder`: Parquet files with the images, split.csv and the card.
+
+    Raises:
+        InputError: an image is not HAM10000's, or the copy or its split are not fit for a training.
+    """
+    splits, facts, _ = load_checked(data)
+    foreign = [name for rows in splits.values() for name in rows["image_id"][:] if not is_ham10000(name)]
+    if foreign:
+        raise InputError(
+            f"{len(foreign)} images are not HAM10000's ({some(foreign)}): expected ISIC_0024306 to ISIC_0034320 "
+            "alone. Other photographs need a licence and a consent of their own, and go nowhere from here"
+        )
+    (folder / "data").mkdir()
+    for name, rows in splits.items():
+        shards = math.ceil(len(rows) / IMAGES_PER_SHARD)
+        for index in range(shards):
+            shard = rows.shard(shards, index, contiguous=True)
+            _with_images(shard).to_parquet(folder / "data" / f"{name}-{index:05d}-of-{shards:05d}.parquet")
+    with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image_id", "split"])
+        writer.writerows(sorted((image_id, name) for name, rows in splits.items() for image_id in rows["image_id"][:]))
+    (folder / "README.md").write_text(render_dataset_card(facts, splits, repo_id), encoding="utf-8")
+
+
+def _with_images(rows: Dataset) -> Dataset:
+    """The same rows with each image's file in them, under its name without the folder."""
+    arrow = rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100, keep_in_memory=True)
+    return arrow.with_format(None)
+
+
+def render_dataset_card(facts: Mapping, splits: DatasetDict, repo_id: str) -> str:
+    """README.md of the dataset, from the facts of `load_checked`."""
+    images = sum(map(len, splits.values()))
+    files = [{"split": name, "path": f"data/{name}-*.parquet"} for name, rows in splits.items() if len(rows)]
+    front = DatasetCardData(
+        license="cc-by-nc-4.0",
+        pretty_name="HAM10000",
+        task_categories=["image-classification"],
+        size_categories=["n<1K" if images < 1000 else "1K<n<10K" if images < 10_000 else "10K<n<100K"],
+        tags=["ham10000", "dermatology", "skin-lesion", "medical"],
+        configs=[{"config_name": "default", "data_files": files}],
+    )
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    template = resources.files("ham_hf.reporting").joinpath("templates/dataset_card.md.jinja").read_text("utf-8")
+    facts = {**facts, "source": Path(facts["source"]).name}  # where it lies on this machine is nobody's business
+    page = environment.from_string(template).render(
+        images=f"{images:,}",
+        lesions=f"{sum(split['lesions'] for split in facts['splits'].values()):,}",
+        labels=LABELS,
+        repo_id=repo_id,
+        split_flags=_split_flags(facts),
+        split_words=_split_words(facts),
+        split_sha256=facts["split_sha256"],
+        images_sha256=facts["images_sha256"],
+        data=sections.data_section(facts),
+        audit=sections.audit_section(facts),
+        citation=sections.CITATION,
+    )
+    return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n\n{page}"
+
+
+def _split_name(data: DataArguments) -> str:
+    return data.split if data.split in ("study", "grouped") else Path(data.split).name
+
+
+def _split_flags(facts: Mapping) -> str:
+    """What gives the same split of this dataset; with images left out, `grouped` would draw another one."""
+    absent = sum(split["absent_images"] for split in facts["splits"].values())
+    if facts["split"] == "study":
+        return "--split study"
+    if facts["split"] == "grouped" and not absent:
+        grouping = " --group_near_duplicates" if facts["audit"]["near_duplicates"]["grouped"] else ""
+        return f"--split grouped --split_seed {facts['split_seed']}{grouping}"
+    return "--split split.csv"
+
+
+def _split_words(facts: Mapping) -> str:
+    match facts["split"]:
+        case "study":
+            return "They are those of a published study, the same lesions in any copy of the data."
+        case "grouped":
+            return f"They are 60/20/20 of the lesions of each diagnosis, drawn with the seed {facts['split_seed']}."
+    return "They are the publisher's own."

@@ -1,0 +1,60 @@
+"""Which files of a run folder are published, and the list of their hashes. No import here takes long."""
+
+from pathlib import Path, PurePosixPath
+
+from ham_hf.system.files import file_digest, replace_file
+
+RECORD = "training_images.csv"
+CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum --check`
+EVAL_RESULTS = ".eval_results/ham10000.yaml"  # with --eval_results
+PATIENT_DATA = ("patients_validation.csv", "patients_test.csv")  # age, sex, body site: with --with_patient_data
+# What is published of a run folder; nothing else is
+PUBLISHED = (
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "*_mmbt.py",
+    "*_ensemble.py",
+    "*_color_constancy.py",
+    "report.html",
+    "report.json",
+    "report.md",
+    "plots/*.png",
+    "predictions_validation.csv",
+    "predictions_test.csv",
+    "ablation/*.csv",
+    "split.csv",
+    "recipe.yaml",
+    "arguments.json",
+    "run.json",
+    RECORD,  # its rows of HAM10000's images
+)
+# What else of a repository changes what its users get
+READ_BY_USERS = ("*.py", "*.json", "*.jinja", "*.txt", ".eval_results/*.yaml")
+
+
+def write_checksums(folder: Path) -> None:
+    """Write SHA256SUMS into `folder`, a line for each other file in it."""
+    lines = [f"{file_digest(folder / name)}  {name}\n" for name in sorted(files_in(folder)) if name != CHECKSUMS]
+    replace_file(folder / CHECKSUMS, "".join(lines))
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the names of all files below `folder`, and of links, whatever they point to."""
+    paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def is_published(name: str) -> bool:
+    """Return whether a file of that name is on the list of what is published."""
+    patterns = (*PUBLISHED, *PATIENT_DATA, EVAL_RESULTS)
+    return any(PurePosixPath("/", name).match(f"/{pattern}") for pattern in patterns)

@@ -1,0 +1,1 @@
+"""Check the claims of a model card against its weights and the data."""

@@ -1,0 +1,173 @@
+"""What do users get who load the published files with transformers alone, and is it what ham-hf evaluates?
+
+Fields of config.json and preprocessor_config.json such as `problem_type` or `dtype` change what `pipeline` returns and
+nothing that ham-hf computes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ham_hf import __version__
+from ham_hf.inference.classifier import labels_of, probabilities
+from ham_hf.inference.tta import set_test_time_augmentation
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.system.errors import InputError
+from ham_hf.system.serialization import read_json
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
+
+    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+
+TOLERANCE = 1e-5  # between the probabilities of a user's pipeline and ours, on the same machine
+
+_AS_A_USER = """
+import json, sys
+sys.modules["ham_hf"] = None  # as on a machine that has never heard of it
+from transformers import pipeline
+folder, cases, trust = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+classify = pipeline("image-classification", model=folder, trust_remote_code=trust == "yes", device="cpu")
+for case in cases:
+    answers = classify(case, top_k=classify.model.config.num_labels)
+    print(json.dumps({answer["label"]: answer["score"] for answer in answers}))
+"""
+_CODE = ("auto_map", "custom_pipelines")  # keys of a configuration that name code
+_PATIENT = {"age": 45, "sex": "female", "localization": "back"}
+
+
+def check_pipeline(
+    folder: Path,
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    labels: Mapping[int, str],
+    images: Sequence[Image.Image],
+    *,
+    tolerance: float = TOLERANCE,
+    own_process: bool,
+) -> None:
+    """Compare what `pipeline` of transformers makes of images with ham-hf's own probabilities.
+
+    Args:
+        folder: the files as they are published.
+        model: the model of these files, from `load_classifier`, with its `processor`. It is moved to the CPU, and
+            looks at an image once from then on, as the pipeline does.
+        labels: what config.json in `folder` calls the model's outputs, by number.
+        images: RGB.
+        tolerance: between two probabilities.
+        own_process: always load in a new process that cannot import ham_hf; else only where the files bring code.
+
+    Raises:
+        InputError: the files need code that is not ours, do not load, or give other probabilities.
+    """
+    has_code = check_code(folder)
+    reads_patient = isinstance(model, PatientModel)
+    with tempfile.TemporaryDirectory(prefix="ham_hf-pipeline-") as temporary:
+        photos = [str(Path(temporary) / f"photo{number}.png") for number in range(len(images))]
+        for image, photo in zip(images, photos, strict=True):
+            image.save(photo)
+        cases = [{"image": photo, **_PATIENT} if reads_patient else photo for photo in photos]
+        if own_process or has_code or not type(model).__module__.startswith("transformers."):
+            answers = _in_new_process(folder, cases, has_code, Path(temporary))
+        else:
+            answers = _here(folder, cases)
+        set_test_time_augmentation(model, "none")
+        patients = [tuple(_PATIENT.values())] * len(photos) if reads_patient else None
+        rows = probabilities(model.cpu(), processor, photos, patients, read=Image.open)
+    for answer, row in zip(answers, rows, strict=True):
+        _compare(
+            answer, dict(zip(labels_of(model), row.tolist(), strict=True)), labels, model.config.id2label, tolerance
+        )
+
+
+def _compare(
+    answer: Mapping[str, float],
+    expected: Mapping[str, float],
+    labels: Mapping[int, str],
+    codes: Mapping[int, str | None],
+    tolerance: float,
+) -> None:
+    if answer.keys() != set(labels.values()):
+        raise InputError(f"a pipeline answers {', '.join(answer)}, where config.json has {', '.join(labels.values())}")
+    code_of = {labels[number]: code for number, code in codes.items()}
+    kept = {label: score for label, score in answer.items() if code_of[label] is not None}
+    # What the model gives to labels that are left out goes to the others in proportion
+    total = sum(kept.values()) if len(kept) < len(answer) else 1.0
+    found = {code: sum(kept[label] for label in kept if code_of[label] == code) / total for code in expected}
+    differences = {code: abs(found[code] - expected[code]) for code in expected}
+    if not all(difference <= tolerance for difference in differences.values()):  # false for NaN as well
+        code = max(differences, key=lambda code: (differences[code] != differences[code], differences[code]))
+        raise InputError(
+            f"a pipeline of transformers gives {code} {found[code]:.4g} where ham-hf computes {expected[code]:.4g}: "
+            f"probabilities of an image differ by more than {tolerance:g}"
+        )
+
+
+def _here(folder: Path, cases: Sequence) -> list[dict[str, float]]:
+    from transformers import pipeline
+
+    try:
+        classify = pipeline("image-classification", model=str(folder), trust_remote_code=False, device="cpu")
+        rows = [classify(case, top_k=classify.model.config.num_labels) for case in cases]
+    except Exception as error:  # transformers raises anything at all about files that are not as they should be
+        raise InputError(f"a pipeline of transformers does not load it: {type(error).__name__}: {error}") from error
+    return [{answer["label"]: answer["score"] for answer in answers} for answers in rows]
+
+
+def _in_new_process(folder: Path, cases: Sequence, has_code: bool, temporary: Path) -> list[dict[str, float]]:
+    """Label → probability for each case, from a process that has the folder, transformers and no network."""
+    done = subprocess.run(
+        [sys.executable, "-c", _AS_A_USER, str(folder.resolve()), json.dumps(cases), "yes" if has_code else "no"],
+        cwd=temporary,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(temporary / "modules")},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"a pipeline of transformers does not load it: {last}")
+    return [json.loads(line) for line in done.stdout.splitlines()[-len(cases) :]]
+
+
+def check_code(folder: Path) -> bool:
+    """Return whether the files bring code, which then is this version's own: no code of others is run.
+
+    Raises:
+        InputError: a Python file is not ham_hf's file of that name, or a configuration names code from elsewhere.
+    """
+    import ham_hf.models
+
+    own = {path.name: path.read_bytes() for path in Path(ham_hf.models.build.__file__).parent.rglob("*.py")}
+    for path in sorted(folder.glob("*.py")):
+        if own.get(path.name) != path.read_bytes():
+            raise InputError(
+                f"{path.name} is not the file of that name in ham_hf {__version__}, and code of others is not run here"
+            )
+    beside = {path.stem for path in folder.glob("*.py")}
+    configs = sorted(folder.glob("*.json"))
+    references = [(path.name, reference) for path in configs for reference in _references(read_json(path))]
+    for name, reference in references:
+        if reference.partition(".")[0] not in beside:
+            raise InputError(f"{name} names the code {reference!r}, which is none of the files beside it")
+    return bool(references)
+
+
+def _references(values: Any) -> Iterator[str]:
+    """Every class that a configuration names as code to load, at any depth."""
+    waiting = [("", values)]
+    while waiting:
+        key, value = waiting.pop()
+        match value:
+            case dict():
+                waiting += [(key if key in _CODE else inner, item) for inner, item in value.items()]
+            case list():
+                waiting += [(key, item) for item in value]
+            case str() if key == "auto_map" or (key in _CODE and "." in value):
+                yield value

@@ -1,0 +1,274 @@
+"""Are a model card's claims true? They are read from the card, and computed again from the weights and the data.
+
+ham-hf verify you/your-model --data_dir path/to/HAM10000
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from datasets import DatasetDict
+from huggingface_hub import HfApi, snapshot_download
+from transformers import BaseImageProcessor
+
+from ham_hf import __version__
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked
+from ham_hf.data.image_io import upright_rgb
+from ham_hf.data.lesions import is_ham10000
+from ham_hf.evaluate import model_facts, predict_rows
+from ham_hf.evaluation.contamination import are_strangers, doubts_about
+from ham_hf.evaluation.metrics import prediction_spread
+from ham_hf.evaluation.patients import Patients
+from ham_hf.evaluation.predictions import Predictions
+from ham_hf.evaluation.thresholds import threshold_of
+from ham_hf.hub.published_files import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, READ_BY_USERS, files_in
+from ham_hf.hub.verify.claim_check import Evidence, Verdict, judge
+from ham_hf.hub.verify.claims import CARD, Claim, check_any, claims_of_card, read_card, read_claims
+from ham_hf.hub.verify.consistency import (
+    CANNOT_TELL,
+    FALSE,
+    HOLDS,
+    TOLERANCE,
+    Finding,
+    check_results,
+    check_weights,
+    read_report,
+)
+from ham_hf.hub.verify.facts_check import check_report_facts
+from ham_hf.hub.verify.files_check import check_checksums, check_predictions
+from ham_hf.hub.verify.page_check import check_pages, published_as
+from ham_hf.hub.verify.pipeline_check import TOLERANCE as SAME_ANSWER
+from ham_hf.hub.verify.pipeline_check import check_code, check_pipeline
+from ham_hf.hub.verify.record_check import check_record
+from ham_hf.hub.verify.result import Verification, exit_code, render, unchecked
+from ham_hf.hub.verify.signs import signs_of_ours
+from ham_hf.inference.batches import image_reader
+from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier
+from ham_hf.labels import LABELS
+from ham_hf.models import safe_loading
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.reporting.eval_results import FOLDER
+from ham_hf.reporting.model_card import FILES
+from ham_hf.reporting.report import SPLITS, split_results
+from ham_hf.reporting.sections import number
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import replace_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+
+__all__ = ["Verification", "exit_code", "render", "verify_card", "write_corrected"]
+
+
+def verify_card(
+    name: str,
+    data: DataArguments,
+    *,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+    part: str | None = None,
+) -> Verification:
+    """Compute every claim of the card of `name` again, and whatever else the files of ours beside it say.
+
+    Args:
+        name: a run folder or a Hub id, with a README.md of ours or of anybody's.
+        data: which images; an empty `split` is replaced by the card's, and for a card that names none by "all" or the
+            study's, as `load_unseen` does; `classes` by what the model tells apart.
+        revision: commit, branch or tag on the Hub.
+        label_map: see `load_classifier`.
+        part: "validation" or "test", what all claims are about, for cards that do not say it in these words.
+
+    Raises:
+        InputError: the card makes no claim, or the model or the data cannot be used.
+    """
+    location, commit = find_classifier(name, revision)
+    folder = card_folder(location, commit)
+    claims = read_claims(folder)
+    report, findings = read_report(folder)
+    if report is None:
+        check_any(claims, folder)
+        findings += _damage(folder, claims, findings)
+    if not data.split and report is None and not any(claim.sha256 for claim in claims):
+        data.split = "all" if are_strangers(data, name, revision) else ""
+    if not data.split:
+        data.split, data.split_seed = _split_of(claims, report)
+    model, processor = load_classifier(location, commit, label_map, altered=True)
+    labels = safe_loading.read_config(name, location, revision=commit).id2label  # of our own classes too, known by now
+    data.classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
+    splits, facts, checks = load_checked(data)
+    reported = {
+        split: report["run"]["data"]["splits"][split]["sha256"]
+        for split in SPLITS
+        if report is not None and report["results"][split]
+    }
+    wanted = {part or claim.split for claim in claims} | reported.keys()
+    predicted = {
+        split: predict_rows(model, processor, splits[split], split)
+        for split in SPLITS
+        if split in wanted and len(splits[split])
+    }
+    results = {
+        split: split_results(*rows, threshold_of(model), unknown_lesions=facts["splits"][split]["unknown_lesions"])
+        for split, rows in predicted.items()
+    }
+    image_ids = [image_id for predictions, _ in predicted.values() for image_id in predictions.image_ids]
+    evidence = Evidence(results, facts, data.classes, all(map(is_ham10000, image_ids)), reported)
+    doubts = doubts_about(name, revision, splits, facts, checks)
+    if report is not None and not (folder / "run.json").is_file():
+        doubts = _doubts_without_run(report, evidence)
+    verdicts = [_doubted(judge(claim, part, evidence), doubts.get(part or claim.split)) for claim in claims]
+    if report is not None:
+        about_model = (model_facts(model, processor, None), model.config.to_dict())
+        findings += check_pages(folder, report, None if Path(location).is_dir() else location)
+        findings += _check_ours(folder, report, about_model, predicted, evidence)
+        findings += check_record(folder, report, splits["train"], evidence.hashes["train"], checks)
+    findings += _check_files(folder, report)
+    findings += _check_as_a_user(folder, model, processor, labels, splits, list(results), ours=report is not None)
+    files = files_in(folder) if Path(location).is_dir() else HfApi().list_repo_files(location, revision=commit)
+    record, reads_patient = (folder / "run.json").is_file(), isinstance(model, PatientModel)
+    return Verification(verdicts, findings, unchecked(files, report, record=record, reads_patient=reads_patient))
+
+
+def _check_ours(
+    folder: Path,
+    report: Mapping,
+    about_model: tuple[Mapping, Mapping],
+    predicted: Mapping[str, tuple[Predictions, Patients]],
+    evidence: Evidence,
+) -> list[Finding]:
+    """What report.json and the predictions beside it say otherwise than the model and the images.
+
+    `about_model` is what `model_facts` says, and the model's config.
+    """
+    spread = None
+    if "validation" in predicted and evidence.reported.get("validation") == evidence.hashes["validation"]:
+        spread = prediction_spread(predicted["validation"][0].probabilities)
+    return [
+        *check_weights(folder, report),
+        *check_predictions(folder, predicted, evidence.hashes, report),
+        *check_report_facts(folder, report, *about_model, evidence.data, spread),
+        *check_results(report, evidence.results, evidence.hashes, list(evidence.reported)),
+    ]
+
+
+def card_folder(location: str, commit: str | None) -> Path:
+    """Return where a model's files are: the folder itself, or a copy of what the Hub has of the files read here."""
+    if Path(location).is_dir():
+        return Path(location)
+    patterns = [*PUBLISHED, *PATIENT_DATA, *FILES, EVAL_RESULTS, CHECKSUMS, *READ_BY_USERS]
+    patterns = [pattern for pattern in patterns if not pattern.endswith(".safetensors")]  # those come with the model
+    return Path(snapshot_download(location, revision=commit, allow_patterns=patterns))
+
+
+def _damage(folder: Path, claims: Sequence[Claim], findings: Sequence[Finding]) -> list[Finding]:
+    """What is missing of a card of ours without a whole report.json, with which most of it could be checked."""
+    signs = signs_of_ours(folder, claims)
+    if not signs or findings:  # these say what is wrong with report.json
+        return []
+    there = "is not as `ham-hf report` writes it" if (folder / "report.json").is_file() else "is missing"
+    words = f"{there}, and this is a card of ham_hf ({', '.join(signs[:3])}), so its text was not checked"
+    return [Finding("report.json", CANNOT_TELL, words)]
+
+
+def _split_of(claims: Sequence[Claim], report: Mapping | None) -> tuple[str, int]:
+    """How the data of the claims are split; the study's split for a card that does not say it as ours do."""
+    if report is not None:
+        names = [(report["run"]["data"]["split"], report["run"]["data"]["split_seed"] or 0)]
+    else:
+        args = [(claim.config, claim.dataset_args.get("split_seed") or 0) for claim in claims if claim.sha256]
+        valid = [(name, seed) for name, seed in args if isinstance(seed, int) and not isinstance(seed, bool)]
+        names = [pair for pair, _ in Counter(valid).most_common(1)] or [("study", 0)]
+    [(name, seed)] = names
+    if name not in ("study", "grouped"):
+        raise InputError(f"the card's claims are about the split of a CSV, {name}: add --split path/to/{name}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the card's split_seed is {str(seed)[:40]}: add --split and --split_seed")
+    return name, seed
+
+
+def _doubts_without_run(report: Mapping, evidence: Evidence) -> dict[str, str]:
+    """As `doubts_about`, of a card whose run.json is gone: report.json has the hash of the training images as well."""
+    if report["run"]["data"]["splits"]["train"]["sha256"] == evidence.hashes["train"]:
+        return {}
+    reason = "the training images were others than this split's: some of those evaluated may be among them"
+    return dict.fromkeys(SPLITS, reason)
+
+
+def _doubted(verdict: Verdict, doubt: str | None) -> Verdict:
+    """A claim that holds proves little where the model was trained on images that it is evaluated on."""
+    if verdict.verdict != HOLDS or doubt is None:
+        return verdict
+    return verdict._replace(verdict=CANNOT_TELL, reason=doubt)
+
+
+def _check_files(folder: Path, report: Mapping | None) -> list[Finding]:
+    """What became of the published files, where they are listed."""
+    if (folder / CHECKSUMS).is_file():
+        return check_checksums(folder)
+    if report is not None and report.get("ham_hf") == __version__ and published_as(folder) is not None:
+        return [Finding(CHECKSUMS, CANNOT_TELL, "is missing, and `push_to_hub.py` publishes it with every model")]
+    return []
+
+
+def _check_as_a_user(
+    folder: Path,
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    labels: Mapping[int, str],
+    splits: DatasetDict,
+    measured: Sequence[str],
+    *,
+    ours: bool,
+) -> list[Finding]:
+    """Whether `pipeline` of transformers answers as what was measured; the last check, for it changes `model`."""
+    images = [upright_rgb(image_reader(splits[split])(0)) for split in measured]
+    try:
+        check_code(folder)
+    except InputError as error:
+        return [Finding("pipeline", CANNOT_TELL, f"{error}, so what users get was not checked")]
+    try:
+        tolerance = SAME_ANSWER if ours else TOLERANCE
+        check_pipeline(folder, model, processor, labels, images, tolerance=tolerance, own_process=False)
+    except InputError as error:
+        return [Finding("pipeline", FALSE if ours else CANNOT_TELL, f"users get something else: {error}")]
+    return []
+
+
+def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict], path: Path) -> None:
+    """Write the card with what was measured in place of what was claimed, where that is false; its text stays.
+
+    Raises:
+        InputError: no claim is in the card's own `model-index`, or `path` cannot be written.
+    """
+    location, commit = find_classifier(name, revision)
+    verdicts = [verdict for verdict in verdicts if verdict.claim.where == CARD]
+    if not verdicts:
+        raise InputError(
+            f"--write {path}: the claims are in {FOLDER} alone, and the card's text makes none to correct"
+        )
+    card = read_card(card_folder(location, commit) / CARD)
+    for claim, verdict in zip(claims_of_card(card.values), verdicts, strict=True):
+        if verdict.verdict == FALSE and verdict.measured is not None:
+            _correct(claim.metric, verdict)
+    front = yaml.safe_dump(card.values, sort_keys=False, allow_unicode=True)
+    try:
+        replace_file(path, f"---\n{front}---\n{card.page}")
+    except OSError as error:
+        raise InputError(
+            f"--write {path} cannot be written: {error}; name a file in a folder that is there"
+        ) from error
+
+
+def _correct(metric: dict, verdict: Verdict) -> None:
+    metric["value"] = verdict.measured
+    if verdict.interval is not None:
+        metric["args"] = {"interval": list(verdict.interval)}
+        words = re.sub(r" \(95 % interval .*\)$", "", str(metric.get("name") or metric["type"]))
+        low, high = map(number, verdict.interval)
+        metric["name"] = f"{words} (95 % interval {low} to {high})"

@@ -1,0 +1,1 @@
+"""Load a trained classifier and predict, without scikit-learn or a trainer."""

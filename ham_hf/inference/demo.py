@@ -1,0 +1,389 @@
+"""A page that asks a model about a photograph: probabilities, where the model looks, and a warning that stays in view.
+
+ham-hf demo runs/quickstart
+
+Nothing is stored. An upload is a file for as long as it waits to be read; the answer holds its pictures itself. The
+page asks no other machine for anything.
+"""
+
+import base64
+import importlib.util
+import io
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ham_hf.data.image_io import read_photo
+from ham_hf.evaluation.thresholds import suspicion, threshold_of
+from ham_hf.inference.classifier import (
+    Patient,
+    find_classifier,
+    is_trained_on_synthetic_images,
+    labels_of,
+    load_classifier,
+    probabilities,
+)
+from ham_hf.inference.predict import SYNTHETIC_ALONE, check_patients
+from ham_hf.labels import DISCLAIMER, FULL_NAMES
+from ham_hf.system.errors import InputError
+
+if TYPE_CHECKING:  # these take seconds to import, and a misspelt name should not
+    from gradio import Blocks
+    from transformers import BaseImageProcessor, PreTrainedModel
+
+    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# An upload that nobody asks about: looked for every minute, and removed after ten
+DELETE_CACHE = (60, 600)  # seconds
+# Gradio remembers the last answer of as many visitors, with its pictures; nothing of the page needs it to
+SESSIONS = 50
+NO_ANSWER = "<p>The answer will be here.</p>"
+
+CSS = """
+.gradio-container { max-width: 68rem !important; margin: 0 auto; overflow: clip !important; }
+#warning { position: sticky; top: 0; z-index: 1000; padding: .6rem .9rem; border: 1px solid #b45309;
+  border-radius: .5rem; background: #fef3c7; }
+#warning p, #warning strong { margin: 0; color: #1c1917; }
+@media (max-width: 40rem) { #warning { padding: 0 .2rem; } #warning p { font-size: .75rem; line-height: 1.3; } }
+#answer h2 { margin: 0 0 .4rem; font-size: 1.15rem; }
+#answer table { width: 100%; border-collapse: collapse; }
+#answer caption { padding-bottom: .3rem; text-align: left; }
+#answer table, #answer tr, #answer th, #answer td { border: 0; }
+#answer tr { border-bottom: 1px solid var(--border-color-primary); }
+#answer th, #answer td { padding: .35rem 0; font-weight: normal; text-align: left; vertical-align: top; }
+#answer thead th { font-weight: 600; }
+#answer th + th, #answer td { padding-left: 1rem; text-align: right; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+#answer .bar { display: block; height: .35rem; min-width: 1px; margin-top: .25rem; border-radius: .2rem;
+  background: var(--primary-600); }
+#answer .pictures { display: flex; flex-wrap: wrap; gap: 1rem; margin: .8rem 0; }
+#answer figure { flex: 1 1 12rem; max-width: 20rem; margin: 0; }
+#answer figure img { width: 100%; height: auto; border-radius: .3rem; }
+#answer .error { padding: .6rem .9rem; border: 1px solid #b91c1c; border-radius: .5rem; background: #fee2e2;
+  color: #1c1917; overflow-wrap: anywhere; }
+"""
+
+
+@contextmanager
+def running_demo(
+    name: str,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+) -> Iterator[str]:
+    """Serve the page of one model, and give its address; at the end the server and its folder of uploads are gone.
+
+    Args:
+        name: a run folder or a Hub id; `revision` is for the latter.
+        label_map: see `load_classifier`.
+        host: the address to listen at; others than those of LOOPBACK can be reached from other machines.
+        port: 0 for any that nobody listens at.
+
+    Raises:
+        InputError: gradio is missing, the address is taken or not this machine's, or the model cannot be used.
+    """
+    find_classifier(name, revision)
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("ham-hf demo needs the package gradio: pip install 'ham-hf[demo]'")
+    port = _free_port(host, port)
+    synthetic = is_trained_on_synthetic_images(name, revision)
+    model, processor = load_classifier(name, revision, label_map)
+    with tempfile.TemporaryDirectory(prefix="ham_hf-demo-") as folder:
+        # Gradio reads these when it is imported, and when a page is built
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        uploads = Path(folder).resolve()
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+        title = Path(name).resolve().name if Path(name).exists() else name
+        _separate_uploads()
+        page = build_demo(
+            model, processor, title=title, uploads=uploads, synthetic=synthetic, hosted=host not in LOOPBACK
+        )
+        page.launch(
+            server_name=host,
+            server_port=port,
+            theme=_theme(),
+            css=CSS,
+            share=False,
+            state_session_capacity=SESSIONS,
+            run_history=False,  # or the browser would keep photographs and answers
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            enable_monitoring=False,
+            footer_links=[],
+            inbrowser=False,
+            prevent_thread_lock=True,
+            quiet=True,
+        )
+        try:
+            yield page.local_url
+        finally:
+            page.close(verbose=False)
+
+
+def _separate_uploads() -> None:
+    """Give every upload a folder of its own.
+
+    Gradio (6.31) names the folder after the SHA-256 of the file: the same photograph, sent twice at once, would be one
+    file, which the first answer removes before the second one reads it.
+    """
+    from gradio import route_utils
+
+    class Upload(route_utils.GradioUploadFile):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.sha.update(secrets.token_bytes(16))
+
+    route_utils.GradioUploadFile = Upload
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port itself where one can listen at it; for 0 any. Gradio would say so after the model is loaded."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+            return server.getsockname()[1]
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"no page can be served at --host {host} --port {port} ({error}): name another port, such as {port + 1}, "
+            "or an address of this machine"
+        ) from error
+
+
+def _theme():
+    from gradio import themes
+
+    # Fonts of the reader's own system, none from another machine; and a button whose words have enough contrast
+    theme = themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
+
+
+def build_demo(
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    *,
+    title: str,
+    uploads: Path,
+    synthetic: bool = False,
+    hosted: bool = False,
+) -> "Blocks":
+    """The page, not yet served.
+
+    Args:
+        model: from `load_classifier`, and so its `processor`.
+        title: what the page calls the model.
+        uploads: the folder that Gradio puts photographs in; no other file is read, or removed.
+        synthetic: whether the model was trained on made-up images.
+        hosted: whether the page can be reached from other machines.
+    """
+    import gradio as gr
+
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+    from ham_hf.models.mmbt.processing_mmbt import SEXES
+
+    reads_patient = isinstance(model, PatientModel)
+    # Gradio answers in any of 40 threads, one at a time, and glibc would keep in each of them what an answer frees
+    model_thread = ThreadPoolExecutor(1, "answer")
+
+    def answer(photograph: dict | None, age: str | None = None, sex: str | None = None, site: str | None = None):
+        """The photograph's new value, None once it is removed, and the answer as HTML."""
+        if photograph is None:
+            return None, _error("there is no photograph yet: choose one first")
+        try:
+            patient = _patient(model, processor, age, sex, site) if reads_patient else None
+        except InputError as error:
+            return gr.skip(), _error(str(error))
+        try:
+            image = _taken(photograph, uploads)
+        except InputError as error:
+            return None, _error(str(error))
+        return None, answer_html(model, processor, image, patient)
+
+    with gr.Blocks(title=f"{title}: skin lesions", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
+        gr.HTML(_heading(title, hosted))
+        gr.HTML(_warning(synthetic), elem_id="warning")
+        with gr.Row():
+            with gr.Column(min_width=280):
+                inputs = [
+                    gr.Image(
+                        label="Photograph of one lesion",
+                        sources=["upload"],
+                        buttons=[],
+                        placeholder="Drop an image file here to upload",  # as Gradio tells a screen reader
+                        height=260,
+                    )
+                ]
+                if reads_patient:
+                    inputs += [
+                        # No gr.Number: it shows nothing as 0, and sends that
+                        gr.Textbox(label="Age in years (empty: unknown)", max_lines=1),
+                        gr.Dropdown(list(SEXES), value="unknown", label="Sex"),
+                        gr.Dropdown(["unknown", *processor.sites], value="unknown", label="Body site"),
+                    ]
+                else:
+                    gr.HTML("<p>This model reads the image alone: it asks nothing about the patient.</p>")
+                ask = gr.Button("Ask the model", variant="primary")
+            with gr.Column(min_width=280):
+                result = gr.HTML(NO_ANSWER, elem_id="answer")
+        # An answer must not stand beside another photograph
+        inputs[0].upload(lambda: NO_ANSWER, outputs=result, show_progress="hidden", api_visibility="private")
+        # Not preprocessed: Gradio would decode the photograph itself, and fail at a broken one in its own words
+        ask.click(
+            lambda *values: model_thread.submit(answer, *values).result(),
+            inputs,
+            [inputs[0], result],
+            api_name="predict",
+            preprocess=False,
+        )
+    return page
+
+
+def _patient(
+    model: "PreTrainedModel", processor: "PatientProcessor", age: str | None, sex: str | None, site: str | None
+) -> Patient:
+    """The fields as the model takes them.
+
+    Raises:
+        InputError: the age is no number of years, or the model does not know a value.
+    """
+    try:
+        years = float(age) if age else None
+    except ValueError:
+        raise InputError(f"age is {age!r}: expected a number of years, or nothing where it is unknown") from None
+    check_patients(model, processor, [(years, sex, site)])
+    return years, sex, site
+
+
+def _taken(photograph: dict, uploads: Path) -> Image.Image:
+    """The photograph in an uploaded file, which is removed, and the folder that Gradio made for it.
+
+    Whoever reaches the page can send what no page of ours would, such as the path of another file.
+
+    Raises:
+        InputError: it is gone, no upload, or no photograph; the message calls it by its name alone.
+    """
+    try:
+        path = Path(photograph["path"]).resolve()
+    except (KeyError, TypeError, ValueError, OSError):
+        path = uploads
+    if path.parent.parent != uploads:  # Gradio makes a folder for every upload
+        raise InputError("this is no photograph that was uploaded here: choose one first")
+    if not path.is_file():
+        raise InputError("the photograph has been removed from the disk, as after each answer: choose it once more")
+    try:
+        return read_photo(path)
+    except InputError as error:
+        raise InputError(f"cannot use {str(error).replace(str(path), path.name)}") from error
+    finally:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # of an upload that was asked about twice at the same time
+            path.parent.rmdir()
+
+
+def answer_html(
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    image: Image.Image,
+    patient: Patient | None,
+) -> str:
+    """What `ham-hf predict` says about an upright RGB image, and where the model looks, as HTML with its pictures."""
+    labels = labels_of(model)
+    [row] = probabilities(model, processor, [image], None if patient is None else [patient], total=1)
+    lines = [
+        f'<tr><th scope="row">{escape(FULL_NAMES[labels[i]])} ({labels[i]})<span class="bar" aria-hidden="true" '
+        f'style="width:{100 * row[i]:.1f}%"></span></th><td>{row[i]:.4f}</td></tr>'
+        for i in np.argsort(-row, kind="stable")
+    ]
+    parts = ["<h2>Answer</h2>"]
+    if patient is not None:
+        parts.append(f"<p>{escape(_words(*patient))}</p>")
+    parts += [
+        "<table><caption>Probability of each diagnosis, the likeliest first</caption><thead><tr>"
+        '<th scope="col">Diagnosis</th><th scope="col">Probability</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>",
+    ]
+    if (threshold := threshold_of(model)) is not None:
+        parts.append(f"<p><strong>{escape(suspicion(threshold))}</strong></p>")
+    parts += [_where_it_looks(model, processor, image, labels[row.argmax()]), f"<p>{escape(DISCLAIMER)}</p>"]
+    return "".join(parts)
+
+
+def _words(age: float | None, sex: str | None, site: str | None) -> str:
+    years = "unknown" if age is None else f"{age:g} years"
+    return f"Age: {years}. Sex: {sex or 'unknown'}. Body site: {site or 'unknown'}."
+
+
+def _where_it_looks(
+    model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor", image: Image.Image, label: str
+) -> str:
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+
+    if isinstance(model, PatientModel):
+        return "<p>Where a model looks is drawn for models of the image alone; this one reads the patient too.</p>"
+    if importlib.util.find_spec("captum") is None:
+        return "<p>To see where the model looks: <code>pip install 'ham-hf[explain]'</code>, and start again.</p>"
+    from matplotlib import colormaps
+
+    from ham_hf.explain import CAVEAT, crop_of, saliency
+
+    [target, *_] = [number for number, code in model.config.id2label.items() if code == label]
+    crop = crop_of(processor, image)
+    strength = saliency(model, processor(image, return_tensors="pt")["pixel_values"].to(model.device), target)
+    heat = 0.4 * crop.mean(axis=2, keepdims=True) + 0.6 * colormaps["inferno"](strength)[..., :3]
+    name = escape(FULL_NAMES[label])
+    return (
+        '<div class="pictures">'
+        + _figure(crop, "The part of the photograph that the model gets", "As the model gets it")
+        + _figure(heat, "The same part as a heat map", f"Bright: what moves the answer “{name}” most")
+        + f"</div><p>{CAVEAT}</p>"
+    )
+
+
+def _figure(pixels: np.ndarray, alternative: str, caption: str) -> str:
+    """Pixels (H, W, 3) from 0 to 1 as a picture that is in the page itself, and so in no file."""
+    png = io.BytesIO()
+    Image.fromarray((255 * pixels).round().astype(np.uint8)).save(png, "PNG")
+    data = base64.b64encode(png.getvalue()).decode("ascii")
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{alternative}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _error(message: str) -> str:
+    return f'<p class="error" role="alert">{escape(message)}</p>'
+
+
+def _heading(title: str, hosted: bool) -> str:
+    where = (
+        "The photograph goes to the machine that serves this page: send nobody’s without their consent. It is removed "
+        "from the disk there as soon as it has been read, and nothing is kept."
+        if hosted
+        else "The photograph stays on this machine, is removed from its disk as soon as it has been read, and nothing "
+        "is kept."
+    )
+    return f"<h1>{escape(title)}</h1><p>What a model says about a dermatoscopic photograph. {where}</p>"
+
+
+def _warning(synthetic: bool) -> str:
+    warning = f"<p><strong>{escape(SYNTHETIC_ALONE)}</strong></p>" if synthetic else ""
+    return f"<p><strong>{escape(DISCLAIMER)}</strong></p>{warning}"

@@ -1,0 +1,174 @@
+"""From a run folder or a model on the Hub to one ONNX file that says all that is needed to use it.
+
+ham-hf export onnx runs/my_run --output model.onnx
+"""
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import ham_hf
+from ham_hf.inference.classifier import (
+    find_classifier,
+    is_trained_on_synthetic_images,
+    labels_of,
+    load_classifier,
+    probabilities,
+)
+from ham_hf.inference.onnx import load_onnx, open_onnx, require_packages
+from ham_hf.labels import DISCLAIMER
+from ham_hf.system.errors import InputError
+from ham_hf.system.outputs import check_output
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
+
+TOLERANCE = 1e-4  # of a probability
+LARGEST = 2_000_000_000  # bytes: protobuf's limit for one file is 2 GiB
+CHECKED = 33  # images, more than one batch
+
+
+def export_onnx(
+    name: str,
+    output: Path | None,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+) -> tuple[Path, float]:
+    """Write the model `name` to `output`, once it is known to answer as the model does.
+
+    The file has the input `pixel_values` (B, 3, H, W) for any B, the output `logits` (B, C), and in its metadata the
+    labels, the processor's configuration, whether the training images were synthetic, and the disclaimer. It answers
+    from one view of an image, whatever test-time augmentation the model asks for.
+
+    Args:
+        name: a run folder, or a Hub id.
+        output: None for model.onnx, in the run folder or for a Hub id in the working directory.
+        revision: commit, branch or tag on the Hub.
+        label_map: see `load_classifier`.
+
+    Returns:
+        The file, and by how much a probability of the CHECKED synthetic images differs at most.
+
+    Raises:
+        InputError: a package is missing, the model cannot be had, exported or written, or ONNX answers otherwise.
+    """
+    require_packages("onnx", "onnxscript", "onnxruntime")
+    location, commit = find_classifier(name, revision)
+    path = output or (Path(name) if Path(name).is_dir() else Path()) / "model.onnx"
+    check_output("--output", path, ".onnx")
+    from ham_hf.inference.tta import set_test_time_augmentation
+
+    synthetic = is_trained_on_synthetic_images(name, revision)
+    model, processor = load_classifier(location, commit, label_map)
+    set_test_time_augmentation(model, "none")  # the file looks once
+    _check_kind(name, model)
+    facts = {
+        "ham_hf": ham_hf.__version__,
+        "labels": [model.config.id2label[i] for i in range(model.config.num_labels)],
+        "synthetic": synthetic,
+        "processor": _processor_facts(model, processor),
+        "disclaimer": DISCLAIMER,
+    }
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
+        unfinished = Path(folder) / path.name
+        _write(name, model.cpu(), _input_shape(processor), facts, unfinished)
+        difference = _largest_difference(model, processor, unfinished)
+        if not difference <= TOLERANCE:  # false for NaN as well
+            raise InputError(
+                f"{name} in ONNX answers otherwise: a probability differs by {difference:.2g}, expected "
+                f"{TOLERANCE:g} at most. Nothing was written"
+            )
+        os.replace(unfinished, path)
+    return path, difference
+
+
+def _processor_facts(model: "PreTrainedModel", processor: "BaseImageProcessor") -> dict:
+    """Return what AutoImageProcessor reads: of a timm model's processor, the part of timm's config.json about it."""
+    from transformers import TimmWrapperImageProcessor
+
+    if isinstance(processor, TimmWrapperImageProcessor):
+        return {
+            "architecture": model.config.architecture,
+            "num_classes": model.config.num_labels,
+            "pretrained_cfg": processor.data_config,
+        }
+    return processor.to_dict()
+
+
+def _check_kind(name: str, model: "PreTrainedModel") -> None:
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+
+    if isinstance(model, PatientModel):
+        raise InputError(
+            f"{name} reads the patient beside the image ({type(model).__name__}), which is not exported: "
+            "expected a model of the image alone"
+        )
+    codes = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    if sorted(codes, key=str) != sorted(labels_of(model)):
+        raise InputError(
+            f"{name} has outputs that are dropped or share a diagnosis ({', '.join(map(str, codes))}): expected one "
+            "output for each diagnosis, since an ONNX file holds the outputs as they are"
+        )
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if size > LARGEST:
+        raise InputError(f"{name} has {size / 1e9:.1f} GB of weights: one ONNX file holds up to 2 GB")
+
+
+def _input_shape(processor: "BaseImageProcessor") -> tuple[int, ...]:
+    from PIL import Image
+
+    return tuple(processor(Image.new("RGB", (600, 450)), return_tensors="pt")["pixel_values"].shape[1:])
+
+
+def _write(name: str, model: "PreTrainedModel", shape: tuple[int, ...], facts: dict, path: Path) -> None:
+    import torch
+    from torch.onnx import OnnxExporterError
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            return self.model(pixel_values=pixel_values).logits
+
+    # The exporter cannot view what SDPA leaves of BEiT's heads; what ONNX computes is the same
+    model.set_attn_implementation("eager")
+    model.to(memory_format=torch.contiguous_format)  # views, again
+    example = torch.zeros(2, *shape)  # a batch of one would be taken for a constant
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                Logits().eval(),
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=["pixel_values"],
+                output_names=["logits"],
+                dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+            )
+    except OnnxExporterError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"{name}: torch cannot write a {model.config.model_type} model as ONNX: {reason}") from error
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
+    program.save(path, external_data=False)
+
+
+def _largest_difference(model: "PreTrainedModel", processor: "BaseImageProcessor", path: Path) -> float:
+    from ham_hf.data.sources.synthetic import LOOKS, draw_image
+
+    looks = list(LOOKS.values())
+    images = [
+        draw_image(looks[number % len(looks)], np.random.default_rng(number), np.random.default_rng(number))
+        for number in range(CHECKED)
+    ]
+    ours = probabilities(model, processor, images)
+    theirs = probabilities(*load_onnx(*open_onnx(path)), images)
+    return float(abs(ours - theirs).max())

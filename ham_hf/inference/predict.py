@@ -1,0 +1,178 @@
+"""Probabilities for one's own photographs, from a run folder or a model on the Hub.
+
+ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
+"""
+
+import csv
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ham_hf.data.image_io import check_photos, find_photos, read_photo
+from ham_hf.inference.classifier import (
+    Patient,
+    find_classifier,
+    is_trained_on_synthetic_images,
+    iterate_probabilities,
+    labels_of,
+    load_classifier,
+    progress,
+)
+from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
+from ham_hf.system.errors import InputError
+from ham_hf.system.outputs import writing_table
+from ham_hf.system.terminal import printable
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
+
+    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+
+logger = logging.getLogger("ham_hf.inference.predict")
+
+SYNTHETIC_ALONE = (
+    "This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing."
+)
+
+
+def predict(
+    name: str | Path,
+    photos: str | Path | Sequence[str | Path],
+    *,
+    patients: Sequence[Patient] | None = None,
+    revision: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Probabilities for photographs of one's own, as `ham-hf predict` gives them. They are no diagnosis.
+
+    Args:
+        name: a run folder or a Hub id.
+        photos: an image file, a folder with image files, or several of these.
+        patients: (age in years, sex, body site) of each photograph, None where unknown, for models that read them.
+        revision: commit, branch or tag on the Hub.
+        label_map: see `load_classifier`.
+
+    Returns:
+        Path of each photograph → code of each diagnosis → its probability, computed in float32.
+
+    Raises:
+        InputError: the model or a photograph cannot be used, or the patients do not fit them.
+    """
+    files, _ = find_photos([photos] if isinstance(photos, str | Path) else photos)
+    if patients is not None and len(patients) != len(files):
+        raise InputError(f"{len(patients)} patients for {len(files)} photographs: expected one each")
+    find_classifier(str(name), revision)
+    check_photos(files)
+    model, processor = load_classifier(str(name), revision, label_map)
+    if patients is not None:
+        check_patients(model, processor, patients)
+    if is_trained_on_synthetic_images(str(name), revision):
+        logger.warning(SYNTHETIC_ALONE)
+    logger.warning(DISCLAIMER)
+    rows = predict_photos(model, processor, files, patients=patients)
+    return {str(file): dict(zip(labels_of(model), row.tolist(), strict=True)) for file, row in rows}
+
+
+def predict_photos(
+    model: "PreTrainedModel",
+    processor: "BaseImageProcessor | PatientProcessor",
+    photos: Sequence[Path],
+    csv_path: Path | None = None,
+    patients: Sequence[Patient] | None = None,
+    bf16_difference: float | None = None,
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """(photograph, its probabilities) for each; the CSV is written as `writing_table` does."""
+    rows = iterate_probabilities(model, processor, photos, patients, read=read_photo, bf16_difference=bf16_difference)
+    results = zip(photos, progress(rows, len(photos), "predicting"), strict=True)
+    return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
+
+
+def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
+    """Return the patient of each photograph, from a CSV with the columns file, age, sex and localization.
+
+    `file` is the photograph's path, or its name where no other has it; empty cells are unknown.
+
+    Raises:
+        InputError: the file is not readable, lacks a column or a photograph, has two rows for one or one for two, or
+            an age is no number.
+    """
+    # pandas takes a while to import, and only this option needs it
+    from ham_hf.data.spreadsheet import read_table
+
+    columns = ("file", "age", "sex", "localization")
+    table = read_table(path, columns)
+    if not set(columns) <= set(table.columns) or table.empty:
+        found = "a header and no row" if set(columns) <= set(table.columns) else ", ".join(table.columns)
+        raise InputError(f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row a file")
+    by_file: dict[str, Patient] = {}
+    for line, file, *values in table[list(columns)].itertuples(name=None):
+        where = f"--patients {path}, line {line}"
+        if file in by_file:
+            raise InputError(f"{where}: there is a row for {file!r} above: expected one each")
+        by_file[file] = _patient_of(*values, where)
+    named = [str(photo) if str(photo) in by_file else photo.name for photo in photos]
+    missing = [str(photo) for photo, name in zip(photos, named, strict=True) if name not in by_file]
+    if missing:
+        raise InputError(
+            f"--patients {path} has no row for {len(missing)} photographs, such as {missing[0]}: "
+            "add a row with its path or name under file; cells may be empty"
+        )
+    photo_of: dict[str, Path] = {}
+    for photo, name in zip(photos, named, strict=True):
+        if (other := photo_of.setdefault(name, photo)) != photo:
+            raise InputError(
+                f"--patients {path}: the row for {name!r} would be of {other} and of {photo}: expected a row each, "
+                "with their paths under file"
+            )
+    return [by_file[name] for name in named]
+
+
+def _patient_of(age: str, sex: str, site: str, where: str) -> Patient:
+    from ham_hf.data.schema import age_or_none, spell_sex, text_or_none
+
+    years = None if text_or_none(age) is None else age_or_none(age.strip())
+    if years is None and text_or_none(age) is not None:
+        raise InputError(f"{where}: age is {age!r}: expected a number of years, or nothing")
+    sex, site = text_or_none(sex), text_or_none(site)
+    return years, sex and spell_sex(sex), site and site.lower()
+
+
+def check_patients(
+    model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor", patients: Sequence[Patient]
+) -> None:
+    """Raises InputError for a value that the model does not know, or where it does not read the patient at all."""
+    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+
+    if not isinstance(model, PatientModel):
+        raise InputError(
+            f"this model ({type(model).__name__}) reads the photograph alone: leave out --age, --sex, --site and "
+            "--patients"
+        )
+    for patient in set(patients):
+        try:
+            processor.encode_patients(*([value] for value in patient))
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+
+def _copied_to_csv(
+    results: Iterable[tuple[Path, np.ndarray]], path: Path, labels: Sequence[str]
+) -> Iterator[tuple[Path, np.ndarray]]:
+    with writing_table(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "prediction", *labels])
+        for photo, row in results:
+            writer.writerow([photo, labels[row.argmax()], *row.tolist()])
+            yield photo, row
+
+
+def table(photo: Path, row: np.ndarray, labels: Sequence[str] = LABELS) -> str:
+    """The photograph's name and its diagnoses, the likeliest first."""
+    width = max(len(FULL_NAMES[label]) for label in labels)
+    lines = [printable(str(photo))]
+    for i in np.argsort(-row, kind="stable"):
+        lines.append(f"  {labels[i]:<5}  {FULL_NAMES[labels[i]]:<{width}}  {row[i]:.4f}")
+    return "\n".join(lines)

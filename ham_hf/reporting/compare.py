@@ -1,0 +1,175 @@
+"""Is one way of training better than another? Two groups of runs, judged on the same images, side by side.
+
+ham-hf compare runs/a_seed0 runs/a_seed1 --with runs/b_seed0 runs/b_seed1
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+
+from ham_hf.evaluation.bootstrap import paired_intervals
+from ham_hf.evaluation.metrics import HEADLINE, compute_scores
+from ham_hf.evaluation.overlap import overlap_sentences
+from ham_hf.evaluation.predictions import Predictions, in_order_of
+from ham_hf.evaluation.subgroups import FIGURES
+from ham_hf.reporting.report import Run, read_run
+from ham_hf.reporting.sections import difference, images_of_lesions, number
+from ham_hf.system.errors import InputError
+from ham_hf.system.terminal import printable
+
+METRICS = {
+    name: (HEADLINE | FIGURES)[name]
+    for name in ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "recall_mel", "log_loss", "ece")
+}
+
+
+def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "validation") -> dict:
+    """The groups A (`first`) and B (`second`) of run folders, by what they answered to the images of `split`.
+
+    Returns:
+        `images` and `lesions` (None where those of some images are unknown); `metrics`, for each of METRICS the `runs`
+        of A and B (one value a run), their means `a` and `b`, the `difference` B - A and its 95 % `interval`: lesions
+        are drawn, the same ones for every run, and in each draw the groups' means are compared. Values that are
+        undefined are NaN, intervals None. `mcnemar`: None but for one run against one, see `mcnemar`. `warnings`:
+        sentences about what makes the comparison doubtful: images that could not be compared, or that a model was
+        trained on.
+
+    Raises:
+        InputError: a folder is no run folder or is named twice, has no such predictions, or its images, labels or
+            diagnoses are others than those of the first folder.
+    """
+    runs, lesions_known, warnings = _read([*first, *second], split)
+    _, lesion_ids, labels, _, names = runs[0]
+    sides = [[run.probabilities for run in side] for side in (runs[: len(first)], runs[len(first) :])]
+    scores = [[compute_scores(probabilities, labels, names) for probabilities in side] for side in sides]
+    intervals = paired_intervals(*sides, labels, lesion_ids, names)
+    metrics = {}
+    for name in METRICS:
+        if name not in scores[0][0]:  # melanoma, where models tell nevi from all else
+            continue
+        values = [[of_run[name] for of_run in side] for side in scores]
+        a, b = (float(np.mean(side)) for side in values)
+        interval = None if np.isnan(intervals[name][0]) else intervals[name]
+        metrics[name] = {"runs": values, "a": a, "b": b, "difference": b - a, "interval": interval}
+    one_each = len(first) == len(second) == 1
+    return {
+        "images": len(labels),
+        "lesions": len(set(lesion_ids)) if lesions_known else None,
+        "metrics": metrics,
+        "mcnemar": mcnemar(sides[0][0], sides[1][0], labels) if one_each else None,
+        "warnings": warnings,
+    }
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict:
+    """McNemar's exact test of two accuracies, from probabilities (N, C) of the same N images and `labels` (N,).
+
+    Returns:
+        `a_alone` and `b_alone`, the images that one of them alone has right, and `p`, two-sided. It counts images as
+        if each were of a lesion of its own (McNemar, 1947, https://doi.org/10.1007/BF02295996).
+    """
+    a, b = (probabilities.argmax(axis=1) == labels for probabilities in (first, second))
+    a_alone, b_alone = int((a & ~b).sum()), int((b & ~a).sum())
+    p = binomtest(a_alone, a_alone + b_alone).pvalue if a_alone + b_alone else 1.0
+    return {"a_alone": a_alone, "b_alone": b_alone, "p": float(p)}
+
+
+def _read(folders: Sequence[Path], split: str) -> tuple[list[Predictions], bool, list[str]]:
+    """Return the predictions of every folder, in the order of the first one's images; whether all lesions are known to
+    every run; and warnings."""
+    places = [folder.resolve() for folder in folders]
+    runs, warnings = [], []
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"{folder} is named twice: expected different runs")
+        runs.append(read_run(folder))
+        if runs[-1].predictions[split] is None:
+            raise InputError(f"{folder} has no image in {split}: choose the other --split")
+    files = [folder / f"predictions_{split}.csv" for folder in folders]
+    first = runs[0].predictions[split]
+    predictions = [
+        in_order_of(first, run.predictions[split], files[0], file) for run, file in zip(runs, files, strict=True)
+    ]
+    for run in runs:
+        warnings += _compare_images(runs[0], run, split)
+        warnings += overlap_sentences(run.facts["data"], f"the model of {run.folder}", (split,))
+    lesions_known = not any(run.facts["data"]["splits"][split].get("unknown_lesions", 0) for run in runs)
+    return predictions, lesions_known, warnings
+
+
+def _compare_images(first: Run, run: Run, split: str) -> list[str]:
+    """Return a warning where two runs have different files under the same image ids and nothing says more.
+
+    Raises:
+        InputError: the files decode to different pixels.
+    """
+    ours, theirs = (of.facts["data"]["splits"][split] for of in (first, run))
+    if ours["sha256"] == theirs["sha256"]:
+        return []
+    if "pixels_sha256" not in ours or "pixels_sha256" not in theirs:
+        return [
+            f"The {split} images of {first.folder} and {run.folder} have the same ids, but are different files. "
+            "Whether they show the same pixels cannot be checked: an older run does not record it."
+        ]
+    if ours["pixels_sha256"] != theirs["pixels_sha256"]:
+        raise InputError(
+            f"{first.folder} and {run.folder} have different {split} images under the same ids: expected the same "
+            "pixels. Evaluate both models on one copy of the images with `ham-hf evaluate`, and compare these runs"
+        )
+    return []
+
+
+def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[Path], split: str) -> str:
+    """`compare_runs` as text for a terminal."""
+    metrics, lesions = comparison["metrics"], comparison["lesions"]
+    rows = [["", "A", "B", "B - A [95 % interval]", ""]]
+    for name, entry in metrics.items():
+        figures = [number(entry["a"]), number(entry["b"]), difference(entry["difference"], entry["interval"])]
+        rows.append([METRICS[name], *figures, _verdict(entry["interval"])])
+    runs = [["", *(METRICS[name] for name in metrics)]]
+    for side, (letter, folders) in enumerate((("A", first), ("B", second))):
+        for at, folder in enumerate(folders):
+            name = printable(f"{letter} {folder}")
+            runs.append([name, *(number(entry["runs"][side][at]) for entry in metrics.values())])
+    return "\n".join(
+        [
+            f"{split}: {images_of_lesions(comparison)}, {len(first)} against {len(second)} runs",
+            "",
+            *_columns(rows),
+            "",
+            f"Intervals: {'images' if lesions is None else 'lesions'} drawn with replacement, the same ones for every "
+            "run. They are about these runs and",
+            "do not know how much another seed would change: the runs' own values show it. For log loss and",
+            "calibration error lower is better.",
+            *([] if lesions is not None else ["Where several images show one lesion, the intervals are too narrow."]),
+            *_mcnemar_line(comparison["mcnemar"], lesions is not None),
+            *[printable(f"Warning: {warning}") for warning in comparison["warnings"]],
+            "",
+            *_columns(runs),
+        ]
+    )
+
+
+def _mcnemar_line(test: dict | None, lesions_known: bool) -> list[str]:
+    if test is None:
+        return []
+    return [
+        f"McNemar's test of accuracy: A alone is right on {test['a_alone']} images, B alone on {test['b_alone']}, "
+        f"p = {test['p']:.2g}; it takes images of one lesion for independent"
+        + (", which the intervals do not." if lesions_known else ".")
+    ]
+
+
+def _verdict(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return "undefined"
+    if interval[0] <= 0 <= interval[1]:
+        return "includes zero: no difference shown"
+    return f"excludes zero: B is {'higher' if interval[0] > 0 else 'lower'}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

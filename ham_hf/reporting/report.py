@@ -1,0 +1,258 @@
+"""From a run folder to its report: `report.json` (for programs), `report.html`, `report.md` and `plots/` (for people).
+
+Reads run.json, trainer_state.json, predictions_{validation,test}.csv and, where there are any,
+patients_{validation,test}.csv and ablation/; nothing else: no model, no network. The same folder gives the same
+report.json, byte for byte.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ham_hf import __version__
+from ham_hf.evaluation.bootstrap import bootstrap_intervals, paired_intervals
+from ham_hf.evaluation.metrics import collapsed_steps, compute_scores, constant_scores, prediction_spread
+from ham_hf.evaluation.patients import Patients, read_patients
+from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
+from ham_hf.evaluation.subgroups import subgroup_results
+from ham_hf.evaluation.thresholds import KEY, threshold_results
+from ham_hf.inference.run_record import check_facts, check_history
+from ham_hf.labels import DISCLAIMER
+from ham_hf.reporting.sections import ABLATIONS, headline_line, made_here, render_report
+from ham_hf.system.errors import InputError, cannot_write
+from ham_hf.system.files import replace_files
+from ham_hf.system.serialization import read_json
+
+__all__ = ["Run", "build_report", "headline_line", "read_run", "split_results", "strict", "write_report"]
+
+SPLITS = ("validation", "test")
+SCHEMA = 1
+# What a field of the patient is worth, by these; all of them follow from the answers alone
+ABLATION_METRICS = ("balanced_accuracy", "macro_f1", "accuracy")
+
+
+class Run(NamedTuple):
+    """A run folder, read: run.json, the Trainer's log history, and by split the predictions (None: no image there).
+
+    `patients` are by split too, None where the folder has none (it is an older run's); `ablations` are predictions of
+    the validation images by what was hidden, none where the model does not read the patient.
+    """
+
+    folder: Path
+    facts: dict
+    history: list[dict]
+    predictions: dict[str, Predictions | None]
+    patients: dict[str, Patients | None]
+    ablations: dict[str, Predictions]
+
+
+def read_run(run_dir: str | Path) -> Run:
+    """Read and check a run folder.
+
+    Raises:
+        InputError: it is no run folder, or its files are malformed or do not belong together.
+    """
+    folder = Path(run_dir)
+    _require_files(folder, "run.json")
+    facts = _read_json(folder / "run.json")
+    trained = facts.get("training", ...) is not None  # null in an evaluation of a model trained elsewhere
+    if trained:
+        _require_files(folder, "predictions_validation.csv", "trainer_state.json")
+    check_facts(facts, folder / "run.json")
+    state = _read_json(folder / "trainer_state.json") if trained else {"log_history": []}
+    check_history(state.get("log_history"), folder / "trainer_state.json")
+    predictions = {split: _read_split(folder, split, facts) for split in SPLITS}
+    patients = {split: _read_patients(folder, split, predictions[split]) for split in SPLITS}
+    return Run(folder, facts, state["log_history"], predictions, patients, _read_ablations(folder, predictions))
+
+
+def _require_files(folder: Path, *names: str) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder} is no run folder: expected run.json, trainer_state.json and predictions_validation.csv as "
+                f"`ham-hf train` writes them, and {name} is not there"
+            )
+
+
+def write_report(run_dir: str | Path) -> dict:
+    """Build report.json, report.html, report.md and plots/ in `run_dir`; returns what report.json holds.
+
+    Raises:
+        InputError: the folder is no run folder (see `read_run`), or cannot be written.
+    """
+    # Here: `ham-hf compare` reads runs without drawing a picture or writing a card, which take a second to import
+    from ham_hf.reporting.html import render_html
+    from ham_hf.reporting.model_card import read_files, render_card
+    from ham_hf.reporting.plots import draw_plots
+
+    run = read_run(run_dir)
+    report = build_report(run)
+    drawn = draw_plots(report, run.history, run.predictions)
+    pictures = {name: png for name, png in drawn.items() if png is not None}
+    files = {
+        **{f"plots/{name}": png for name, png in pictures.items()},
+        "report.md": render_report(report, list(pictures)),
+        "report.html": render_html(report, pictures, run.predictions),
+        "report.json": json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    if made_here(report["run"]):
+        files["README.md"] = render_card(report, list(pictures), read_files(run.folder))
+    _put(run.folder, files, [f"plots/{name}" for name, png in drawn.items() if png is None])
+    return report
+
+
+def _put(folder: Path, files: Mapping[str, str | bytes], gone: Sequence[str]) -> None:
+    plots = folder / "plots"
+    if plots.is_symlink():
+        raise InputError(f"{plots} is a link, and pictures would be written where it points: remove the link")
+    try:
+        plots.mkdir(exist_ok=True)
+        replace_files(folder, files)
+        for name in gone:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error, "make room, or copy the run to where you may write") from error
+
+
+def build_report(run: Run) -> dict:
+    """The content of report.json: strict JSON, in which null stands for what is undefined."""
+    return strict(
+        {
+            "schema": SCHEMA,
+            "ham_hf": __version__,  # of the card's template: `ham-hf verify` renders the card again
+            "run": run.facts,
+            "results": {
+                split: split_results(
+                    run.predictions[split],
+                    run.patients[split],
+                    run.facts["model"].get(KEY),
+                    unknown_lesions=run.facts["data"]["splits"][split].get("unknown_lesions", 0),
+                )
+                for split in SPLITS
+            },
+            "ablation": _ablation(run),
+            "collapse": _collapse(run) if run.facts["training"] is not None else None,
+            "disclaimer": DISCLAIMER,
+        }
+    )
+
+
+def split_results(
+    predictions: Predictions | None,
+    patients: Patients | None,
+    melanoma_threshold: float | None = None,
+    *,
+    unknown_lesions: int = 0,
+) -> dict | None:
+    """What report.json says about a split: its metrics with intervals, and by subgroup where there are `patients`.
+
+    With a `melanoma_threshold` also what it finds: see `threshold_results`. With `unknown_lesions`, the number of
+    images whose lesion is unknown, the number of lesions is None.
+    """
+    if predictions is None:
+        return None
+    labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.names
+    scores = compute_scores(probabilities, labels, names)
+    intervals = bootstrap_intervals(probabilities, labels, predictions.lesion_ids, names)
+    matrix = scores.pop("confusion_matrix")
+    return {
+        "images": len(labels),
+        "lesions": None if unknown_lesions else len(set(predictions.lesion_ids)),
+        "metrics": {name: {"value": value, "interval": _interval(intervals, name)} for name, value in scores.items()},
+        "always_nv": constant_scores("nv", labels, names) if "nv" in names else None,
+        "confusion_matrix": matrix,
+        "subgroups": None if patients is None else subgroup_results(predictions, patients, not unknown_lesions),
+        **({} if melanoma_threshold is None else {KEY: threshold_results(predictions, melanoma_threshold)}),
+    }
+
+
+def _ablation(run: Run) -> dict | None:
+    """By what was hidden: each metric's value, and its difference from the intact predictions with an interval."""
+    if not run.ablations:
+        return None
+    _, lesion_ids, labels, intact, names = run.predictions["validation"]
+    before, results = compute_scores(intact, labels, names), {}
+    for ablation, predictions in run.ablations.items():
+        after = compute_scores(predictions.probabilities, labels, names)
+        intervals = paired_intervals(
+            [intact], [predictions.probabilities], labels, lesion_ids, names, decisions_only=True
+        )
+        results[ablation] = {
+            metric: {
+                "value": after[metric],
+                "difference": after[metric] - before[metric],
+                "interval": _interval(intervals, metric),
+            }
+            for metric in ABLATION_METRICS
+        }
+    return results
+
+
+def _collapse(run: Run) -> dict:
+    """The spread of the answers at every evaluation of the log, and that of the saved model's on validation."""
+    keys = ("step", "epoch", "eval_top_class_share", "eval_predicted_class_entropy")
+    evaluations = [entry for entry in run.history if "eval_top_class_share" in entry]
+    return {
+        "saved_model": prediction_spread(run.predictions["validation"].probabilities),
+        "evaluations": [{key.removeprefix("eval_"): entry[key] for key in keys} for entry in evaluations],
+        "collapsed_steps": collapsed_steps(run.history),
+    }
+
+
+def _interval(intervals: Mapping[str, tuple[float, float]], name: str) -> list[float] | None:
+    return None if name not in intervals or math.isnan(intervals[name][0]) else list(intervals[name])
+
+
+def strict(value):
+    """`value` with None for every number that JSON has no word for."""
+    match value:
+        case dict():
+            return {key: strict(item) for key, item in value.items()}
+        case list() | tuple():
+            return [strict(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def _read_json(path: Path) -> dict:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:
+    path = folder / f"predictions_{split}.csv"
+    expected = facts["data"]["splits"][split]["images"]
+    left_alone = split == "test" and not (facts["training"] or {}).get("do_predict", True)
+    if not path.exists() and (left_alone or not expected):
+        return None
+    predictions = read_predictions(path, facts["model"]["labels"])
+    if len(predictions.labels) != expected:
+        raise InputError(
+            f"{path} has {len(predictions.labels)} images, run.json counts {expected} in {split}: the two are not of "
+            "one run; train again, or put back the file that belongs here"
+        )
+    check_rows(predictions, facts["data"], split, path)
+    return predictions
+
+
+def _read_patients(folder: Path, split: str, predictions: Predictions | None) -> Patients | None:
+    path = folder / f"patients_{split}.csv"
+    return read_patients(path, predictions.image_ids) if predictions is not None and path.exists() else None
+
+
+def _read_ablations(folder: Path, predictions: Mapping[str, Predictions | None]) -> dict[str, Predictions]:
+    if not (folder / "ablation").is_dir():
+        return {}
+    intact, ablations = predictions["validation"], {}
+    for name in ABLATIONS:
+        path = folder / "ablation" / f"{name}.csv"
+        ablations[name] = in_order_of(
+            intact, read_predictions(path, intact.names), folder / "predictions_validation.csv", path
+        )
+    return ablations

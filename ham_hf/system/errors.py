@@ -1,0 +1,85 @@
+"""The exceptions for what a user can mend; the commands print them without a traceback."""
+
+import errno
+from pathlib import Path
+
+from ham_hf.system.terminal import printable
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+FULL = "No space left on device"
+# A path that cannot be read or written, is no file or no folder, or is too long; and a failing disk
+_OF_A_PATH = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENXIO, errno.EBADF),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+)
+# Of torch on any device, NumPy, ONNX Runtime, and worker processes that the system killed
+_NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "shared memory", "killed by signal: killed")
+
+
+class InputError(ValueError):
+    """What was given, what was expected, and what to do, in one message."""
+
+    exit_code = 2
+
+
+class MachineError(InputError):
+    """Nothing is wrong with what was asked: a disk is full, another process is at work. The same command goes on."""
+
+    exit_code = 3
+
+
+class TrainingError(InputError):
+    """The settings of a training do not work: its loss diverged, or they do not fit the model, the data or each other.
+
+    Running the same command again would fail again, which is not so for a missing file or a lost network.
+    """
+
+    exit_code = 4
+
+
+def error_kind(error: OSError) -> type[InputError]:
+    """Return MachineError where the disk is full, else InputError."""
+    return MachineError if error.errno in FULL_DISK else InputError
+
+
+def cannot_write(folder: Path, error: OSError, remedy: str) -> InputError:
+    """Of the machine where the disk is full; else of what was asked, such as a folder that is another user's."""
+    return error_kind(error)(f"{folder} cannot be written ({error.strerror}): {remedy}")
+
+
+def as_input_error(error: BaseException) -> InputError | None:
+    """Return what to say about a full disk, too little memory or a path that cannot be used; None about other errors.
+
+    Those are no bugs, whichever library met them.
+    """
+    is_of_files = isinstance(error, OSError)
+    # safetensors' and torch's errors have no number
+    if FULL in str(error) or (is_of_files and error.errno in FULL_DISK):
+        file = (error.filename2 or error.filename) if is_of_files else None  # two of a copy
+        where = f"{_shortened(file)}: " if file else ""
+        return MachineError(f"{where}{FULL}: make room, then give the command again, a training with --resume")
+    if is_out_of_memory(error):
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return MachineError(
+            f"out of memory ({_shortened(reason)}): end other programs, or lower per_device_train_batch_size, "
+            "per_device_eval_batch_size, dataloader_num_workers or image_size, then give the command again"
+        )
+    if (isinstance(error, ValueError) and "embedded null" in str(error)) or (
+        isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
+    ):
+        return InputError(f"a path cannot be used: {_shortened(error)}")
+    if is_of_files and error.errno in _OF_A_PATH:
+        return InputError(f"{_shortened(error.filename or 'the disk')}: {error.strerror}")
+    return None if error.__cause__ is None else as_input_error(error.__cause__)  # datasets wraps what it met
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory, of the machine or the GPU, was not enough."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    # torch.OutOfMemoryError is a RuntimeError too, and so is what its CPU allocator raises
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def _shortened(text: object) -> str:
+    return printable(str(text)[:200])

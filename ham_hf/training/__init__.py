@@ -1,0 +1,1 @@
+"""Everything that the Trainer is given, and commands that train several models."""

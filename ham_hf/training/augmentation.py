@@ -1,0 +1,189 @@
+"""What happens at random to training images once they are cropped: a whole batch at a time, on the model's device.
+
+Every image brings its own random numbers, drawn by `TrainTransform`; nothing random happens here.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from ham_hf.config.arguments import ImageArguments
+
+# The random numbers of an image, each uniform in [0, 1), in this order. New ones go to the end, since those before
+# them would change.
+DRAWN = (
+    "left_right",
+    "top_bottom",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "sharpness",
+    "quarter_turn",
+    "rotation",
+    "shear_x",
+    "shear_y",
+    "tilt_x",
+    "tilt_y",
+    "erase",
+    "erased_area",
+    "erased_ratio",
+    "erased_left",
+    "erased_top",
+    "mix_which",
+    "mix_share",
+    "mix_left",
+    "mix_top",
+)
+ERASED_AREA, ERASED_RATIO = (0.02, 0.2), (1 / 3, 3)  # of the crop, and height by width
+
+
+class Augment:
+    """Flips, turns, one warp, colours and sharpness, as far as a recipe asks for them."""
+
+    def __init__(self, args: ImageArguments):
+        self._args = args
+        self._warps = args.rotation or args.shear or args.perspective
+
+    def __call__(self, pixels: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """`pixels` (N, 3, S, S) uint8 → the same, uint8 or float32 from 0 to 255; `drawn` is (N, len(DRAWN))."""
+        args = self._args
+        channels_last = pixels.is_contiguous(memory_format=torch.channels_last)
+        number = {name: column[:, None, None, None] for name, column in zip(DRAWN, drawn.unbind(1), strict=True)}
+        if args.horizontal_flip:
+            pixels = _choose(number["left_right"] < 0.5, pixels.flip(3), pixels)
+        if args.vertical_flip:
+            pixels = _choose(number["top_bottom"] < 0.5, pixels.flip(2), pixels)
+        if args.quarter_turns:
+            pixels = _choose(
+                number["quarter_turn"] < 0.5, torch.empty_like(pixels).copy_(pixels.transpose(2, 3)), pixels
+            )
+        if self._warps:
+            pixels = _warp(pixels.float(), self._homographies(number))
+        if args.color_jitter:
+            pixels = pixels.float()
+            jitter = {
+                name: 1 + args.color_jitter * (2 * number[name] - 1)
+                for name in ("brightness", "contrast", "saturation")
+            }
+            _jitter_colors(pixels, **jitter)
+        if args.hue_jitter:
+            pixels = _turn_hue(pixels, args.hue_jitter * (2 * number["hue"] - 1))
+        if args.sharpness_jitter:
+            pixels = _sharpen(pixels.float(), 1 + args.sharpness_jitter * (2 * number["sharpness"] - 1))
+        return pixels.contiguous(memory_format=torch.channels_last) if channels_last else pixels
+
+    def erase(self, pixels: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """Normalised pixels (N, 3, S, S) with a box of 0, the mean colour, in some.
+
+        Source: random erasing, Zhong et al., 2017, https://arxiv.org/abs/1708.04896
+        """
+        if not self._args.random_erasing:
+            return pixels
+        number = dict(zip(DRAWN, drawn.unbind(1), strict=True))
+        area = ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * number["erased_area"]
+        ratio = torch.exp(
+            math.log(ERASED_RATIO[0]) + math.log(ERASED_RATIO[1] / ERASED_RATIO[0]) * number["erased_ratio"]
+        )
+        height, width = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+        box = box_mask(
+            pixels.shape[-1], number["erased_left"] * (1 - width), number["erased_top"] * (1 - height), width, height
+        )
+        chosen = (number["erase"] < self._args.random_erasing)[:, None, None, None]
+        return pixels * ~(box & chosen)
+
+    def _homographies(self, number: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(N, 3, 3): where in the old image, from -1 to 1, a place in the new one comes from."""
+        args = self._args
+
+        def signed(name: str) -> torch.Tensor:
+            return 2 * number[name].flatten() - 1
+
+        angle = math.radians(args.rotation) * signed("rotation")
+        shear_x, shear_y = (torch.tan(math.radians(args.shear) * signed(f"shear_{axis}")) for axis in "xy")
+        cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+        turn = _matrix((cos, -sin, zero), (sin, cos, zero), (zero, zero, one))
+        shear = _matrix((one, shear_x, zero), (shear_y, one, zero), (zero, zero, one))
+        # A plane that is tilted: its far side looks smaller
+        tilt = (args.perspective * signed(f"tilt_{axis}") for axis in "xy")
+        return turn @ shear @ _matrix((one, zero, zero), (zero, one, zero), (*tilt, one))
+
+
+def box_mask(
+    size: int, left: torch.Tensor, top: torch.Tensor, width: torch.Tensor, height: torch.Tensor
+) -> torch.Tensor:
+    """(N, 1, size, size) bool: the pixels whose middle lies in a box, whose numbers (N,) are shares of the side."""
+    middle = (torch.arange(size, device=left.device) + 0.5) / size
+    across = (middle >= left[:, None]) & (middle < (left + width)[:, None])  # (N, size)
+    down = (middle >= top[:, None]) & (middle < (top + height)[:, None])
+    return (down[:, :, None] & across[:, None, :])[:, None]
+
+
+def _choose(chosen: torch.Tensor, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
+    """`torch.where` on bytes (N, 3, H, W), in a quarter of its time, in the memory of `yes`.
+
+    Picking the chosen ones out would wait for the device.
+    """
+    chosen = chosen.to(torch.uint8)  # (N, 1, 1, 1)
+    return yes.mul_(chosen).add_(no * (1 - chosen))
+
+
+def _matrix(*rows: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def _warp(pixels: torch.Tensor, homographies: torch.Tensor) -> torch.Tensor:
+    """Bilinear; what comes in from beyond the edges is their mirror image."""
+    height, width = pixels.shape[2:]
+    unit = torch.eye(2, 3, device=pixels.device)[None]
+    x, y = F.affine_grid(unit, (1, 1, height, width), align_corners=False).unbind(3)  # (1, H, W)
+    places = _times(homographies, (x, y, torch.ones_like(x)))
+    grid = torch.stack([places[0] / places[2], places[1] / places[2]], dim=3)  # (N, H, W, 2)
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _jitter_colors(
+    pixels: torch.Tensor, brightness: torch.Tensor, contrast: torch.Tensor, saturation: torch.Tensor
+) -> None:
+    """As torchvision's ColorJitter, in place and always in this order.
+
+    Args:
+        pixels: (N, 3, H, W), from 0 to 255.
+        brightness, contrast, saturation: factors, (N, 1, 1, 1).
+    """
+    pixels.mul_(brightness).clamp_(0, 255)
+    mean = _grey(pixels).mean((2, 3), keepdim=True)
+    pixels.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 255)
+    grey = _grey(pixels).mul_(1 - saturation)
+    pixels.mul_(saturation).add_(grey).clamp_(0, 255)
+
+
+def _grey(pixels: torch.Tensor) -> torch.Tensor:
+    """(N, 1, H, W) by ITU-R 601-2, as Pillow's mode "L"."""
+    red, green, blue = pixels.split(1, dim=1)
+    return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Colours turned about the grey axis by `turns` (N, 1, 1, 1) of a circle: linear, where HSV needs branches."""
+    angle = 2 * math.pi * turns.flatten()
+    cos, third, sin = angle.cos(), (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
+    on, left, right = cos + third, third - sin, third + sin
+    rotation = _matrix((on, left, right), (right, on, left), (left, right, on))  # (N, 3, 3), Rodrigues' formula
+    return torch.stack(_times(rotation, pixels.float().unbind(1)), dim=1).clamp_(0, 255)
+
+
+def _times(matrices: torch.Tensor, planes: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Three planes (N or 1, H, W) times (N, 3, 3): one by one, for the last bit of torch's product depends on N."""
+    return [
+        sum(factor[:, None, None] * plane for factor, plane in zip(row.unbind(1), planes, strict=True))
+        for row in matrices.unbind(1)
+    ]
+
+
+def _sharpen(pixels: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """As Pillow's ImageEnhance.Sharpness on every pixel: 0 is smooth, 1 the image itself, 2 sharp."""
+    padded = F.pad(pixels, (1, 1, 1, 1), mode="replicate")
+    smooth = (9 * F.avg_pool2d(padded, 3, stride=1) + 4 * pixels) / 13  # all nine places, the middle five times
+    return torch.lerp(smooth, pixels, factor).clamp_(0, 255)

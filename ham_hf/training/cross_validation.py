@@ -1,0 +1,251 @@
+"""How good is a recipe, whatever the split? Every training and validation lesion judged by a model that never saw it.
+
+ham-hf cross-validate recipes/x.yaml --folds 5 [--output_dir FOLDER] [--flag value …]
+
+The training and validation lesions of the recipe's split are shared out into folds, by diagnosis; each fold is
+predicted by a training on all others. Test lesions take no part. What is there of a broken-off run is kept: the same
+command goes on with it.
+"""
+
+import argparse
+import io
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import concatenate_datasets
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ham_hf.config.recipe import Recipe, parse_recipe
+from ham_hf.data.dataset import load_checked, read_source
+from ham_hf.data.pixel_cache import build_cache
+from ham_hf.data.splits import UNUSED
+from ham_hf.evaluation.metrics import HEADLINE, compute_scores
+from ham_hf.evaluation.patients import Patients, read_patients, write_patients
+from ham_hf.evaluation.predictions import Predictions, check_rows, read_predictions, write_predictions
+from ham_hf.inference.classifier import is_trained_on_synthetic_images, training_data_of
+from ham_hf.labels import DISCLAIMER
+from ham_hf.reporting.report import split_results, strict
+from ham_hf.reporting.sections import SYNTHETIC_WARNING, by_diagnosis_section, headline_line, number, table
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import replace_file
+from ham_hf.training.checkpointing import only_writer
+from ham_hf.training.subprocess_run import train_once
+
+logger = logging.getLogger("ham_hf.training.cross_validation")
+
+SPLIT = "split.csv"
+
+
+def own_parser() -> argparse.ArgumentParser:
+    """Of the flags that are not the recipe's."""
+    own = argparse.ArgumentParser(
+        prog="ham-hf cross-validate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    own.add_argument("--folds", default="5", help="5 when left out")
+    own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and -cross-validation when left out")
+    return own
+
+
+def main(argv: list[str]) -> None:
+    """Run what `RECIPE.yaml --folds N [--flag value …]` asks for.
+
+    Raises:
+        InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
+        TrainingError: the settings of the recipe do not work.
+        MachineError: another process is at work in the folder, or the machine was in the way of a training.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("ham_hf").setLevel(logging.INFO)
+    args, flags = own_parser().parse_known_args(argv)
+    if not args.folds.isdecimal() or int(args.folds) < 2:
+        raise InputError(f"--folds is {args.folds!r}: expected a number from 2 on")
+    recipe = parse_recipe(flags)
+    folder = args.output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
+    with only_writer(folder):
+        folds, test_ids = assign_folds(recipe, int(args.folds))
+        _write_folds(folder, folds, test_ids)
+        for fold in range(1, int(args.folds) + 1):
+            _train_fold(folder, recipe, flags, folds, fold)
+        write_summary(folder, int(args.folds))
+
+
+def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
+    """Columns image_id and fold: 1 to `folds` for training and validation images, 0 for images left out.
+
+    And the ids of the test images, which take no part. Whole lesions, stratified by diagnosis; depends on the ids and
+    the seed only.
+
+    Raises:
+        InputError: a diagnosis has fewer lesions than there are folds.
+    """
+    for name, asks in {
+        "early_stopping_patience": recipe.training.early_stopping_patience is not None,
+        "stop_on_collapse": recipe.training.stop_on_collapse,
+        "lr_scheduler_type: reduce_lr_on_plateau": recipe.training.lr_scheduler_type == "reduce_lr_on_plateau",
+        "lr_scheduler_type: greedy": recipe.training.lr_scheduler_type == "greedy",
+    }.items():
+        if asks:
+            raise InputError(f"{name} watches the validation images, which a fold is to be judged on: leave it out")
+    if recipe.data.group_near_duplicates:
+        raise InputError("group_near_duplicates is not for cross-validation: its folds keep lesions together only")
+    splits, facts, checks = load_checked(recipe.data)
+    if not len(splits["train"]) + len(splits["validation"]):
+        raise InputError(f"the split {facts['split']!r} has no training or validation image: choose another --split")
+    if unknown := sum(facts["splits"][name]["unknown_lesions"] for name in ("train", "validation")):
+        raise InputError(
+            f"the lesions of {unknown:,} images are unknown, so a fold could be tested on a lesion that it was "
+            "trained on: add a column lesion_id to the table"
+        )
+    used = concatenate_datasets([splits["train"], splits["validation"]])
+    if recipe.data.pixel_cache and recipe.image.augment:
+        build_cache(used, checks)  # one for all folds: each would make its own
+    rows = pd.DataFrame({name: used[name][:] for name in ("image_id", "lesion_id", "label")}).sort_values("image_id")
+    lesions = Counter(rows.drop_duplicates("lesion_id")["label"])
+    rarest = min(lesions, key=lesions.get)
+    if lesions[rarest] < folds:
+        name = splits["train"].features["label"].names[rarest]
+        raise InputError(f"--folds is {folds}, but {name} has {lesions[rarest]} lesions: choose as many or fewer")
+    rows["fold"] = 0
+    divide = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.training.seed)
+    for fold, (_, held_out) in enumerate(divide.split(rows, rows["label"], rows["lesion_id"]), start=1):
+        rows.iloc[held_out, rows.columns.get_loc("fold")] = fold
+    fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
+    image_ids = read_source(recipe.data).table["image_id"]
+    table = pd.DataFrame({"image_id": image_ids, "fold": [fold_of.get(image_id, 0) for image_id in image_ids]})
+    return table, set(splits["test"]["image_id"][:])
+
+
+def _write_folds(folder: Path, folds: pd.DataFrame, test_ids: set[str]) -> None:
+    path, text = folder / "folds.csv", folds.to_csv(index=False, lineterminator="\n")
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise InputError(f"{path} has other folds, of another recipe, seed or data: choose another --output_dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(path, text)
+    # Of all folds' models together, as in `ham-hf ensemble`: they have seen every image but the test images
+    seen = folds["fold"].map(lambda of_image: UNUSED if of_image == 0 else "train")
+    split = seen.mask(folds["image_id"].isin(test_ids), "test")
+    replace_file(folder / SPLIT, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
+
+
+def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, fold: int) -> None:
+    """Train without fold `fold` in a process of its own, unless that is done."""
+    split = folds["fold"].map(
+        lambda of_image: UNUSED if of_image == 0 else "validation" if of_image == fold else "train"
+    )
+    csv = folder / f"split_{fold}.csv"
+    replace_file(csv, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
+    run = folder / f"fold_{fold}"
+    # The last checkpoint, as it is: one chosen by its fold, or calibrated on it, would look better there than it is
+    ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--calibration", "none"]
+    ours += ["--output_dir", str(run), "--resume"]
+    logger.info("fold %d", fold)
+    train_once(run, recipe.path, [*flags, *ours])
+
+
+def write_summary(folder: Path, folds: int) -> dict:
+    """Pool the folds' predictions and write cross_validation.json and .md; returns what the first one holds."""
+    runs = [folder / f"fold_{fold}" for fold in range(1, folds + 1)]
+    parts = _read_folds(runs)
+    of_parts = [
+        read_patients(run / "patients_validation.csv", part.image_ids) for run, part in zip(runs, parts, strict=True)
+    ]
+    pooled, patients = _pooled(parts), Patients(*(sum(column, []) for column in zip(*of_parts, strict=True)))
+    codes = [pooled.names[label] for label in pooled.labels]
+    write_predictions(
+        folder / "predictions_validation.csv",
+        pooled.image_ids,
+        pooled.lesion_ids,
+        codes,
+        pooled.probabilities,
+        pooled.names,
+    )
+    write_patients(folder / "patients_validation.csv", pooled.image_ids, *patients)
+    summary = strict(
+        {
+            "synthetic": is_trained_on_synthetic_images(str(runs[0])),
+            "folds": [compute_scores(part.probabilities, part.labels, part.names) for part in parts],
+            "pooled": split_results(pooled, patients),
+            "disclaimer": DISCLAIMER,
+        }
+    )
+    replace_file(folder / "cross_validation.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    page = render_summary(summary, pooled.names)
+    replace_file(folder / "cross_validation.md", page)
+    logger.info("all folds together: %s", headline_line(summary["pooled"]))
+    logger.info("report: %s", folder / "cross_validation.md")
+    return summary
+
+
+def _read_folds(runs: Sequence[Path]) -> list[Predictions]:
+    """Return the predictions of the folds' runs.
+
+    Raises:
+        InputError: they are not those of the runs, or the runs had different images.
+    """
+    parts, images = [], set()
+    for run in runs:
+        path = run / "predictions_validation.csv"
+        parts.append(read_predictions(path))
+        data = training_data_of(str(run))
+        check_rows(parts[-1], data, "validation", path)
+        images.add(data["images_sha256"])
+        if len(images) > 1:
+            raise InputError(
+                f"{run} was trained on other images than {runs[0]}: the data changed between them. Remove the folders "
+                "of the folds that had the old images, and run the same command again"
+            )
+    return parts
+
+
+def _pooled(parts: Sequence[Predictions]) -> Predictions:
+    return Predictions(
+        sum((part.image_ids for part in parts), []),
+        sum((part.lesion_ids for part in parts), []),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.probabilities for part in parts]),
+        parts[0].names,
+    )
+
+
+def render_summary(summary: dict, names: Sequence[str]) -> str:
+    """cross_validation.json as a page."""
+    folds, pooled = summary["folds"], summary["pooled"]
+    header = ["", "all folds together", "mean of the folds", "standard deviation"]
+    header += [f"fold {fold}" for fold in range(1, len(folds) + 1)]
+    rows = []
+    for name, words in HEADLINE.items():
+        if name not in pooled["metrics"]:
+            continue
+        values = [fold[name] for fold in folds]
+        defined = None not in values
+        entry = pooled["metrics"][name]
+        mean, deviation = (np.mean(values), np.std(values, ddof=1)) if defined else (None, None)
+        rows.append([words, number(entry["value"], entry["interval"]), *map(number, (mean, deviation, *values))])
+    constant = pooled["always_nv"]
+    text = io.StringIO()
+    print(f"# Cross-validation, {len(folds)} folds\n\n*{summary['disclaimer']}*\n", file=text)
+    if summary["synthetic"]:
+        print(f"{SYNTHETIC_WARNING}\n", file=text)
+    print("\n".join(table(header, rows)), file=text)
+    if constant is not None:
+        print(
+            f"\nA model that always answers nv: accuracy {number(constant['accuracy'])}, balanced accuracy "
+            f"{number(constant['balanced_accuracy'])}.",
+            file=text,
+        )
+    print(
+        f"\n{pooled['images']:,} images of {pooled['lesions']:,} lesions, each judged by the model whose training "
+        "left its fold out; of every fold the last checkpoint, not calibrated, so that nothing was chosen on what is "
+        "reported. In brackets: 95 % intervals of a bootstrap over lesions.\n",
+        file=text,
+    )
+    print(by_diagnosis_section(pooled, names, "all folds together"), file=text)
+    return text.getvalue()

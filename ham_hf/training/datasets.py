@@ -1,0 +1,147 @@
+"""From the splits to what the Trainer reads: crops or whole images, decoded or cached, or a backbone's features."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from datasets import Dataset, DatasetDict, Image, concatenate_datasets
+from torch.utils.data import DataLoader
+from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback
+
+from ham_hf.config.arguments import ImageArguments
+from ham_hf.config.recipe import Recipe
+from ham_hf.data.crops import eval_crops
+from ham_hf.data.image_hashes import ImageCheck
+from ham_hf.data.pixel_cache import build_cache
+from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.system.errors import TrainingError
+from ham_hf.training.augmentation import Augment
+from ham_hf.training.callbacks import TellEpoch
+from ham_hf.training.frozen_features import (
+    Features,
+    answer_from_features,
+    collate_features,
+    compute_features,
+    has_one_classifier,
+)
+from ham_hf.training.mixup import Mixing
+from ham_hf.training.sampler import Repeats
+from ham_hf.training.transforms import (
+    CachedImages,
+    Collator,
+    EvalTransform,
+    FinishBatch,
+    TrainTransform,
+    WithImageWeights,
+    image_processor,
+)
+
+logger = logging.getLogger("ham_hf.train")
+
+
+class Inputs(NamedTuple):
+    """`finish_batch` is for batches on the model's device, `callbacks` for the Trainer."""
+
+    train: Dataset | Repeats | Features
+    validation: Dataset | Features
+    collate: Callable
+    finish_batch: FinishBatch
+    callbacks: list[TrainerCallback]
+
+
+def build_inputs(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor | PatientProcessor,
+    splits: DatasetDict,
+    checks: Mapping[str, ImageCheck],
+    channels_last: bool,
+) -> Inputs:
+    """Training and validation images as the recipe prepares them; `checks` are of these images, by image_id.
+
+    Where a frozen backbone would compute the same in every epoch, it runs here, and `model` answers from its features.
+    """
+    images, crops = _cached(recipe, splits, checks, processor)
+    finish_batch = FinishBatch(processor, Augment(recipe.image))
+    collate = Collator(channels_last, mixing_of(recipe.image))
+    whole = EvalTransform(processor, crops)
+    validation = _encoded(splits["validation"]).with_transform(whole)
+    weigh = _image_weights(recipe.loss.dx_type_weights, splits["train"]["dx_type"][:])
+    if recipe.image.augment:
+        random = TrainTransform(recipe.image, processor, recipe.training.seed, images)
+        rows, transform = _encoded(splits["train"]), weigh(random)
+        train = rows.with_transform(transform) if recipe.loss.sampling == "none" else Repeats(rows, transform)
+        return Inputs(train, validation, collate, finish_batch, [TellEpoch(random)])
+    train = _encoded(splits["train"]).with_transform(weigh(whole))
+    if not _trains_on_features(recipe, model):
+        return Inputs(train, validation, collate, finish_batch, [])
+    logger.info("the backbone is frozen and nothing is random: it runs once, the classifier trains on its features")
+    args = recipe.training
+    model.to(args.device)
+    half = torch.float16 if args.fp16 else torch.bfloat16
+    features = {
+        name: compute_features(
+            model,
+            map(finish_batch, DataLoader(dataset, args.per_device_eval_batch_size, collate_fn=collate)),
+            torch.autocast(args.device.type, half, enabled=args.fp16 or args.bf16),
+            description=f"{name} features",
+        )
+        for name, dataset in {"training": train, "validation": validation}.items()
+    }
+    answer_from_features(model)
+    return Inputs(features["training"], features["validation"], collate_features, finish_batch, [])
+
+
+def mixing_of(args: ImageArguments) -> Mixing | None:
+    """For the collator of training images, as the recipe asks for it."""
+    return Mixing(args.mixup, args.cutmix) if args.mixup or args.cutmix else None
+
+
+def _cached(
+    recipe: Recipe,
+    splits: DatasetDict,
+    checks: Mapping[str, ImageCheck],
+    processor: BaseImageProcessor | PatientProcessor,
+) -> tuple[CachedImages | None, CachedImages | None]:
+    """With `pixel_cache`: the training images, and the crops that the processor makes of all others."""
+    if not recipe.data.pixel_cache:
+        return None, None
+    sha256s = {image_id: check.sha256 for image_id, check in checks.items()}
+    random = [splits["train"]] if recipe.image.augment else []
+    whole = [splits["validation"]] if recipe.image.augment else [splits["train"], splits["validation"]]
+    images = build_cache(random[0], checks) if random else None
+    crops = eval_crops(concatenate_datasets(whole), checks, image_processor(processor))
+    return tuple(CachedImages(cache, sha256s) if cache is not None else None for cache in (images, crops))
+
+
+def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | None]) -> Callable:
+    """Transform → transform with the weights a recipe asks for, of mean 1 over `dx_types`, the training images'."""
+    if by_dx_type is None:
+        return lambda transform: transform
+    counts = Counter(dx_type or "unknown" for dx_type in dx_types)
+    if left_out := sorted(counts.keys() - by_dx_type.keys()):
+        raise TrainingError(
+            f"dx_type_weights has no weight for {', '.join(left_out)}: the training images have {', '.join(counts)}"
+        )
+    mean = sum(by_dx_type[dx_type] * count for dx_type, count in counts.items()) / counts.total()
+    if not mean:
+        raise TrainingError("dx_type_weights is 0 for every training image: there is nothing to learn from")
+    return partial(WithImageWeights, {dx_type: weight / mean for dx_type, weight in by_dx_type.items()})
+
+
+def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:
+    """Sharded models have no whole backbone to run; features have no place for the weight of an image."""
+    args = recipe.training
+    return (
+        recipe.model.freeze == "backbone"
+        and has_one_classifier(model)
+        and not (args.fsdp or args.deepspeed or recipe.loss.dx_type_weights)
+    )
+
+
+def _encoded(dataset: Dataset) -> Dataset:
+    """The transforms decode: in threads, where `datasets` decodes one image after the other."""
+    return dataset.cast_column("image", Image(decode=False))

@@ -1,0 +1,285 @@
+"""Several models as one: the mean of their probabilities, calibrated last.
+
+ham-hf ensemble runs/a runs/b runs/c --data_dir path/to/HAM10000 --output_dir runs/ensemble
+ham-hf ensemble recipes/a.yaml recipes/b.yaml --data_dir path/to/HAM10000 --output_dir runs/ensemble
+ham-hf ensemble runs/a-cross-validation --data_dir path/to/HAM10000 --output_dir runs/folds
+"""
+
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from datasets import DatasetDict
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked
+from ham_hf.evaluate import evaluation_facts, write_answers
+from ham_hf.evaluation.calibration import calibrate
+from ham_hf.evaluation.contamination import check_members
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
+from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_records, write_record
+from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier
+from ham_hf.inference.run_record import check_facts
+from ham_hf.inference.tta import set_test_time_augmentation, which_views
+from ham_hf.labels import LABELS
+from ham_hf.models.build import name_processor
+from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
+from ham_hf.models.mmbt.modeling_mmbt import PatientModel
+from ham_hf.reporting.report import write_report
+from ham_hf.system.environment import weights_sha256
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import check_new_folder, new_folder, replace_file
+from ham_hf.system.serialization import read_json
+from ham_hf.training.checkpointing import only_writer
+from ham_hf.training.cross_validation import SPLIT as CROSS_VALIDATION_SPLIT
+from ham_hf.training.subprocess_run import train_once
+
+logger = logging.getLogger("ham_hf.training.ensemble")
+
+MOST_PICKS = 20  # of the greedy selection, which may pick a member more than once
+
+
+class Member(NamedTuple):
+    """A trained model, what it answered on validation, and its run.json."""
+
+    folder: Path
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    validation: Predictions
+    facts: dict
+
+
+def build_ensemble(
+    runs: Sequence[Path],
+    data: DataArguments,
+    folder: Path,
+    *,
+    greedy: str | None = None,
+    calibration: bool = True,
+    argv: list[str],
+) -> dict:
+    """Join the models of `runs` into one in the new `folder`, judge it on `data` and write its report and card.
+
+    Args:
+        runs: run folders of `ham-hf train`, of models of the image alone with one and the same processor; or one
+            folder of `ham-hf cross-validate`, for its folds.
+        data: whose validation images calibrate it, and whose validation and test images judge it. Folds have seen all
+            but the test images, which alone judge their ensemble; it is not calibrated.
+        folder: loads as any model folder does.
+        greedy: a metric of `compute_scores` that chooses the members and their weights on validation (Caruana et al.,
+            2004, https://doi.org/10.1145/1015330.1015432); None: all of them alike.
+        calibration: fit a temperature on validation.
+        argv: the command line, for the report.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        InputError: the folder holds something, or the runs or the data do not fit together.
+    """
+    with new_folder(folder) as unfinished:  # at once: another process that builds it is refused before any work
+        return _build_into(unfinished, runs, data, greedy, calibration, argv)
+
+
+def _build_into(
+    unfinished: Path,
+    runs: Sequence[Path],
+    data: DataArguments,
+    greedy: str | None,
+    calibration: bool,
+    argv: list[str],
+) -> dict:
+    cross_validation = runs[0] if len(runs) == 1 and (runs[0] / CROSS_VALIDATION_SPLIT).is_file() else None
+    if cross_validation is not None:
+        data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
+        runs = sorted(cross_validation.glob("fold_*"))
+    members = _read(runs, same_images=cross_validation is None)
+    data.classes = "diagnoses" if labels_of(members[0].model) == LABELS else "nevus_or_other"
+    splits, facts, checks = load_checked(data)
+    if cross_validation is None:
+        _check_data(members, facts)
+    else:
+        _check_folds(cross_validation, splits, greedy)
+    weights = _weights(members, greedy)
+    chosen = [(member, weight) for member, weight in zip(members, weights, strict=True) if weight]
+    for member, weight in chosen:
+        logger.info("%s: weight %.2f", member.folder, weight)
+    record = check_members([member.folder for member, _ in chosen], splits, facts, checks)
+    model = join([member.model for member, _ in chosen], [weight for _, weight in chosen])
+    processor = chosen[0][0].processor
+    name_processor(model.config, processor)
+    calibration = calibration and cross_validation is None  # of folds, no image is left that none of them has seen
+    if calibration or greedy is not None:
+        record = join_records([record, TrainingRecord(images_of(splits["validation"], checks, "validation"), True)])
+    if calibration:
+        calibrate(model, processor, splits["validation"], None, "accuracy")
+    model.save_pretrained(unfinished)
+    processor.save_pretrained(unfinished)
+    if cross_validation is not None:  # which whoever verifies it needs
+        shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
+    model, processor = load_classifier(str(unfinished))
+    bf16_difference = write_answers(unfinished, model, processor, splits)
+    write_record(unfinished, record)
+    run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
+    run["model"] |= {
+        "members": [_member_facts(*of) for of in chosen],
+        "selected_by": greedy,
+        "weights_sha256": weights_sha256(unfinished),
+    }
+    replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
+    return write_report(unfinished)
+
+
+def _member_facts(member: Member, weight: float) -> dict:
+    model = member.facts["model"]
+    return {"run": member.folder.name, "weight": weight, "base": model["name"], "base_revision": model["revision"]}
+
+
+def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -> list[Path]:
+    """Train the recipes among `members`, each in a process of its own, unless that is done; returns run folders.
+
+    Into a folder beside the ensemble's `folder`, with -members to its name.
+
+    Raises:
+        InputError: a training fails, or a run folder is of another recipe; or the ensemble could not be made later.
+        MachineError: another process trains them.
+    """
+    check_new_folder(folder)
+    recipes = [member for member in members if member.suffix == ".yaml"]
+    if len({recipe.stem for recipe in recipes}) < len(recipes):
+        raise InputError("two recipes have the same name, and would be one run: rename one")
+    if recipes and len(members) == 1:
+        raise InputError("an ensemble of 1 recipe: name two or more")
+    if not recipes:
+        return list(members)
+    trained = folder.with_name(f"{folder.name}-members")
+    runs = {recipe: trained / recipe.stem for recipe in recipes}
+    with only_writer(trained):
+        for recipe, run in runs.items():
+            train_once(run, recipe, [str(recipe), "--output_dir", str(run), "--resume", *flags])
+    return [runs.get(member, member) for member in members]
+
+
+def join(models: Sequence[PreTrainedModel], weights: Sequence[float]) -> EnsembleForImageClassification:
+    """One model of several, in evaluation mode; all have the same labels and ask for the same views."""
+    labels = labels_of(models[0])
+    config = EnsembleConfig(
+        members=[model.config.to_dict() for model in models],
+        weights=[float(weight) for weight in weights],
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    joined = EnsembleForImageClassification(config)
+    for ours, model in zip(joined.members, models, strict=True):
+        ours.load_state_dict(model.state_dict())
+    set_test_time_augmentation(joined, which_views(models[0]))
+    return joined.to(models[0].device, memory_format=torch.channels_last).eval()
+
+
+def select_greedily(
+    probabilities: Sequence[np.ndarray], labels: np.ndarray, names: Sequence[str], metric: str
+) -> list[float]:
+    """Weights of members: the best one, then again and again whoever makes the mean's `metric` best.
+
+    Args:
+        probabilities: of each member, (N, C).
+        labels: (N,).
+        metric: of `compute_scores`; it stops where no pick makes it better.
+    """
+    picks: list[int] = []
+    best = -np.inf
+    while len(picks) < MOST_PICKS:
+        so_far = sum((probabilities[pick] for pick in picks), np.zeros_like(probabilities[0]))
+        scores = [
+            compute_scores((so_far + of_member) / (len(picks) + 1), labels, names)[metric]
+            for of_member in probabilities
+        ]
+        if max(scores) <= best:
+            break
+        best = max(scores)
+        picks.append(int(np.argmax(scores)))
+    counts = Counter(picks)
+    return [counts[number] / len(picks) for number in range(len(probabilities))]
+
+
+def _weights(members: Sequence[Member], greedy: str | None) -> list[float]:
+    if greedy is None:
+        return [1 / len(members)] * len(members)
+    first = members[0].validation
+    return select_greedily([member.validation.probabilities for member in members], first.labels, first.names, greedy)
+
+
+def _check_data(members: Sequence[Member], facts: dict) -> None:
+    """All were trained and chosen on these images, and on no others: test images would be no test otherwise."""
+    for member in members:
+        for part in ("train", "validation"):
+            if member.facts["data"]["splits"][part]["sha256"] != facts["splits"][part]["sha256"]:
+                raise InputError(
+                    f"{member.folder} has other {part} images than these: give the --data_dir and --split of its "
+                    "training, which is to be that of all members"
+                )
+
+
+def _check_folds(folder: Path, splits: DatasetDict, greedy: str | None) -> None:
+    if greedy is not None:
+        raise InputError("--greedy chooses on validation images, and the folds together have seen all of them")
+    if not (folder / "cross_validation.json").is_file():
+        raise InputError(f"{folder} is not finished: the same `ham-hf cross-validate` goes on with it")
+    if not len(splits["test"]):
+        raise InputError(
+            f"there is no test image, and the folds of {folder} have seen all others: nothing could be said of how "
+            f"good their ensemble is; {folder / 'cross_validation.md'} says it of the folds"
+        )
+
+
+def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
+    if len(runs) < 2:
+        raise InputError(f"an ensemble of {len(runs)} run: name two or more")
+    for run in runs:  # before the weights are loaded
+        find_classifier(str(run))
+        if missing := [name for name in ("run.json", "predictions_validation.csv") if not (run / name).is_file()]:
+            raise InputError(f"{run} has no {missing[0]}: expected the run folder of a finished `ham-hf train`")
+    members = []
+    for run in runs:
+        model, processor = load_classifier(str(run))
+        if isinstance(model, PatientModel):
+            raise InputError(f"{run} reads the patient beside the image: members read the image alone")
+        predictions = read_predictions(run / "predictions_validation.csv", labels_of(model))
+        facts = read_json(run / "run.json")
+        check_facts(facts, run / "run.json")
+        check_rows(predictions, facts["data"], "validation", run / "predictions_validation.csv")
+        members.append(Member(run, model, processor, predictions, facts))
+        _check_alike(members[0], members[-1])
+    if not same_images:
+        return members
+    first = members[0]
+    return [member._replace(validation=_in_order(first, member)) for member in members]
+
+
+def _in_order(first: Member, member: Member) -> Predictions:
+    files = [of.folder / "predictions_validation.csv" for of in (first, member)]
+    return in_order_of(first.validation, member.validation, *files)
+
+
+def _check_alike(first: Member, member: Member) -> None:
+    if labels_of(member.model) != labels_of(first.model):
+        raise InputError(f"{member.folder} tells other diagnoses apart than {first.folder}")
+    if which_views(member.model) != which_views(first.model):
+        raise InputError(
+            f"{member.folder} asks for test_time_augmentation {which_views(member.model)!r}, {first.folder} for "
+            f"{which_views(first.model)!r}: expected the same"
+        )
+    ours, theirs = (json.loads(of.processor.to_json_string()) for of in (first, member))
+    if other := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
+        raise InputError(
+            f"{member.folder} prepares images otherwise than {first.folder} ({', '.join(other)}): members share one "
+            "preparation; train them with the same image_size, eval_resize and normalization"
+        )

@@ -1,0 +1,95 @@
+"""The loss, in one place for every model: the Trainer calls it with the logits, and no model computes its own."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from ham_hf.config.arguments import LossArguments
+
+POWER = {"none": 0.0, "square_root": 0.5, "balanced": 1.0}  # of `class_weights`, by what a recipe calls it
+
+
+def class_weights(counts: Sequence[int], power: float) -> torch.Tensor:
+    """(classes,) float64 proportional to 1 / count**power, scaled to a mean of 1 over all images."""
+    numbers = torch.tensor(counts, dtype=torch.float64).clamp(min=1)  # an absent class must stay finite
+    weights = numbers**-power
+    return weights * numbers.sum() / (weights * numbers).sum()
+
+
+class ClassificationLoss:
+    """Cross-entropy, focal loss or LDAM, with all that a recipe can say of how much an image counts.
+
+    Given to the Trainer as `compute_loss_func`. In training it is the sum over the batch divided by the images of the
+    whole optimiser step (`num_items_in_batch`: all accumulated batches of all processes), so that 16x1, 4x4 and two
+    processes x 2 x 4 give the same gradients: weights have a mean of 1 over the training images, not over a batch. In
+    evaluation, where `HamTrainer` passes no count, it is the plain mean of the cross-entropy.
+
+    Args:
+        class_counts: training images of each class, in label order.
+        args: which loss and weights; of `dx_type_weights` and `sampling` it knows nothing.
+        label_smoothing: share of the true class that goes to all classes alike.
+
+    Sources: logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314; focal loss, Lin et al., 2017,
+    https://arxiv.org/abs/1708.02002; LDAM and deferred re-weighting, Cao et al., 2019,
+    https://arxiv.org/abs/1906.07413, here on a linear classifier's logits, where theirs are scaled cosines.
+    """
+
+    def __init__(self, class_counts: Sequence[int], args: LossArguments | None = None, label_smoothing: float = 0.0):
+        self._args = args or LossArguments()
+        self._smoothing = label_smoothing
+        counts = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1)
+        self._adjustment = self._args.logit_adjustment * (counts / counts.sum()).log()  # (classes,)
+        self._margins = self._args.ldam_margin * (counts.min() / counts) ** 0.25  # (classes,)
+        self._weights = class_weights(class_counts, POWER[self._args.class_weighting]).float()  # (classes,)
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """For deferred re-weighting: whole epochs done."""
+        self._epoch = epoch
+
+    def __call__(
+        self,
+        outputs: ImageClassifierOutput,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        image_weights: torch.Tensor | None = None,
+        mix_share: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """All else is as the Trainer calls it.
+
+        Args:
+            image_weights: (N,) multiply the loss of each image.
+            mix_share: (N,) of each image's own, where the rest of it is the next one's: see `ham_hf.training.mixup`.
+        """
+        logits = outputs.logits.float()  # (N, classes)
+        if num_items_in_batch is None:
+            return F.cross_entropy(logits, labels)
+        weights = torch.ones_like(logits[:, 0]) if image_weights is None else image_weights
+        if mix_share is None:
+            losses = self._weighted(logits, labels, weights)
+        else:
+            losses = self._weighted(logits, labels, weights * mix_share)
+            losses = losses + self._weighted(logits, labels.roll(-1), weights.roll(-1) * (1 - mix_share))
+        return losses.sum() / num_items_in_batch
+
+    def _weighted(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        losses = weights * self._losses(logits, labels)
+        if self._epoch >= self._args.class_weighting_start:
+            losses = losses * self._weights.to(losses.device)[labels]
+        return losses
+
+    def _losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(N,), not weighted."""
+        match self._args.loss:
+            case "cross_entropy":
+                adjusted = logits + self._adjustment.to(logits.device)
+                return F.cross_entropy(adjusted, labels, reduction="none", label_smoothing=self._smoothing)
+            case "focal":
+                losses = F.cross_entropy(logits, labels, reduction="none")
+                wrong = (1 - (-losses).exp()).clamp(min=1e-8)  # 0 to a power below 1 has no finite gradient
+                return wrong**self._args.focal_gamma * losses
+            case "ldam":
+                margins = F.one_hot(labels, logits.shape[1]) * self._margins.to(logits.device)
+                return F.cross_entropy(logits - margins, labels, reduction="none")

@@ -1,0 +1,104 @@
+"""A sheet of training images as a recipe's model sees them: one of each diagnosis, in several epochs.
+
+ham-hf data preview RECIPE.yaml [--output FILE.png] [--flag value …]
+"""
+
+import argparse
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from matplotlib import style
+from matplotlib.figure import Figure
+from transformers import BitImageProcessor
+
+from ham_hf.config.recipe import Recipe, parse_recipe
+from ham_hf.data.dataset import load_checked
+from ham_hf.models.build import build_processor, find_checkpoint
+from ham_hf.reporting.plots import STYLE, save_figure
+from ham_hf.system.errors import InputError
+from ham_hf.system.outputs import check_output
+from ham_hf.training.augmentation import Augment
+from ham_hf.training.datasets import mixing_of
+from ham_hf.training.transforms import Collator, EvalTransform, FinishBatch, TrainTransform
+
+EPOCHS = 6
+INCHES = 1.6  # a picture's side
+
+
+def own_parser() -> argparse.ArgumentParser:
+    """Of the flags that are not the recipe's."""
+    own = argparse.ArgumentParser(prog="ham-hf data preview", description=__doc__.splitlines()[0], allow_abbrev=False)
+    own.add_argument("--output", type=Path, default=Path("preview.png"), help="preview.png when left out")
+    return own
+
+
+def main(argv: list[str]) -> Path:
+    """Draw what `RECIPE.yaml [--output FILE] [--flag value …]` asks for; returns the file.
+
+    Raises:
+        InputError: the recipe, the data or the file cannot be used.
+    """
+    args, flags = own_parser().parse_known_args(argv)
+    check_output("--output", args.output, ".png")
+    recipe = parse_recipe(flags)
+    if not recipe.image.augment:
+        raise InputError("augment is false: every training image is its evaluation crop, in every epoch")
+    save_figure(draw_preview(recipe), args.output)
+    return args.output
+
+
+def draw_preview(recipe: Recipe) -> Figure:
+    """Rows: the first training image of each diagnosis; columns: the evaluation crop, then EPOCHS epochs."""
+    revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
+    image = recipe.image
+    processor = build_processor(
+        recipe.model.model_name_or_path,
+        revision=revision,
+        image_size=image.image_size,
+        eval_resize=image.eval_resize,
+        normalization=image.normalization,
+        color_constancy=image.color_constancy,
+    )
+    splits, _, _ = load_checked(recipe.data)
+    examples = one_of_each(splits["train"])
+    rows = examples.cast_column("image", datasets.Image(decode=False))[:]
+    transform, collate = TrainTransform(image, processor, recipe.training.seed), Collator(False, mixing_of(image))
+    finish = FinishBatch(processor, Augment(image))
+    columns = {"evaluation": visible(processor, EvalTransform(processor)(rows)["pixel_values"])}
+    for epoch in range(EPOCHS):
+        transform.set_epoch(epoch)
+        values = transform(rows)
+        batch = finish(collate([{name: of[i] for name, of in values.items()} for i in range(len(examples))]))
+        columns[f"epoch {epoch + 1}"] = visible(processor, batch["pixel_values"])
+    names = examples.features["label"].names
+    return _sheet(columns, [f"{names[row['label']]}\n{row['image_id']}" for row in examples.remove_columns("image")])
+
+
+def one_of_each(split: datasets.Dataset) -> datasets.Dataset:
+    """The first image of each diagnosis, in label order."""
+    labels = split["label"][:]
+    return split.select([labels.index(label) for label in sorted(set(labels))])
+
+
+def visible(processor: BitImageProcessor, pixels: torch.Tensor) -> np.ndarray:
+    """Normalised (N, 3, H, W) → (N, H, W, 3) from 0 to 1."""
+    if processor.do_normalize:
+        mean, std = (torch.tensor(of)[:, None, None] for of in (processor.image_mean, processor.image_std))
+        pixels = pixels * std + mean
+    return pixels.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+
+def _sheet(columns: dict[str, np.ndarray], labels: list[str]) -> Figure:
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(INCHES * (len(columns) + 0.7), INCHES * len(labels) + 0.4))
+        grid = figure.subplots(len(labels), len(columns), squeeze=False)
+        for at, (title, pictures) in enumerate(columns.items()):
+            grid[0][at].set_title(title)
+            for axes, picture in zip(grid[:, at], pictures, strict=True):
+                axes.imshow(picture)
+                axes.set(xticks=[], yticks=[])
+        for axes, label in zip(grid[:, 0], labels, strict=True):
+            axes.set_ylabel(label, rotation=0, ha="right", va="center")
+        return figure

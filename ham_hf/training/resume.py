@@ -1,0 +1,174 @@
+"""What a checkpoint was trained with: `--resume` goes on with the same, or is refused."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import DatasetDict
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from ham_hf.config.recipe import Recipe
+from ham_hf.system.environment import hardware, versions
+from ham_hf.system.errors import InputError
+from ham_hf.system.serialization import read_json
+from ham_hf.training.transforms import PATIENT
+
+logger = logging.getLogger("ham_hf.train")
+
+# Of the training's arguments, those that its weights follow from; another one would be half at work, for rates and
+# schedules are in the checkpoint too
+_OF_TRAINING = (
+    *("learning_rate", "image_learning_rate", "head_learning_rate", "layer_decay", "gradual_unfreezing"),
+    *("optimizer", "optim", "optim_args", "sgd_momentum", "sgd_nesterov", "weight_decay"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "ema_decay"),
+    *(
+        "lr_scheduler_type",
+        "lr_scheduler_kwargs",
+        "lr_decay_factor",
+        "lr_decay_epochs",
+        "warmup_steps",
+        "warmup_epochs",
+    ),
+    *("seed", "data_seed", "dataloader_drop_last", "train_sampling_strategy", "neftune_noise_alpha"),
+    *("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps", "save_only_model"),
+    *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+)
+_AFTER_TRAINING = ("test_time_augmentation", "calibration", "melanoma_sensitivity")  # of the model's arguments
+_IMAGES = {"the training images": "train", "the validation images": "validation"}
+_PATIENTS = "the patients' data"
+_KEPT = {"fixed": dict, "noted": dict, "changes": list, "seconds": float}  # in a checkpoint
+# A run may go on with another one of these, to an end that no unbroken run would have come to
+_MAY_CHANGE = (
+    *("num_train_epochs", "max_steps", "early_stopping_patience", "stop_on_collapse"),
+    *("bf16", "fp16", "tf32", "channels_last", "torch_compile", "gradient_checkpointing", "full_determinism"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size", "ignore_data_skip"),
+)
+
+
+class Settings(NamedTuple):
+    """Names and plain values: `fixed` must be the same when a run goes on, `noted` may change."""
+
+    fixed: dict[str, Any]
+    noted: dict[str, Any]
+
+
+def settings_of(recipe: Recipe, splits: DatasetDict, data: Mapping) -> Settings:
+    """Of a training on the images of `splits`; `data` are the facts about them, as `load_checked` gives both."""
+    args = recipe.training
+    model = {name: value for name, value in asdict(recipe.model).items() if name not in _AFTER_TRAINING}
+    images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    fixed = {
+        **{name: data["splits"][split]["sha256"] for name, split in _IMAGES.items()},
+        "classes": recipe.data.classes,
+        "max_train_samples": recipe.data.max_train_samples,
+        **asdict(recipe.image),
+        **model,
+        **asdict(recipe.loss),
+        **{name: getattr(args, name) for name in _OF_TRAINING},
+        "images a step": images,
+    }
+    if recipe.model.fusion != "none" or recipe.loss.dx_type_weights:
+        fixed[_PATIENTS] = _patients_sha256(splits)
+    noted = {name: getattr(args, name) for name in _MAY_CHANGE} | {"processes": args.world_size}
+    noted |= {f"{name} (hardware)": value for name, value in hardware(args.device).items()} | versions()
+    return Settings(*json.loads(json.dumps((fixed, noted))))  # as a checkpoint has them
+
+
+def _patients_sha256(splits: DatasetDict) -> str:
+    """Of what some models read, and some losses weigh by, and the SHA-256 of the images does not cover."""
+    columns = [splits[split][name][:] for split in _IMAGES.values() for name in (*PATIENT, "dx_type")]
+    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+
+
+class KeepSettings(TrainerCallback, ExportableState):
+    """Has every checkpoint say, in its trainer_state.json, what it was trained with.
+
+    `changes` are what changed each time that the run went on, in words; `seconds` how long it had trained by then.
+    """
+
+    def __init__(self, settings: Settings, changes: list[str], seconds: float):
+        self._attributes = {**settings._asdict(), "changes": changes}
+        self._seconds, self._started = seconds, time.monotonic()
+
+    @property
+    def changes(self) -> list[str]:
+        return self._attributes["changes"]
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, in all its parts."""
+        return self._seconds + time.monotonic() - self._started
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._started = time.monotonic()  # without what came before, such as reading weights
+        state.stateful_callbacks[type(self).__name__] = self.state()  # a checkpoint of before may have no such entry
+
+    def state(self) -> dict:
+        return {"args": {}, "attributes": self._attributes | {"seconds": self.seconds}}
+
+
+def went_on(checkpoint: Path | None, settings: Settings) -> KeepSettings:
+    """For the checkpoints to come: what is not as it was when `checkpoint`, if any, was trained, and for how long.
+
+    Raises:
+        InputError: something changed that must not.
+    """
+    if checkpoint is None:
+        return KeepSettings(settings, [], 0)
+    before = settings_in(checkpoint)
+    if before is None:
+        return KeepSettings(settings, [f"{checkpoint.name} does not say what it was trained with"], 0)
+    return KeepSettings(settings, _changes(checkpoint, before, settings), before["seconds"])
+
+
+def settings_in(checkpoint: Path) -> dict | None:
+    """What `KeepSettings` had a checkpoint say; None where it did not.
+
+    Raises:
+        InputError: its trainer_state.json is not as the Trainer writes it.
+    """
+    state = read_json(checkpoint / "trainer_state.json")
+    try:
+        kept = state["stateful_callbacks"].get(KeepSettings.__name__)
+        if kept is None:
+            return None
+        return {name: kind(kept["attributes"][name]) for name, kind in _KEPT.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{checkpoint / 'trainer_state.json'} is not as a training writes it ({type(error).__name__}: {error}): "
+            f"remove {checkpoint}"
+        ) from error
+
+
+def _changes(checkpoint: Path, before: Mapping, settings: Settings) -> list[str]:
+    if changed := _changed(before["fixed"], settings.fixed):
+        raise InputError(
+            f"{checkpoint} cannot be gone on from with other settings: {'; '.join(changed)}. Give those that it was "
+            "trained with, or choose another --output_dir"
+        )
+    if settings.fixed["save_only_model"]:
+        raise InputError(f"{checkpoint} has the weights alone, for save_only_model is true: it cannot be gone on from")
+    changed = _changed(before["noted"], settings.noted)
+    if settings.noted["ignore_data_skip"]:
+        changed.append("ignore_data_skip, so that the first images of the epoch were seen again")
+    changed = [f"went on from {checkpoint.name} with {change}" for change in changed]
+    for change in changed:
+        logger.warning("%s: the end may not be that of an unbroken run", change)
+    return [*before["changes"], *changed]
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In the names that both have: a newer version may know more of them."""
+    names = [name for name in now if name in before and now[name] != before[name]]
+    return [
+        f"{name}, which were others"
+        if name in (*_IMAGES, _PATIENTS)
+        else f"{name} {now[name]!r}, which was {before[name]!r}"
+        for name in names
+    ]

@@ -1,0 +1,376 @@
+"""The stock Trainer, subclassed where it has no hook: rates by part, averaged weights, reading of checkpoints."""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+
+from ham_hf.config.option_errors import explained, options_of
+from ham_hf.system.errors import InputError, MachineError, TrainingError
+from ham_hf.training.checkpointing import find_damage, write_checksums
+from ham_hf.training.last_batch import last_batch, starved_norm
+from ham_hf.training.optimization import decay_by_epoch, give_own_rate, set_rates_by_block, unfreeze_gradually
+
+logger = logging.getLogger("ham_hf.train")
+
+# In a checkpoint of a run with averaged weights: the weights being trained, which --resume needs
+TRAINED_WEIGHTS = "trained_weights.safetensors"
+# The options that building these can fail by
+OF_OPTIMIZER = (
+    *("optimizer", "optim", "optim_args", "optim_target_modules", "learning_rate", "base_learning_rate"),
+    *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "sgd_momentum", "sgd_nesterov", "freeze"),
+)
+OF_SCHEDULE = (
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "learning_rate", "base_learning_rate"),
+    *("num_train_epochs", "max_steps", "optimizer", "optim", "metric_for_best_model"),
+)
+
+
+class HamTrainer(Trainer):
+    """With `ema_decay`, the averaged weights are what is evaluated, saved and published.
+
+    Where it cannot be set up or fails before the end of the first step, a TrainingError names the `options` given.
+
+    `finish_batch` does what is left to do to a batch once it is on the model's device. `train_sampler` chooses an
+    epoch's images. `processor` is saved with every model. As the stock Trainer's `processing_class` (transformers
+    5.23), one that is made of parts would have to have a tokenizer.
+    """
+
+    def __init__(
+        self,
+        *,
+        processor: BaseImageProcessor | ProcessorMixin,
+        finish_batch: Callable[[dict], dict],
+        train_sampler: Sampler[int] | None = None,
+        options: Mapping[str, Any] | None = None,
+        **kwargs,
+    ):
+        self._options = options_of(kwargs["args"]) if options is None else options
+        with explained("The trainer could not be set up", options_of(kwargs["args"])):
+            super().__init__(**kwargs, preprocess_logits_for_metrics=_first_output)
+        self.label_names = ["labels"]  # also of a model that takes none itself (DeiT with a teacher)
+        self._stepped = False  # since the call of `train`
+        self._drops_last = self.args.dataloader_drop_last
+        self._train_sampler = train_sampler
+        self._processor = processor
+        self._finish_batch = finish_batch
+        self._average: AveragedModel | None = None
+        self._image_ids: list[str] = []
+        self._unchecked: list[tuple[int, torch.Tensor, list[str]]] = []
+        self.add_callback(_CheckLosses(self))
+        self.add_callback(_FindBest())
+        if self.args.ema_decay:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise InputError("ema_decay needs whole weights on every process: leave it out with FSDP or DeepSpeed")
+            rule = exponential_average(self.args.ema_decay, lambda: int(self._average.n_averaged))
+            self._average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
+            self.add_callback(_UpdateAverage(self._average))
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        self._stepped = False
+        with explained("The training failed in its first step", self._options, until=lambda: self._stepped):
+            return super().train(*args, **kwargs)
+
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self._image_ids = inputs.pop("image_ids", [])
+        return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
+
+    def _run_epoch(self, **kwargs) -> None:
+        """The stock one (transformers 5.24) takes a step before it asks whether the run that goes on had ended."""
+        self.control.should_training_stop |= self.state.global_step >= self.state.max_steps
+        if not self.control.should_training_stop:
+            super()._run_epoch(**kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the stock one, which drops a last batch of one image where batch norm could not learn from it.
+
+        Raises:
+            InputError: an epoch would have no other batch.
+        """
+        self.args.dataloader_drop_last = self._drops_last or self._must_drop_last()
+        images, step = len(self.train_dataset), self._train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and images < step:
+            raise InputError(
+                f"dataloader_drop_last is true, and {images} training images are fewer than a batch of {step}: "
+                "expected a smaller per_device_train_batch_size"
+            )
+        return super().get_train_dataloader()
+
+    def _must_drop_last(self) -> bool:
+        images, batch, devices = len(self.train_dataset), self._train_batch_size, max(1, self.args.n_gpu)
+        if last_batch(images, batch, self.args.world_size, devices) > 1 or not self.place_model_on_device:
+            return False
+        example = self._prepare_inputs(self.data_collator(self.train_dataset.__getitems__([0])))
+        read_by_loss = ("labels", "image_weights", "mix_share")
+        norm = starved_norm(self.model, {name: of for name, of in example.items() if name not in read_by_loss})
+        if norm is None:
+            return False
+        if batch <= devices or images <= devices:
+            which = f"per_device_train_batch_size is {batch}" if batch <= devices else f"training images: {images}"
+            raise InputError(
+                f"{which}, but batch norm ({norm}) cannot learn from one image at a time: expected at least 2"
+            )
+        logger.warning(
+            "The last batch of an epoch (%d images in batches of %d) would have one image, which batch norm (%s) "
+            "cannot learn from: it is dropped, as with dataloader_drop_last. Another per_device_train_batch_size "
+            "avoids that.",
+            images,
+            batch,
+            norm,
+        )
+        return True
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Of every image: where `dataloader_drop_last` is of training, the stock one leaves out some here too."""
+        drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._unchecked.append((self.state.global_step, loss, self._image_ids))
+        if loss.device.type == "cpu":
+            self.check_losses()
+        return loss
+
+    def note_step(self) -> None:
+        """Note that a step is done: an exception from here on is no longer explained by the options."""
+        self._stepped = True
+
+    def check_losses(self) -> None:
+        """Raises TrainingError where a loss since the last call is not finite. It waits for the device."""
+        if not self._unchecked:
+            return
+        unchecked, self._unchecked = self._unchecked, []
+        finite = torch.stack([loss for _, loss, _ in unchecked]).isfinite().tolist()
+        if all(finite):
+            return
+        step, loss, image_ids = unchecked[finite.index(False)]
+        raise TrainingError(
+            f"the loss of step {step + 1} is {loss.item()}; its images: {', '.join(image_ids) or 'not known'}. The "
+            "training diverged, or a weight of the checkpoint is damaged: try a lower learning_rate, or "
+            "warmup_steps; --resume goes on from the last checkpoint"
+        )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        return self._train_sampler or super()._get_train_sampler(train_dataset)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ):
+        """The stock one gives the loss nothing but the labels, and counts images in evaluation too (5.24)."""
+        more = {name: inputs.pop(name) for name in ("image_weights", "mix_share") if name in inputs}
+        loss = self.compute_loss_func
+        self.compute_loss_func = partial(loss, **more)
+        try:
+            count = num_items_in_batch if model.training else None
+            return super().compute_loss(model, inputs, return_outputs, count)
+        finally:
+            self.compute_loss_func = loss
+
+    # Optimiser and schedule
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        new = self.optimizer is None
+        with explained("The optimizer could not be built", self._options, OF_OPTIMIZER):
+            optimizer = super().create_optimizer(model)
+        if new and self.args.image_learning_rate is not None:
+            named = (model or self.model).named_parameters()
+            image = {weight for name, weight in named if "image_encoder." in name}
+            give_own_rate(optimizer, image, self.args.image_learning_rate)
+        if new and self._by_block():
+            set_rates_by_block(optimizer, self.accelerator.unwrap_model(model or self.model), self.args)
+        return optimizer
+
+    def _by_block(self) -> bool:
+        args = self.args
+        return args.head_learning_rate is not None or args.layer_decay is not None or args.gradual_unfreezing > 0
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        if self.lr_scheduler is not None:
+            return self.lr_scheduler
+        steps = self._steps_per_epoch()
+        if self.args.lr_decay_factor is None:
+            with explained("The schedule could not be built", self._options, OF_SCHEDULE):
+                super().create_scheduler(num_training_steps, optimizer)
+        else:
+            self.lr_scheduler = LambdaLR(
+                optimizer or self.optimizer,
+                lambda step: decay_by_epoch(step // steps, (step % steps + 1) / steps, self.args),
+            )
+            self._created_lr_scheduler = True
+        if self.args.gradual_unfreezing:
+            unfreeze_gradually(self.lr_scheduler, round(self.args.gradual_unfreezing * steps))
+        return self.lr_scheduler
+
+    def _steps_per_epoch(self) -> int:
+        args = self.args
+        images = self._train_batch_size * args.world_size
+        whole = math.floor if args.dataloader_drop_last else math.ceil
+        return math.ceil(whole(len(self.train_dataset) / images) / args.gradient_accumulation_steps)
+
+    # Averaged weights
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        if self._average is None:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        averaged = self._average.module.state_dict()
+        for name, trained in self.model.state_dict().items():
+            kept = trained.clone()
+            trained.copy_(averaged[name])
+            averaged[name].copy_(kept)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        with self._averaged_weights():
+            return super().evaluate(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        with self._averaged_weights():
+            super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            self._processor.save_pretrained(output_dir or self.args.output_dir)
+        if self._average is not None and _internal_call and self.args.should_save:
+            save_model(self.model, str(Path(output_dir) / TRAINED_WEIGHTS))
+
+    # Checkpoints are sealed with checksums before an older one goes: whenever the process is killed, one is whole
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        run = Path(self._get_output_dir(trial=trial))
+        checkpoint = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its random state
+            if self.args.should_save:
+                write_checksums(checkpoint)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # the last two are torch's and safetensors' for a full disk
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            free = shutil.disk_usage(run).free
+            raise MachineError(
+                f"{checkpoint} could not be written ({error}); {free:,} bytes are free there now: make room, then "
+                "--resume goes on from the checkpoint before it"
+            ) from error
+        finally:
+            self.args.save_total_limit = keep
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(str(run), save_total_limit=keep, best_model_checkpoint=best)
+
+    # save_pretrained writes ViT and BEiT under older names than the modules bear; from_pretrained renames
+    # them back. The stock Trainer (transformers 5.23) reads a checkpoint without renaming and without being strict:
+    # the encoder's weights stay as they are, with a warning. Sharded ones (FSDP, DeepSpeed) have the modules' names.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        folder = Path(resume_from_checkpoint)
+        self._load_pretrained(folder)
+        if self._average is not None:
+            self._average.module.load_state_dict(self.model.state_dict())
+            self._average.n_averaged.fill_(TrainerState.load_from_json(folder / "trainer_state.json").global_step)
+            load_model(self.model, folder / TRAINED_WEIGHTS)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+            return
+        best = Path(self.state.best_model_checkpoint)
+        if damage := find_damage(best):
+            raise MachineError(f"the best checkpoint cannot be used: {best}: {damage}; --resume trains it again")
+        self._load_pretrained(best)
+        self._average = None  # what was loaded is the average already
+
+    def _load_pretrained(self, folder: Path) -> None:
+        saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype, use_safetensors=True)
+        self.model.load_state_dict(saved.state_dict())
+
+
+def _first_output(logits: torch.Tensor | tuple[torch.Tensor, ...], _labels: torch.Tensor) -> torch.Tensor:
+    """Return the logits, without other outputs of a model, such as those of its two classifiers."""
+    return logits[0] if isinstance(logits, tuple) else logits
+
+
+def exponential_average(decay: float, count: Callable[[], int]) -> Callable:
+    """For `AveragedModel`: an exponential moving average that starts fast, as TensorFlow's and timm's do.
+
+    `count` returns the number of updates so far. `AveragedModel` passes it on the device, which would have to be
+    waited for at every step.
+    """
+
+    @torch.no_grad()
+    def update(averaged: list[torch.Tensor], trained: list[torch.Tensor], _on_device: torch.Tensor) -> None:
+        if not averaged[0].is_floating_point():  # batch norm counts its batches
+            for mean, value in zip(averaged, trained, strict=True):
+                mean.copy_(value)
+            return
+        updates = count()
+        torch._foreach_lerp_(averaged, trained, 1 - min(decay, (1 + updates) / (10 + updates)))
+
+    return update
+
+
+class _CheckLosses(TrainerCallback):
+    """Where the loss is read anyway for the log, and at every hundredth step."""
+
+    def __init__(self, trainer: HamTrainer):
+        self._trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._trainer.note_step()
+        if control.should_log or control.should_evaluate or control.should_save or state.global_step % 100 == 0:
+            self._trainer.check_losses()
+
+
+class _FindBest(TrainerCallback):
+    """A checkpoint says where the best one so far was when it was written; a run folder may have been moved since.
+
+    The stock Trainer (transformers 5.24) would forget the best one, and end with the last.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.best_global_step:
+            best = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+            state.best_model_checkpoint = str(best) if best.is_dir() else None
+
+
+class _UpdateAverage(TrainerCallback):
+    def __init__(self, average: AveragedModel):
+        self._average = average
+
+    def on_step_end(self, args, state, control, model: nn.Module, **kwargs):
+        self._average.update_parameters(model)
