@@ -21,9 +21,9 @@ from pathlib import Path, PureWindowsPath
 from markupsafe import escape
 
 from ham_hf import __version__
-from ham_hf.cli.main import run_command
 from ham_hf.hub.published_files import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, RECORD, write_checksums
 from ham_hf.hub.upload import Destination, check_is_published, check_repo_id, listing, publish
+from ham_hf.system.command import run_command
 from ham_hf.system.errors import InputError
 
 # Where paths of this machine and tokens could stand

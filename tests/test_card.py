@@ -8,7 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from ham_hf.evaluation.metrics import HEADLINE
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.labels import DISCLAIMER, NEVUS_OR_OTHER
 from ham_hf.reporting.model_card import REPO_ID
 from ham_hf.reporting.report import write_report

@@ -41,9 +41,9 @@ from transformers import (
 
 from ham_hf.cli.main import main as ham_hf
 from ham_hf.config.arguments import ModelArguments
-from ham_hf.explain import crop_of
 from ham_hf.inference import onnx
 from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.saliency import crop_of
 from ham_hf.labels import LABELS
 from ham_hf.models.build import build_model, classifier_of, freeze_parts
 from ham_hf.models.check import check_training

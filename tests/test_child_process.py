@@ -14,8 +14,6 @@ ROOT = Path(__file__).parent.parent
 CHILD = """
 import signal, sys, time
 from pathlib import Path
-from ham_hf.child_process import end_with_parent
-end_with_parent()
 def tidy_up(*_):
     time.sleep(0.3)
     Path(sys.argv[1], "tidied").touch()
@@ -26,16 +24,17 @@ time.sleep(60)
 """
 PARENT = """
 import sys
-from ham_hf.child_process import run_child
-raise SystemExit(run_child([sys.executable, "-c", sys.argv[1], sys.argv[2]]))
+from ham_hf.system.child_process import run_child
+raise SystemExit(run_child("child", sys.argv[1:]))
 """
 
 
 @pytest.fixture
 def processes(tmp_path):
     """A parent and the child that it waits for."""
-    words = [sys.executable, "-c", PARENT, CHILD, str(tmp_path)]
-    parent = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    (tmp_path / "child.py").write_text(CHILD)
+    words = [sys.executable, "-c", PARENT, str(tmp_path)]
+    parent = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"})
     while not (tmp_path / "started").exists():
         assert parent.poll() is None
         time.sleep(0.01)

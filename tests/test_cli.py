@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from ham_hf.cli.main import main, run_command
+from ham_hf.cli.main import main
 from ham_hf.data.image_io import find_photos
 from ham_hf.inference.predict import read_patients
+from ham_hf.system.command import run_command
 from ham_hf.system.errors import InputError, cannot_write
 from ham_hf.system.files import check_new_folder
 from tests.test_report import make_run

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from ham_hf.cli.main import main
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
-from ham_hf.evaluate import model_facts
+from ham_hf.evaluation.model_facts import model_facts
 from ham_hf.hub.published_files import CHECKSUMS, RECORD, write_checksums
 from ham_hf.hub.verify.consistency import CANNOT_TELL, check_weights
 from ham_hf.hub.verify.facts_check import check_report_facts

@@ -175,7 +175,7 @@ def test_folds_need_training_images_of_known_lesions(tiny, tmp_path, capsys):
 
 @pytest.mark.parametrize(("code", "ours"), [(4, 4), (3, 3), (2, 2), (1, 2), (-15, 3)])
 def test_a_fold_that_fails_ends_the_command(code, ours, tiny, synthetic_dir, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "run_child", lambda words: code)
+    monkeypatch.setattr(training, "run_child", lambda module, words: code)
     assert main(command(tiny, synthetic_dir, tmp_path / "cv")) == ours
     assert "fold_1" in capsys.readouterr().err
     assert not (tmp_path / "cv" / "fold_2").exists()
@@ -196,7 +196,7 @@ def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_wh
     def train(code, learning_rate, words, checkpoint=True):
         recipe.write_text(f"learning_rate: {learning_rate}\n")
         started = []
-        monkeypatch.setattr(training, "run_child", lambda words: started.append(words) or code)
+        monkeypatch.setattr(training, "run_child", lambda module, words: started.append(words) or code)
         with pytest.raises(InputError, match="run") if code else nullcontext():
             training.train_once(run, recipe, words)
         (run / "checkpoint-1").mkdir(exist_ok=True) if checkpoint else None

@@ -33,11 +33,12 @@ import push_to_hub  # noqa: E402
 from ham_hf.cli.main import main as ham_hf  # noqa: E402
 from ham_hf.config.arguments import ModelArguments  # noqa: E402
 from ham_hf.data.image_io import read_photo  # noqa: E402
-from ham_hf.evaluation.thresholds import keep_threshold, suspicion  # noqa: E402
+from ham_hf.evaluation.thresholds import keep_threshold
 from ham_hf.inference import demo  # noqa: E402
 from ham_hf.inference.classifier import load_classifier, probabilities  # noqa: E402
 from ham_hf.inference.demo import answer_html, running_demo  # noqa: E402
 from ham_hf.inference.predict import SYNTHETIC_ALONE  # noqa: E402
+from ham_hf.inference.thresholds import suspicion
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS  # noqa: E402
 from ham_hf.models.build import build_processor, classifier_of  # noqa: E402
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor  # noqa: E402
@@ -281,7 +282,7 @@ def pushed(image_run, tmp_path_factory):
         "published": [run, SPACE, "--space", "--model", MODEL],
     }
     code = "\n".join(
-        f"print({name!r}, ham_hf.cli.main.run_command(push_to_hub.main, {list(map(str, words))}), flush=True)"
+        f"print({name!r}, ham_hf.system.command.run_command(push_to_hub.main, {list(map(str, words))}), flush=True)"
         for name, words in commands.items()
     )
     with HubServer() as hub:

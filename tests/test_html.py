@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ham_hf.evaluation.metrics import HEADLINE, calibration_bins
+from ham_hf.config.metric_names import HEADLINE
+from ham_hf.evaluation.metrics import calibration_bins
 from ham_hf.evaluation.patients import write_patients
 from ham_hf.evaluation.predictions import Predictions, read_predictions
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
@@ -21,7 +22,7 @@ from ham_hf.reporting.sections import escape, number
 from tests.test_report import change_facts, make_run
 from tests.test_subgroups import add_patients
 
-CSS = resources.files("ham_hf").joinpath("report.css").read_text("utf-8")
+CSS = resources.files("ham_hf.reporting").joinpath("templates/report.css").read_text("utf-8")
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (640).to_bytes(4, "big") + (480).to_bytes(4, "big")
 PICTURES = ["loss.png", "learning_rate.png"]
 PICTURES += [

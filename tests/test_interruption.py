@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ham_hf.cli.main import run_command
 from ham_hf.reporting.report import write_report
+from ham_hf.system.command import run_command
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training.checkpointing import CHECKSUMS, find_damage, last_whole_checkpoint, only_writer

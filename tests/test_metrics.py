@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.evaluation.bootstrap import bootstrap_intervals, lesion_weights, weighted_scores
 from ham_hf.evaluation.hf_metric import HamMetrics
-from ham_hf.evaluation.metrics import (
-    CALIBRATION_BINS,
-    HEADLINE,
-    compute_scores,
-    constant_scores,
-    sensitivity_at_specificity,
-)
+from ham_hf.evaluation.metrics import CALIBRATION_BINS, compute_scores, constant_scores, sensitivity_at_specificity
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 

@@ -21,7 +21,8 @@ from ham_hf.data.image_io import read_cell
 from ham_hf.data.pixel_cache import build_cache
 from ham_hf.models.build import freeze_parts
 from ham_hf.system.errors import InputError, MachineError, TrainingError
-from ham_hf.train import _write_json, build_for_search
+from ham_hf.train import _write_json
+from ham_hf.training.build import build_for_search
 from ham_hf.training.callbacks import EpochLine
 from ham_hf.training.last_batch import last_batch, starved_norm
 from tests.small_data import load, make_rows, write_folder

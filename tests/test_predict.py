@@ -405,8 +405,8 @@ def test_a_model_of_synthetic_images_says_so(tmp_path, capsys):
 
 def test_a_model_of_the_hub_says_so_too_and_a_failure_is_not_taken_for_no(tmp_path):
     code = """
-from ham_hf.classifier import is_trained_on_synthetic_images
-from ham_hf.errors import InputError
+from ham_hf.inference.classifier import is_trained_on_synthetic_images
+from ham_hf.system.errors import InputError
 for name in ("ada/made-up", "ada/silent", "ada/broken"):
     try:
         print(is_trained_on_synthetic_images(name))

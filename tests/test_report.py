@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ham_hf.evaluation.metrics import HEADLINE
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.evaluation.predictions import read_predictions, rows_sha256, write_predictions
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.reporting.report import headline_line, read_run, write_report

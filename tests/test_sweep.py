@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from ham_hf.cli.main import main as ham_hf
-from ham_hf.cli.main import run_command
 from ham_hf.config.recipe import parse_recipe
+from ham_hf.system.command import run_command
 from ham_hf.system.errors import InputError, MachineError, TrainingError
 from ham_hf.train import main as train
 from ham_hf.training import search as sweeping
@@ -66,7 +66,7 @@ def test_greedy_tries_each_variable_in_turn_and_goes_on_where_it_was(recipe, tmp
     shutil.rmtree(folder / "trial_2")
     started = []
     really = training.run_child
-    monkeypatch.setattr(training, "run_child", lambda words: started.append(words) or really(words))
+    monkeypatch.setattr(training, "run_child", lambda module, words: started.append(words) or really(module, words))
     assert run(recipe, GREEDY, folder) == 0
     assert len(started) == 1 and (folder / "sweep.json").read_text() == before
 
@@ -130,7 +130,7 @@ def trained(recipe, tmp_path, monkeypatch):
     """Trainings that end at once, with the next of the exit codes given, 0 when there is none; the folders tried."""
     codes, tried = [], []
 
-    def end(words):
+    def end(module, words):
         folder = Path(words[words.index("--output_dir") + 1])
         tried.append(folder.name)
         if code := codes.pop(0) if codes else 0:
@@ -138,7 +138,7 @@ def trained(recipe, tmp_path, monkeypatch):
         metrics = {"balanced_accuracy": {"value": 0.1 * len(tried)}}
         (folder / "report.json").write_text(json.dumps({"results": {"validation": {"metrics": metrics}}}))
         shutil.copyfile(recipe, folder / "recipe.yaml")
-        (folder / "run.json").write_text(json.dumps({"argv": words[3:]}))
+        (folder / "run.json").write_text(json.dumps({"argv": words}))
         return 0
 
     monkeypatch.setattr(training, "run_child", end)
@@ -196,9 +196,9 @@ def test_a_recipe_that_does_not_train_can_be_tried_again(recipe, tmp_path, train
 def test_a_recipe_that_is_edited_or_gone_during_the_search_stops_it(recipe, tmp_path, trained, monkeypatch, capsys):
     end = training.run_child
 
-    def edit(words):
+    def edit(module, words):
         recipe.write_text(recipe.read_text() + "# edited\n")
-        return end(words)
+        return end(module, words)
 
     monkeypatch.setattr(training, "run_child", edit)
     assert run(recipe, GREEDY, tmp_path / "sweep") == 2
@@ -211,7 +211,7 @@ def test_missing_data_stop_the_search_and_a_loss_that_is_infinite_does_not(
     folder, away = tmp_path / "sweep", tmp_path / "away"
     data = Path(shutil.copytree(synthetic_dir, tmp_path / "data"))
     recipe.write_text(recipe.read_text().replace(str(synthetic_dir), str(data)))
-    monkeypatch.setattr(training, "run_child", lambda words: run_command(train, words[3:]))  # for real, but here
+    monkeypatch.setattr(training, "run_child", lambda module, words: run_command(train, words))  # for real, but here
     text = "method: greedy\nvariables: {freeze: [no_such_part], learning_rate: [100.0]}\n"
     longer = recipe.read_text().replace("max_steps: 2", "max_steps: 30\nweight_decay: 100")
     recipe.write_text(longer.replace("_steps: 1", "_steps: 30"))

@@ -104,7 +104,7 @@ def _check_numbers(part) -> None:
 
 def _check_metric(metric: str, names: Sequence[str]) -> None:
     """Which the Trainer would look for after the first epoch."""
-    from ham_hf.evaluation.metrics import HEADLINE  # here: scikit-learn takes a second to import
+    from ham_hf.config.metric_names import HEADLINE
 
     of_diagnoses = [f"{figure}_{name}" for figure in ("precision", "recall", "f1", "auroc") for name in names]
     if metric.removeprefix("eval_") not in ("loss", *HEADLINE, *of_diagnoses):

@@ -12,6 +12,7 @@ from ham_hf.data.spreadsheet import read_table
 from ham_hf.system.errors import InputError
 
 SPLITS = ("train", "validation", "test")
+EVALUATION_SPLITS = ("validation", "test")
 UNUSED = "unused"  # in a CSV: an image that takes no part
 HELD_OUT = (0.2, 0.2)  # shares of the lesions in validation and test of the 'grouped' split
 

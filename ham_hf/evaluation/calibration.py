@@ -19,12 +19,11 @@ from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.evaluation.metrics import compute_scores
-from ham_hf.inference.batches import image_reader
+from ham_hf.inference.batches import PATIENT, image_reader
 from ham_hf.inference.classifier import all_view_logits, labels_of
 from ham_hf.models.build import classifier_of
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.errors import InputError
-from ham_hf.training.transforms import PATIENT
 
 KEY = "calibration"  # in config.json and run.json
 TEMPERATURES = (0.05, 20.0)

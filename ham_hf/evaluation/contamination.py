@@ -17,11 +17,10 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked, read_source
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.lesions import is_ham10000
-from ham_hf.data.splits import study_split
+from ham_hf.data.splits import EVALUATION_SPLITS, study_split
 from ham_hf.evaluation.overlap import OVERLAP, SEEN, overlap_sentences
 from ham_hf.evaluation.training_record import TrainingRecord, find_overlap, images_of, join_records, record_of
 from ham_hf.inference.classifier import training_data_of
-from ham_hf.reporting.report import SPLITS
 from ham_hf.system.errors import InputError
 
 logger = logging.getLogger("ham_hf.evaluate")
@@ -125,7 +124,9 @@ def _unrecorded(
     """As `_seen`, of the training images that no record lists."""
     if trained is None or (record is not None and record.complete):
         return None, None
-    return _seen(trained, facts, [image_id for split in SPLITS for image_id in splits[split]["image_id"][:]])
+    return _seen(
+        trained, facts, [image_id for split in EVALUATION_SPLITS for image_id in splits[split]["image_id"][:]]
+    )
 
 
 def check_start(
@@ -197,7 +198,7 @@ def doubts_about(
     """
     trained, record = training_data_of(name, revision), record_of(name, revision)
     found = overlap_facts(trained, record, splits, checks)
-    doubts = {split: " ".join(overlap_sentences(found, "this model", (split,))) for split in SPLITS}
+    doubts = {split: " ".join(overlap_sentences(found, "this model", (split,))) for split in EVALUATION_SPLITS}
     unrecorded = trained is not None and (record is None or not record.complete)
     if unrecorded and trained["splits"]["train"]["sha256"] != facts["splits"]["train"]["sha256"]:
         may = "the training images were others than this split's: some of those judged may be among them"
@@ -208,7 +209,7 @@ def doubts_about(
 def _check_unseen(name: str, trained: Mapping | None, facts: Mapping) -> None:
     """Raise InputError where a model has seen images to evaluate, or their lesions; warn where that was known."""
     found = overlap_sentences(facts, name)
-    seen = any(facts[OVERLAP][split]["train"] or facts[OVERLAP][split]["siblings"] for split in SPLITS)
+    seen = any(facts[OVERLAP][split]["train"] or facts[OVERLAP][split]["siblings"] for split in EVALUATION_SPLITS)
     if seen and not _same_split(trained, facts):
         raise InputError(f"{found[0]} Take the --split of its training, or a model that has seen none of them")
     for sentence in found:
@@ -231,7 +232,8 @@ def _seen_before(name: str, trained: Mapping, facts: Mapping) -> int | None:
 def _same_split(trained: Mapping | None, facts: Mapping) -> bool:
     """Return whether the model was trained by this very split of these very images."""
     return trained is not None and all(
-        trained["splits"][split]["sha256"] == facts["splits"][split]["sha256"] for split in ("train", *SPLITS)
+        trained["splits"][split]["sha256"] == facts["splits"][split]["sha256"]
+        for split in ("train", *EVALUATION_SPLITS)
     )
 
 
@@ -247,7 +249,7 @@ def _seen(trained: Mapping, facts: Mapping, judged: Sequence[str] = ()) -> tuple
     same_split = same_images and trained["split_sha256"] == facts["split_sha256"]
     if before["train"]["sha256"] == now["train"]["sha256"] or same_split:
         return trained.get(SEEN), None
-    if same_images or before["train"]["sha256"] in [now[split]["sha256"] for split in SPLITS]:
+    if same_images or before["train"]["sha256"] in [now[split]["sha256"] for split in EVALUATION_SPLITS]:
         return before["train"]["images"], True
     if not now["train"]["images"]:
         if trained["split"] == "study":  # so that it was trained on images of HAM10000 alone

@@ -9,10 +9,9 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from ham_hf.evaluation.predictions import write_predictions
-from ham_hf.inference.batches import image_reader, prepared_batches
+from ham_hf.inference.batches import PATIENT, image_reader, prepared_batches
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.training.transforms import PATIENT
 
 SHUFFLED = "shuffled"
 

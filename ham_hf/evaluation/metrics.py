@@ -17,21 +17,10 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 
-# The figures a reader looks at first, in this order, with the words for them
-HEADLINE = {
-    "balanced_accuracy": "balanced accuracy",
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "macro_auroc": "macro AUROC",
-    "melanoma_sensitivity_at_90_specificity": "melanoma sensitivity at 90 % specificity",
-    "melanoma_sensitivity_at_95_specificity": "melanoma sensitivity at 95 % specificity",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-    "ece": "calibration error (ECE)",
-}
 SPECIFICITIES = (90, 95)  # percent
 CALIBRATION_BINS = 15
 COLLAPSED_SHARE = 0.995  # of the images with one and the same answer, at two evaluations running: collapsed

@@ -17,9 +17,9 @@ from datasets import Dataset
 
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.lesions import is_ham10000, official_lesions
+from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.predictions import read_rows
 from ham_hf.inference.classifier import find_run_file
-from ham_hf.reporting.report import SPLITS
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 
@@ -168,7 +168,7 @@ def find_overlap(
     of_image = {row.image_id: row for row in rows}
     return {
         part: _count([of_image[image_id] for image_id in splits[part]["image_id"][:]], keys, lesions)
-        for part in SPLITS
+        for part in EVALUATION_SPLITS
     }
 
 

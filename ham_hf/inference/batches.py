@@ -83,3 +83,11 @@ def image_reader(split: Dataset) -> Callable[[int], Image.Image]:
     """Row → its image, for `prepared_batches`: each thread decodes its own."""
     images = split.select_columns("image").cast_column("image", datasets.Image(decode=False))
     return lambda row: read_cell(images[row]["image"])
+
+
+PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
+
+
+def image_processor(processor: BaseImageProcessor | PatientProcessor) -> BaseImageProcessor:
+    """The part of a processor that reads images."""
+    return processor.image_processor if isinstance(processor, PatientProcessor) else processor

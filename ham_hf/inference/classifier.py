@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ham_hf.evaluation.thresholds import threshold_of
+from ham_hf.inference.thresholds import threshold_of
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
 from ham_hf.models import safe_loading
 from ham_hf.models.loading import load_image_processor, load_weights, locate
@@ -113,7 +113,7 @@ def _check_labels(name: str, config: "PreTrainedConfig") -> None:
 
 def _check_answer(name: str, model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor") -> None:
     """Raises InputError where model and processor do not work together, before a user's images are read."""
-    from ham_hf.training.transforms import image_processor
+    from ham_hf.inference.batches import image_processor
 
     safe_loading.check_processor(name, image_processor(processor))
     try:

@@ -24,7 +24,6 @@ import numpy as np
 from PIL import Image
 
 from ham_hf.data.image_io import read_photo
-from ham_hf.evaluation.thresholds import suspicion, threshold_of
 from ham_hf.inference.classifier import (
     Patient,
     find_classifier,
@@ -34,6 +33,7 @@ from ham_hf.inference.classifier import (
     probabilities,
 )
 from ham_hf.inference.predict import SYNTHETIC_ALONE, check_patients
+from ham_hf.inference.thresholds import suspicion, threshold_of
 from ham_hf.labels import DISCLAIMER, FULL_NAMES
 from ham_hf.system.errors import InputError
 
@@ -343,7 +343,7 @@ def _where_it_looks(
         return "<p>To see where the model looks: <code>pip install 'ham-hf[explain]'</code>, and start again.</p>"
     from matplotlib import colormaps
 
-    from ham_hf.explain import CAVEAT, crop_of, saliency
+    from ham_hf.inference.saliency import CAVEAT, crop_of, saliency
 
     [target, *_] = [number for number, code in model.config.id2label.items() if code == label]
     crop = crop_of(processor, image)

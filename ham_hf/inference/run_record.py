@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from ham_hf.evaluation.metrics import HEADLINE
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.labels import label_set
 from ham_hf.system.errors import InputError
 

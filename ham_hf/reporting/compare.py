@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.evaluation.bootstrap import paired_intervals
-from ham_hf.evaluation.metrics import HEADLINE, compute_scores
+from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.overlap import overlap_sentences
 from ham_hf.evaluation.predictions import Predictions, in_order_of
 from ham_hf.evaluation.subgroups import FIGURES

@@ -16,7 +16,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from ham_hf.evaluation.metrics import HEADLINE, calibration_bins
+from ham_hf.config.metric_names import HEADLINE
+from ham_hf.evaluation.metrics import calibration_bins
 from ham_hf.evaluation.overlap import overlap_note, overlap_warning
 from ham_hf.evaluation.predictions import Predictions
 from ham_hf.evaluation.subgroups import FIELDS, FIGURES

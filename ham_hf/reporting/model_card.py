@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ham_hf.evaluation.metrics import HEADLINE
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.evaluation.overlap import overlap_note, overlap_warning
 from ham_hf.labels import LABELS
 from ham_hf.reporting import sections

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ham_hf import __version__
+from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.bootstrap import bootstrap_intervals, paired_intervals
 from ham_hf.evaluation.metrics import collapsed_steps, compute_scores, constant_scores, prediction_spread
 from ham_hf.evaluation.patients import Patients, read_patients
 from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.evaluation.subgroups import subgroup_results
-from ham_hf.evaluation.thresholds import KEY, threshold_results
+from ham_hf.evaluation.thresholds import threshold_results
 from ham_hf.inference.run_record import check_facts, check_history
+from ham_hf.inference.thresholds import KEY
 from ham_hf.labels import DISCLAIMER
 from ham_hf.reporting.sections import ABLATIONS, headline_line, made_here, render_report
 from ham_hf.system.errors import InputError, cannot_write
@@ -27,7 +29,6 @@ from ham_hf.system.serialization import read_json
 
 __all__ = ["Run", "build_report", "headline_line", "read_run", "split_results", "strict", "write_report"]
 
-SPLITS = ("validation", "test")
 SCHEMA = 1
 # What a field of the patient is worth, by these; all of them follow from the answers alone
 ABLATION_METRICS = ("balanced_accuracy", "macro_f1", "accuracy")
@@ -63,8 +64,8 @@ def read_run(run_dir: str | Path) -> Run:
     check_facts(facts, folder / "run.json")
     state = _read_json(folder / "trainer_state.json") if trained else {"log_history": []}
     check_history(state.get("log_history"), folder / "trainer_state.json")
-    predictions = {split: _read_split(folder, split, facts) for split in SPLITS}
-    patients = {split: _read_patients(folder, split, predictions[split]) for split in SPLITS}
+    predictions = {split: _read_split(folder, split, facts) for split in EVALUATION_SPLITS}
+    patients = {split: _read_patients(folder, split, predictions[split]) for split in EVALUATION_SPLITS}
     return Run(folder, facts, state["log_history"], predictions, patients, _read_ablations(folder, predictions))
 
 
@@ -131,7 +132,7 @@ def build_report(run: Run) -> dict:
                     run.facts["model"].get(KEY),
                     unknown_lesions=run.facts["data"]["splits"][split].get("unknown_lesions", 0),
                 )
-                for split in SPLITS
+                for split in EVALUATION_SPLITS
             },
             "ablation": _ablation(run),
             "collapse": _collapse(run) if run.facts["training"] is not None else None,

@@ -5,8 +5,9 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.evaluation.bootstrap import DRAWS
-from ham_hf.evaluation.metrics import CALIBRATION_BINS, COLLAPSED_SHARE, HEADLINE
+from ham_hf.evaluation.metrics import CALIBRATION_BINS, COLLAPSED_SHARE
 from ham_hf.evaluation.overlap import overlap_note, overlap_warning
 from ham_hf.evaluation.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
 from ham_hf.labels import FULL_NAMES, LABELS

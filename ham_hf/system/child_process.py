@@ -1,8 +1,10 @@
 """A process that does not outlive the one that started it. No import here takes long."""
 
 import os
+import runpy
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +12,15 @@ from contextlib import contextmanager
 TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell gives to a process ended by SIGTERM
 
 
-def run_child(command: Sequence[str]) -> int:
-    """Run a command whose process calls `end_with_parent`, and return its exit code.
+def run_child(module: str, words: Sequence[str]) -> int:
+    """Run `python -m module words` in a child process that ends with this one, and return its exit code.
 
     When this process is asked to end, by SIGTERM or Ctrl-C, the child is ended and waited for first.
     """
-    with _sigterm_raised(), subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+    with (
+        _sigterm_raised(),
+        subprocess.Popen([sys.executable, "-m", __name__, module, *words], stdin=subprocess.PIPE) as child,
+    ):
         try:
             return child.wait()
         except BaseException:
@@ -38,7 +43,7 @@ def _sigterm_raised() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """End this process as soon as its standard input is closed, as it is when the parent ends or is killed."""
 
     def watch() -> None:
@@ -46,3 +51,9 @@ def end_with_parent() -> None:
         os._exit(TERMINATED)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    _end_with_parent()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

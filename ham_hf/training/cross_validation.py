@@ -20,11 +20,12 @@ import pandas as pd
 from datasets import concatenate_datasets
 from sklearn.model_selection import StratifiedGroupKFold
 
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.config.recipe import Recipe, parse_recipe
 from ham_hf.data.dataset import load_checked, read_source
 from ham_hf.data.pixel_cache import build_cache
 from ham_hf.data.splits import UNUSED
-from ham_hf.evaluation.metrics import HEADLINE, compute_scores
+from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.patients import Patients, read_patients, write_patients
 from ham_hf.evaluation.predictions import Predictions, check_rows, read_predictions, write_predictions
 from ham_hf.inference.classifier import is_trained_on_synthetic_images, training_data_of

@@ -16,6 +16,7 @@ from ham_hf.config.recipe import Recipe
 from ham_hf.data.crops import eval_crops
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.pixel_cache import build_cache
+from ham_hf.inference.batches import image_processor
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.errors import TrainingError
 from ham_hf.training.augmentation import Augment
@@ -36,7 +37,6 @@ from ham_hf.training.transforms import (
     FinishBatch,
     TrainTransform,
     WithImageWeights,
-    image_processor,
 )
 
 logger = logging.getLogger("ham_hf.train")

@@ -20,10 +20,11 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
-from ham_hf.evaluate import evaluation_facts, write_answers
 from ham_hf.evaluation.calibration import calibrate
 from ham_hf.evaluation.contamination import check_members
 from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.evaluation.model_facts import evaluation_facts
+from ham_hf.evaluation.predict_splits import write_answers
 from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_records, write_record
 from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier

@@ -14,10 +14,10 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from ham_hf.config.recipe import Recipe
+from ham_hf.inference.batches import PATIENT
 from ham_hf.system.environment import hardware, versions
 from ham_hf.system.errors import InputError
 from ham_hf.system.serialization import read_json
-from ham_hf.training.transforms import PATIENT
 
 logger = logging.getLogger("ham_hf.train")
 

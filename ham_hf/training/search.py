@@ -19,8 +19,8 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from ham_hf.config.arguments import SELECTION_METRICS, read_yaml
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.config.recipe import Recipe, parse_recipe, recipe_parser, spell_flag
-from ham_hf.evaluation.metrics import HEADLINE
 from ham_hf.labels import DISCLAIMER
 from ham_hf.reporting.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ham_hf.reporting.sections import escape, number, table
@@ -289,7 +289,7 @@ def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise InputError("method: optuna needs the package optuna: pip install 'ham-hf[sweep]'") from error
-    from ham_hf.train import build_for_search, settings_at_fault
+    from ham_hf.training.build import build_for_search, settings_at_fault
 
     storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     study = optuna.create_study(storage=storage, study_name="sweep", load_if_exists=True, direction="maximize")

@@ -2,12 +2,11 @@
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ham_hf.reporting.report import write_report
-from ham_hf.system.child_process import end_with_parent, run_child
+from ham_hf.system.child_process import run_child
 from ham_hf.system.errors import InputError, MachineError, TrainingError, cannot_write
 from ham_hf.system.files import replace_file
 from ham_hf.system.serialization import read_json, read_text
@@ -44,7 +43,7 @@ def train_once(run: Path, recipe: Path | None, words: Sequence[str]) -> None:
             replace_file(run / CLAIM, json.dumps(asked, indent=2) + "\n")
         except OSError as error:
             raise cannot_write(run, error, "choose another --output_dir") from error
-        if code := run_child([sys.executable, "-m", "ham_hf.training.subprocess_run", *words]):
+        if code := run_child("ham_hf.train", words):
             raise _ended_with(run, code)
     elif not (run / "report.json").exists():  # the training was killed between the two
         write_report(run)
@@ -74,11 +73,3 @@ def _ended_with(run: Path, code: int) -> InputError:
             "command tries it again"
         )
     return MachineError(f"the training of {run} ended with exit code {code}: the same command resumes it")
-
-
-if __name__ == "__main__":
-    end_with_parent()
-    from ham_hf.cli.main import run_command
-    from ham_hf.train import main
-
-    raise SystemExit(run_command(main))

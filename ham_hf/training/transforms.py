@@ -24,6 +24,7 @@ from ham_hf.config.arguments import ImageArguments
 from ham_hf.data.crops import normalize
 from ham_hf.data.image_io import read_cell
 from ham_hf.data.pixel_cache import PixelCache
+from ham_hf.inference.batches import PATIENT, image_processor
 from ham_hf.models.color_constancy.image_processing_color_constancy import ColorConstancyImageProcessor, shades_of_grey
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.training.augmentation import DRAWN, Augment
@@ -31,7 +32,6 @@ from ham_hf.training.auto_augment import auto_augment
 from ham_hf.training.mixup import Mixing, mix
 from ham_hf.training.sampler import REPEAT
 
-PATIENT = ("age", "sex", "localization")  # columns of the dataset; never dx_type, which leaks the label
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a training crop, as torchvision's RandomResizedCrop has them
 
 
@@ -189,11 +189,6 @@ class FinishBatch:
         if mixing is not None:
             pixels, batch["mix_share"] = mix(pixels, mixing)
         return batch | {"pixel_values": pixels}
-
-
-def image_processor(processor: BaseImageProcessor | PatientProcessor) -> BaseImageProcessor:
-    """The part of a processor that reads images."""
-    return processor.image_processor if isinstance(processor, PatientProcessor) else processor
 
 
 class EvalTransform:

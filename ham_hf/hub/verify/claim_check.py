@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ham_hf.evaluation.metrics import HEADLINE
+from ham_hf.config.metric_names import HEADLINE
+from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.hub.verify.claims import Claim
 from ham_hf.hub.verify.consistency import CANNOT_TELL, FALSE, HOLDS, TOLERANCE
-from ham_hf.reporting.report import SPLITS
 from ham_hf.reporting.sections import number
 
 _SHOWN = 60  # characters of what a card says
@@ -80,7 +80,7 @@ def judge(claim: Claim, override: str | None, evidence: Evidence) -> Verdict:
 
     if claim.problem:
         return cannot_tell(claim.problem)
-    if part not in SPLITS:
+    if part not in EVALUATION_SPLITS:
         return cannot_tell(f"it is about the split {part!r}; --part validation or --part test says which one that is")
     if part not in evidence.results:
         return cannot_tell(f"no image of the {part} split is here")
@@ -210,7 +210,7 @@ def _about_split(
 ) -> Iterator[tuple[str, str]]:
     if overridden and claim.split is not None and not _PLAIN_SPLITS.fullmatch(claim.split.lower()):
         yield CANNOT_TELL, f"its split is called {_shown(claim.split)}, and what that says cannot be checked"
-    if claim.split in SPLITS and claim.split != part:
+    if claim.split in EVALUATION_SPLITS and claim.split != part:
         yield CANNOT_TELL, f"it is about the split {claim.split!r}, and --part says {part}"
     if claim.revision is not None and claim.sha256 is None:
         yield CANNOT_TELL, f"the revision of its data is {_shown(claim.revision)}, which no image can be compared with"

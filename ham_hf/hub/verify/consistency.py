@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ham_hf import __version__
+from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.inference.run_record import check_facts
 from ham_hf.labels import DISCLAIMER
-from ham_hf.reporting.report import SCHEMA, SPLITS, strict
+from ham_hf.reporting.report import SCHEMA, strict
 from ham_hf.system.environment import weights_sha256
 from ham_hf.system.errors import InputError
 from ham_hf.system.serialization import read_json, read_text
@@ -49,7 +50,7 @@ def read_report(folder: Path) -> tuple[dict | None, list[Finding]]:
     try:
         json.loads(read_text(path), object_pairs_hook=_without_repeats)
         check_facts(report["run"], path)
-        if report["schema"] != SCHEMA or report["results"].keys() != set(SPLITS):
+        if report["schema"] != SCHEMA or report["results"].keys() != set(EVALUATION_SPLITS):
             raise ValueError("expected the schema 1 and the splits validation and test")
     except MALFORMED as error:
         return None, [unreadable(error)]
@@ -73,7 +74,7 @@ def _is_ours(report: Mapping) -> bool:
         or "ham_hf" in report
         or report.get("disclaimer") == DISCLAIMER
         or (isinstance(run, dict) and "argv" in run)
-        or (isinstance(results, dict) and bool(set(SPLITS) & results.keys()))
+        or (isinstance(results, dict) and bool(set(EVALUATION_SPLITS) & results.keys()))
     )
 
 

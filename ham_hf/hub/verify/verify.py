@@ -19,12 +19,13 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_io import upright_rgb
 from ham_hf.data.lesions import is_ham10000
-from ham_hf.evaluate import model_facts, predict_rows
+from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.contamination import are_strangers, doubts_about
 from ham_hf.evaluation.metrics import prediction_spread
+from ham_hf.evaluation.model_facts import model_facts
 from ham_hf.evaluation.patients import Patients
+from ham_hf.evaluation.predict_splits import predict_rows
 from ham_hf.evaluation.predictions import Predictions
-from ham_hf.evaluation.thresholds import threshold_of
 from ham_hf.hub.published_files import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, READ_BY_USERS, files_in
 from ham_hf.hub.verify.claim_check import Evidence, Verdict, judge
 from ham_hf.hub.verify.claims import CARD, Claim, check_any, claims_of_card, read_card, read_claims
@@ -48,12 +49,13 @@ from ham_hf.hub.verify.result import Verification, exit_code, render, unchecked
 from ham_hf.hub.verify.signs import signs_of_ours
 from ham_hf.inference.batches import image_reader
 from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier
+from ham_hf.inference.thresholds import threshold_of
 from ham_hf.labels import LABELS
 from ham_hf.models import safe_loading
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.reporting.eval_results import FOLDER
 from ham_hf.reporting.model_card import FILES
-from ham_hf.reporting.report import SPLITS, split_results
+from ham_hf.reporting.report import split_results
 from ham_hf.reporting.sections import number
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
@@ -104,13 +106,13 @@ def verify_card(
     splits, facts, checks = load_checked(data)
     reported = {
         split: report["run"]["data"]["splits"][split]["sha256"]
-        for split in SPLITS
+        for split in EVALUATION_SPLITS
         if report is not None and report["results"][split]
     }
     wanted = {part or claim.split for claim in claims} | reported.keys()
     predicted = {
         split: predict_rows(model, processor, splits[split], split)
-        for split in SPLITS
+        for split in EVALUATION_SPLITS
         if split in wanted and len(splits[split])
     }
     results = {
@@ -197,7 +199,7 @@ def _doubts_without_run(report: Mapping, evidence: Evidence) -> dict[str, str]:
     if report["run"]["data"]["splits"]["train"]["sha256"] == evidence.hashes["train"]:
         return {}
     reason = "the training images were others than this split's: some of those evaluated may be among them"
-    return dict.fromkeys(SPLITS, reason)
+    return dict.fromkeys(EVALUATION_SPLITS, reason)
 
 
 def _doubted(verdict: Verdict, doubt: str | None) -> Verdict:
