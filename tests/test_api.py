@@ -14,9 +14,9 @@ from ham_hf.inference.classifier import load_classifier, probabilities
 from ham_hf.inference.predict import SYNTHETIC_ALONE
 from ham_hf.labels import DISCLAIMER, LABELS
 from ham_hf.system.errors import InputError
-from tests.small_data import make_rows, write_folder, write_image
-from tests.test_cli import HEAVY, ROOT, run_python
-from tests.test_predict import make_run_folder
+from tests.cli.test_main import HEAVY, ROOT, run_python
+from tests.helpers.small_data import make_rows, write_folder, write_image
+from tests.inference.test_predict import make_run_folder
 
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## In a notebook")[2].partition("\n## ")[0]
 EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)

@@ -30,8 +30,8 @@ from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import new_folder
 from ham_hf.system.hardware import supports_bf16
-from tests.small_data import load, make_rows, write_folder, write_image, write_table
-from tests.test_predict import make_run_folder
+from tests.helpers.small_data import load, make_rows, write_folder, write_image, write_table
+from tests.inference.test_predict import make_run_folder
 
 
 @pytest.fixture(scope="module")

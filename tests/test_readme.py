@@ -6,7 +6,7 @@ import re
 import pytest
 
 from ham_hf.cli.main import build_parser
-from tests.test_cli import ROOT
+from tests.cli.test_main import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "recipes" / "README.md"]
 

@@ -19,7 +19,7 @@ from ham_hf.config.recipe import Recipe, parse_recipe
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.models.build import build_model, classifier_of
 from ham_hf.training.search import read_sweep
-from tests.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
+from tests.helpers.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "recipes"

@@ -19,7 +19,7 @@ GROUPING = "of --split grouped: keep lesions with near-duplicate images together
 def add_data_commands(
     commands: argparse._SubParsersAction, preview_parents: Sequence[argparse.ArgumentParser] = ()
 ) -> None:
-    """Add `data` and its own commands to those of `ham-hf`; `preview_parents` as for `ham_hf.cli.main.build_parser`."""
+    """Add `data` and its own commands to those of `ham-hf`; `preview_parents` as for `build_parser`."""
     data = commands.add_parser(
         "data",
         help="download HAM10000, look at a copy of it, publish it, or keep it decoded on disk",

@@ -4,7 +4,7 @@ ham-hf data download path/to/HAM10000
 
 It reads the dataset's listing (`/api/datasets/:persistentId/`) and loads what it needs of it
 (`/api/access/datafile/{id}`, https://guides.dataverse.org/en/latest/api/). It was proven against a server on loopback
-that speaks the same API (tests/dataverse_server.py), never against Harvard's own.
+that speaks the same API (tests/helpers/dataverse_server.py), never against Harvard's own.
 
 A table that Dataverse has "ingested" is listed as a .tab that it made; `format=original` gives the file that was
 uploaded, and the checksum in the listing is that file's (https://github.com/IQSS/dataverse/issues/7275).

@@ -2,7 +2,7 @@
 
 Images of one lesion resemble each other, so the lesion is what is drawn, with all its images: a bootstrap over images
 would give intervals that are too narrow. A draw is a whole number for each image, how often its lesion was drawn; all
-metrics of all draws then come from a few array operations, equal to `ham_hf.evaluation.metrics` on the resampled images (tested).
+metrics of all draws then come from a few array operations, equal to `compute_scores` on the resampled images (tested).
 """
 
 from collections.abc import Sequence

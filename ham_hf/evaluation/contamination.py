@@ -1,6 +1,6 @@
 """Has a model seen the images that it is evaluated on? What is refused, what is warned of, what the report says.
 
-A model's record of its training images (`ham_hf.evaluation.training_record`) gives exact counts. Older runs have no record, and
+A model's record of its training images (`training_record`) gives exact counts. Older runs have no record, and
 models on the Hub that were trained on images which are not public have an incomplete one: they may have seen the
 images, and whether they have follows, where it does, from the hashes in run.json.
 """

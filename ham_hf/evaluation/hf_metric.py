@@ -25,7 +25,7 @@ __all__ = ["HamMetrics", "bootstrap_intervals"]
 
 
 class HamMetrics(evaluate.Metric):
-    """`HamMetrics().compute(predictions=probabilities, references=labels)`: see `ham_hf.evaluation.metrics.compute_scores`.
+    """`HamMetrics().compute(predictions=probabilities, references=labels)`: see `compute_scores`.
 
     `names` are the diagnoses in the order of the probabilities' columns. Undefined values are NaN. Predictions may be
     label ids too, as `evaluate.evaluator` gives them: then only the figures that follow from decisions are computed.

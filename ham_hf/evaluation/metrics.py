@@ -1,6 +1,6 @@
 """How good are these probabilities? The definition of every figure that this project reports, from scikit-learn.
 
-Rules for what is undefined, here and in `ham_hf.evaluation.bootstrap`: every figure of a diagnosis without an image is NaN, and
+Rules for what is undefined, here and in `bootstrap`: every figure of a diagnosis without an image is NaN, and
 so is the precision of one that was never predicted; macro figures and balanced accuracy are means over the diagnoses
 present. The prediction is the diagnosis with the highest probability, the first of them in a tie.
 """

@@ -96,7 +96,7 @@ class OnnxClassifier:
 
 
 def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier, "BaseImageProcessor"]:
-    """A classifier for `ham_hf.inference.classifier`, and the processor that prepares its images as those of the training's end.
+    """Return a classifier for `inference.classifier`, and the processor that prepares its images as in training.
 
     Raises:
         InputError: they do not answer a blank image with a number for each label.

@@ -119,7 +119,7 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
 
 
 def inline(text: str) -> Markup:
-    """A line of `ham_hf.reporting.sections`: its **, * and ` as tags, what it escaped as it was, and nothing of it as HTML."""
+    """A line of `sections`: its **, * and ` as tags, what it escaped as it was, and nothing of it as HTML."""
     return Markup(_tags(str(escape(text))))
 
 

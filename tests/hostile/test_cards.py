@@ -26,7 +26,7 @@ from ham_hf.system.errors import InputError
 from ham_hf.system.terminal import printable, printable_lines
 from tests.hostile.cases import ESCAPES, JUNK, blank_pictures, broken, cases, changed, ends_well, within
 from tests.hostile.test_recipes import BOMBS
-from tests.test_report import change_facts, make_run
+from tests.reporting.test_report import change_facts, make_run
 
 HASHES = {"train": "0" * 64, "validation": "1" * 64, "test": "2" * 64}
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(1)>"

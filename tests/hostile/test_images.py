@@ -16,8 +16,8 @@ from ham_hf.data.file_formats import register_heic
 from ham_hf.data.image_hashes import _check
 from ham_hf.data.image_io import find_photos, read_cell, read_image, read_photo
 from ham_hf.system.errors import InputError
+from tests.helpers.small_data import load, make_rows, write_folder
 from tests.hostile.cases import broken, cases, ends_well, or_refused, within
-from tests.small_data import load, make_rows, write_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, about files that it reads all the same
 PROCESSOR = BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})

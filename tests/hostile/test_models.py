@@ -23,9 +23,9 @@ from ham_hf.models import safe_loading
 from ham_hf.models.build import build_model, build_processor
 from ham_hf.models.multimodal import find_text_encoder
 from ham_hf.system.errors import InputError
+from tests.cli.test_bad_input import save_classifier
+from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 from tests.hostile.cases import ESCAPES, JUNK, broken, cases, changed, ends_well, or_refused, within
-from tests.test_bad_input import save_classifier
-from tests.tiny_checkpoints import make_tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PHOTO = Image.new("RGB", (50, 40), "brown")

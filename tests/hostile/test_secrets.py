@@ -14,9 +14,9 @@ from ham_hf.labels import LABELS
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
 from push_to_hub import stage
-from tests.small_data import make_rows, write_folder
-from tests.test_bad_input import save_classifier
-from tests.test_report import make_run
+from tests.cli.test_bad_input import save_classifier
+from tests.helpers.small_data import make_rows, write_folder
+from tests.reporting.test_report import make_run
 
 TOKEN = "hf_aRecognisableTokenOfTheHub0123456789"
 AGE, SITE = "87.25", "retroauricular"

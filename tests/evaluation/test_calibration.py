@@ -1,0 +1,161 @@
+"""Temperature and prior: found again where they are known, and folded into whatever ends in a linear layer."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from torch import nn
+from transformers import pipeline
+
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.evaluation.calibration import calibration_of, fit_strength, fit_temperature, fold, last_linear
+from ham_hf.evaluation.metrics import compute_scores
+from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.tta import set_test_time_augmentation
+from ham_hf.labels import LABELS
+from ham_hf.models.build import build_model
+from ham_hf.reporting.sections import model_section
+from ham_hf.system.errors import InputError
+from ham_hf.train import main
+from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+from tests.inference.test_predict import make_run_folder, noise
+
+RNG = np.random.default_rng(0)
+
+
+def drawn(logits):
+    """A label for each row, with the probabilities that its logits say."""
+    return np.array([RNG.choice(logits.shape[1], p=row) for row in softmax(logits, axis=1)])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found_again(temperature):
+    logits = 2 * RNG.normal(size=(20_000, 7))
+    assert fit_temperature(temperature * logits[:, None], drawn(logits)) == pytest.approx(temperature, rel=0.05)
+
+
+def test_with_several_views_their_mean_probability_is_calibrated():
+    logits = RNG.normal(size=(5000, 1, 7)) + RNG.normal(size=(5000, 4, 7))
+    labels = drawn(2 * logits.mean(1))
+    temperature = fit_temperature(3 * logits, labels)
+
+    def log_loss(at):
+        return compute_scores(softmax(3 * logits / at, axis=2).mean(1), labels)["log_loss"]
+
+    assert log_loss(temperature) < min(log_loss(0.9 * temperature), log_loss(1.1 * temperature))
+
+
+def test_the_strength_makes_the_metric_best_and_is_0_where_nothing_is_gained():
+    log_prior = np.log([0.6, 0.15, 0.1, 0.06, 0.04, 0.03, 0.02])
+    fair = RNG.normal(size=(3000, 7))
+    labels = RNG.integers(0, 7, 3000)
+    fair[np.arange(3000), labels] += 2
+    assert fit_strength((fair + 0.5 * log_prior)[:, None], labels, log_prior, "balanced_accuracy", LABELS) > 0.2
+    certain = 100 * np.eye(7)[labels][:, None]
+    assert fit_strength(certain, labels, log_prior, "balanced_accuracy", LABELS) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "google/vit-base-patch16-224",
+        "microsoft/resnet-50",
+        "timm/resnet18.tv_in1k",
+        "microsoft/beit-base-patch16-224-pt22k",
+    ],
+)
+def test_folding_changes_the_logits_as_it_says(name, tmp_path):
+    model = build_model(str(make_tiny_checkpoint(name, tmp_path / "tiny")), labels=LABELS).eval()
+    pixels, shift = torch.rand(2, 3, 32, 32), np.arange(7.0)
+    with torch.no_grad():
+        before = model(pixels).logits
+        fold(model, 2.5, shift)
+        after = model(pixels).logits
+    torch.testing.assert_close(after, (before - torch.arange(7.0)) / 2.5, rtol=0, atol=1e-5)
+
+
+def test_a_model_that_does_not_end_in_a_linear_layer_is_refused(tmp_path):
+    model = build_model(str(make_tiny_checkpoint("google/vit-base-patch16-224", tmp_path / "tiny")), labels=LABELS)
+    model.classifier = nn.Sequential(model.classifier, nn.ReLU())
+    with pytest.raises(
+        InputError, match="one linear layer with a bias.*but ViTForImageClassification ends in Linear, ReLU"
+    ):
+        last_linear(model)
+
+
+def test_the_adjustment_needs_a_metric_that_can_be_made_best():
+    flags = "--data_dir synthetic --model_name_or_path x --calibration temperature_and_prior"
+    with pytest.raises(InputError, match="which is 'loss': expected one of balanced_accuracy"):
+        parse_recipe([*flags.split(), "--metric_for_best_model", "loss"])
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory, synthetic_dir):
+    """The same run twice, plain and calibrated with views."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    checkpoint = make_run_folder(folder / "pretrained", "timm/resnet18.tv_in1k")
+    flags = (
+        f"--data_dir {synthetic_dir} --split grouped --model_name_or_path {checkpoint} --image_size 32 --bf16 false"
+    )
+    flags += " --num_train_epochs 1 --test_time_augmentation flips --learning_rate 1e-3"
+    for kind in ("none", "temperature_and_prior"):
+        main([*flags.split(), "--calibration", kind, "--output_dir", str(folder / kind)])
+    return folder
+
+
+def test_a_training_fits_it_on_validation_and_publishes_it(calibrated):
+    run = calibrated / "temperature_and_prior"
+    facts = json.loads((run / "run.json").read_text())["model"]["calibration"]
+    config = json.loads((run / "config.json").read_text())
+    assert config["calibration"] == facts
+    assert facts["images"] == len((run / "predictions_validation.csv").read_text().splitlines()) - 1
+    scores = [
+        compute_scores(of.probabilities, of.labels)
+        for kind in ("none", "temperature_and_prior")
+        for of in [read_predictions(calibrated / kind / "predictions_validation.csv", LABELS)]
+    ]
+    assert scores[1]["balanced_accuracy"] >= scores[0]["balanced_accuracy"]
+    assert json.loads((calibrated / "none" / "run.json").read_text())["model"]["calibration"] is None
+
+
+def test_the_plain_pipeline_is_calibrated_too(calibrated):
+    run = str(calibrated / "temperature_and_prior")
+    model, processor = load_classifier(run)
+    set_test_time_augmentation(model, "none")
+    photo = noise()
+    answers = {a["label"]: a["score"] for a in pipeline("image-classification", run, top_k=7)(photo)}
+    ours = probabilities(model, processor, [photo])[0]
+    assert [answers[label] for label in LABELS] == pytest.approx(ours.tolist(), abs=1e-5)
+    plain, _ = load_classifier(str(calibrated / "none"))
+    set_test_time_augmentation(plain, "none")
+    assert abs(probabilities(plain, processor, [photo])[0] - ours).max() > 1e-3
+
+
+def test_a_training_that_goes_out_from_it_forgets_what_was_fitted(calibrated, synthetic_dir, tmp_path):
+    flags = f"--data_dir {synthetic_dir} --split grouped --image_size 32 --bf16 false --max_steps 1"
+    start = calibrated / "temperature_and_prior"
+    main([*flags.split(), "--model_name_or_path", str(start), "--output_dir", str(tmp_path / "run")])
+    assert json.loads((tmp_path / "run" / "config.json").read_text()).get("calibration") is None
+    assert "| calibration |" not in (tmp_path / "run" / "report.md").read_text()
+    assert "| calibration |" in (start / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "strange", ["yes", {"temperature": 2}, {"temperature": "2", "prior_strength": 0, "images": 1}]
+)
+def test_something_else_by_that_name_in_a_config_is_not_taken_for_it(strange, tmp_path):
+    folder = make_run_folder(tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"calibration": strange}))
+    assert calibration_of(load_classifier(str(folder))[0]) is None
+
+
+def test_the_card_says_that_the_calibration_error_is_optimistic(calibrated):
+    report = json.loads((calibrated / "temperature_and_prior" / "report.json").read_text())
+    section = model_section(report["run"])
+    temperature = report["run"]["model"]["calibration"]["temperature"]
+    assert f"{temperature:.3f}".lstrip("0") in section and "optimistic" in section
+    assert section in (calibrated / "temperature_and_prior" / "report.md").read_text()

@@ -1,0 +1,115 @@
+"""`ham-hf evaluate` and `ham-hf report` killed again and again, at random moments, over the quick start's run.
+
+    accelerate launch -m ham_hf.train recipes/quickstart.yaml
+    python -m tests.helpers.kill_judging runs/quickstart --kills 30
+
+Half of the kills each. After every kill an evaluation's folder must not be there, and every file of a report be the
+old one or the new one; the command given again must then end as it does in peace. Exit code 1 where that is not so.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+REPORT = ("README.md", "report.html", "report.json", "report.md")
+OLD = b"of a report before"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory(prefix="ham_hf-kills-") as temporary:
+        run = Path(temporary) / "run"
+        shutil.copytree(args.run, run, ignore=shutil.ignore_patterns("checkpoint-*"))
+        found = _kill_reports(run, args.kills // 2, rng)
+        found |= _kill_evaluations(run, Path(temporary) / "evaluation", args.kills - args.kills // 2, rng)
+    for what, count in sorted(found.items()):
+        print(f"{what}: {count}")
+    return 1 if any("WRONG" in what for what in found) else 0
+
+
+def _kill_reports(run: Path, kills: int, rng: random.Random) -> Counter[str]:
+    command = ["report", str(run)]
+    seconds = _finish(command)
+    files = [run / name for name in REPORT] + sorted((run / "plots").glob("*.png"))
+    new = {file: file.read_bytes() for file in files}
+    found: Counter[str] = Counter()
+    while found.total() < kills:
+        for file in files:
+            file.write_bytes(OLD)
+        if not _kill(command, rng.uniform(0, seconds), rng):
+            continue
+        now = {file: file.read_bytes() for file in files}
+        whole = all(content in (OLD, new[file]) for file, content in now.items())
+        kinds = {content == OLD for content in now.values()}
+        state = "some files old, some new" if len(kinds) == 2 else "all old" if kinds == {True} else "all new"
+        _finish(command)
+        same = all(file.read_bytes() == new[file] for file in files)
+        found[f"report: {state}, then the new one" if whole and same else "report: WRONG"] += 1
+    return found
+
+
+def _kill_evaluations(run: Path, folder: Path, kills: int, rng: random.Random) -> Counter[str]:
+    command = ["evaluate", str(run), "--data_dir", "synthetic", "--output_dir", str(folder)]
+    seconds = _finish(command)
+    expected = _answers(folder)
+    found: Counter[str] = Counter()
+    while found.total() < kills:
+        shutil.rmtree(folder)
+        killed = _kill(command, rng.uniform(0, seconds), rng)
+        absent = not folder.exists()
+        if absent:
+            _finish(command)
+        if killed:
+            right = _answers(folder) == expected
+            state = "no folder" if absent else "the whole folder"
+            found[f"evaluation: {state}, then the same answers" if right else "evaluation: WRONG"] += 1
+    return found
+
+
+def _answers(folder: Path) -> dict[str, bytes | None]:
+    """Every file of an evaluation, and what is in those that have no times in them."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() if file.suffix == ".csv" else None for file in files}
+
+
+def _start(command: list[str]) -> subprocess.Popen:
+    words = [sys.executable, "-m", "ham_hf", *command]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _kill(command: list[str], seconds: float, rng: random.Random) -> bool:
+    """Start, wait, kill; whether it was still at work by then."""
+    process = _start(command)
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
+        process.communicate()
+        return True
+    return False
+
+
+def _finish(command: list[str]) -> float:
+    """Seconds that it took."""
+    started = time.monotonic()
+    process = _start(command)
+    out, _ = process.communicate()
+    if process.returncode != 0:
+        raise SystemExit(f"it ended with exit code {process.returncode}:\n{out[-3000:]}")
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

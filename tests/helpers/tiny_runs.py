@@ -1,0 +1,63 @@
+"""A training of seconds that evaluates and saves in the middle of an epoch, and a run with a true card."""
+
+import json
+import shutil
+from pathlib import Path
+
+from ham_hf.cli.main import main
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked
+from ham_hf.evaluation.training_record import TrainingRecord, images_of, write_record
+from ham_hf.reporting.report import write_report
+from ham_hf.system.environment import weights_sha256
+from tests.inference.test_predict import make_run_folder
+from tests.reporting.test_report import change_facts, make_run
+
+
+def tiny_flags(checkpoint: Path, data: Path, output: Path, **changes) -> list[str]:
+    """Of `checkpoint` (tiny_checkpoints) on the synthetic images in `data`; 22 steps. Hardest to resume."""
+    values = {
+        "data_dir": data,
+        "split": "grouped",
+        "model_name_or_path": checkpoint,
+        "normalization": "imagenet",
+        "image_size": 32,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 8,
+        "eval_strategy": "steps",
+        "eval_steps": 7,
+        "save_strategy": "steps",
+        "save_steps": 7,
+        "bf16": False,
+        "output_dir": output,
+    }
+    return [str(part) for key, value in (values | changes).items() for part in (f"--{key}", value)]
+
+
+def make_true_run(folder: Path, data: Path) -> Path:
+    """A run with a true card: a tiny model's own predictions, and the rest of a training's record.
+
+    Of the images in `data`, split by lesion with the seed 3.
+    """
+    folder = make_run_folder(folder)
+    evaluation = folder.with_name("evaluation")
+    words = ["--data_dir", str(data), "--split", "grouped", "--split_seed", "3", "--output_dir", str(evaluation)]
+    assert main(["evaluate", str(folder), *words]) == 0
+    for path in [evaluation / "run.json", *evaluation.glob("*_*.csv")]:
+        shutil.copy(path, folder)
+    other = make_run(folder.with_name("other"), images=(20, 0))
+    shutil.copy(other / "trainer_state.json", folder)
+    training = json.loads((other / "run.json").read_text())["training"]
+    images = json.loads((folder / "run.json").read_text())["data"]["splits"]["train"]["images"]
+    change_facts(
+        folder,
+        training=training | {"images": images, "best_value": None, "best_step": None},
+        model__weights_sha256=weights_sha256(folder),
+    )
+    (folder / "arguments.json").write_text(json.dumps({"data_dir": str(data), "split": "grouped"}, indent=2) + "\n")
+    splits, _, checks = load_checked(DataArguments(data_dir=str(data), split="grouped", split_seed=3))
+    images = [image for role in ("train", "validation") for image in images_of(splits[role], checks, role)]
+    write_record(folder, TrainingRecord(images, complete=True))
+    write_report(folder)
+    return folder

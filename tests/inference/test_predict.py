@@ -1,0 +1,439 @@
+"""Predictions for one's own photographs: what goes in, in any shape, and that the pipeline says the same."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import BitImageProcessor, pipeline
+
+from ham_hf.cli.main import main
+from ham_hf.data.image_io import check_photos, find_photos, read_photo, upright_rgb
+from ham_hf.inference.batches import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
+from ham_hf.inference.classifier import (
+    BF16_LIMIT,
+    BF16_PHOTOS,
+    iterate_probabilities,
+    load_classifier,
+    probabilities,
+    usable_bf16_difference,
+)
+from ham_hf.inference.predict import predict_photos
+from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
+from ham_hf.models.build import build_model, build_processor, classifier_of
+from ham_hf.system.errors import InputError
+from ham_hf.system.files import replace_file
+from ham_hf.system.hardware import supports_bf16
+from tests.helpers.hub_server import File, HubServer, Repo
+from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+
+
+def make_run_folder(folder: Path, name: str = "google/vit-base-patch16-224", labels=LABELS) -> Path:
+    """What `ham-hf train` saves: a model of seven diagnoses, and its BitImageProcessor."""
+    checkpoint = str(make_tiny_checkpoint(name, folder.with_name(folder.name + "-pretrained")))
+    model = build_model(checkpoint, labels=labels)
+    for module in classifier_of(model):  # fresh heads are nearly flat: make the seven probabilities differ
+        torch.nn.init.normal_(module.weight)
+        torch.nn.init.normal_(module.bias)
+    model.save_pretrained(folder)
+    build_processor(
+        checkpoint, revision=None, image_size=32, eval_resize=None, normalization="imagenet"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    return make_run_folder(tmp_path_factory.mktemp("runs") / "vit")
+
+
+@pytest.fixture(scope="module")
+def classifier(run_folder):
+    return load_classifier(str(run_folder))
+
+
+def noise(width: int = 90, height: int = 60, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def gradient(width: int = 90, height: int = 60) -> Image.Image:
+    """Smooth, so that JPEG keeps it: red grows to the right, green downwards."""
+    red = np.broadcast_to(np.linspace(0, 255, width), (height, width))
+    green = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
+    return Image.fromarray(np.stack([red, green, np.full_like(red, 40)], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", ["google/vit-base-patch16-224", "timm/resnet18.tv_in1k", "pypi:efficientnet-lite0"])
+def test_the_pipeline_of_transformers_gives_the_same_probabilities(name, tmp_path):
+    folder = make_run_folder(tmp_path / "run", name)
+    noise(90, 60).save(tmp_path / "wide.png")
+    noise(60, 90, seed=1).save(tmp_path / "high.jpg")
+    photos = [tmp_path / "wide.png", tmp_path / "high.jpg"]
+    model, processor = load_classifier(str(folder))
+    ours = probabilities(model, processor, map(read_photo, photos))
+    classify = pipeline("image-classification", model=str(folder), top_k=7)
+
+    assert isinstance(processor, BitImageProcessor) and isinstance(classify.image_processor, BitImageProcessor)
+    assert list(processor.image_mean) == [0.485, 0.456, 0.406] and processor.crop_size["height"] == 32
+    assert ours.shape == (2, 7) and np.ptp(ours) > 0.05
+    for photo, row in zip(photos, ours, strict=True):
+        theirs = {answer["label"]: answer["score"] for answer in classify(str(photo))}
+        assert [theirs[label] for label in LABELS] == pytest.approx(row, abs=1e-5)
+
+
+def test_probabilities_follow_the_names_of_a_models_labels_and_not_their_places(run_folder, classifier, tmp_path):
+    model, processor = classifier
+    images = [noise(seed=i) for i in range(3)]
+    expected = probabilities(model, processor, images)
+    shuffled = make_run_folder(tmp_path / "shuffled", labels=LABELS[::-1])
+    other, _ = load_classifier(str(shuffled))
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other.classifier.weight.copy_(model.classifier.weight.flip(0))
+        other.classifier.bias.copy_(model.classifier.bias.flip(0))
+    assert probabilities(other, processor, images) == pytest.approx(expected, abs=1e-6)
+
+
+def test_probabilities_are_float64_and_sum_to_one_in_any_number_of_batches(classifier):
+    images = [noise(seed=i) for i in range(BATCH_SIZE + 1)]
+    together = probabilities(*classifier, images)
+    assert together.dtype == np.float64 and together.shape == (BATCH_SIZE + 1, 7)
+    assert together.sum(axis=1) == pytest.approx(np.ones(BATCH_SIZE + 1), abs=1e-12)
+    assert probabilities(*classifier, images[-1:])[0] == pytest.approx(together[-1], abs=1e-6)
+    assert probabilities(*classifier, []).shape == (0, 7)
+
+
+def test_a_bounded_number_of_images_is_held_however_many_there_are(classifier):
+    lock, counts = threading.Lock(), {"read": 0, "answered": 0, "most": 0}
+
+    def read(number: int) -> Image.Image:
+        with lock:
+            counts["read"] += 1
+            counts["most"] = max(counts["most"], counts["read"] - counts["answered"])
+        return noise(seed=number)
+
+    for _ in iterate_probabilities(*classifier, itertools.count(), read=read):
+        counts["answered"] += 1
+        if counts["answered"] == 6 * BATCH_SIZE:
+            break
+    assert BATCH_SIZE <= counts["most"] <= AHEAD + BATCH_SIZE
+
+
+def test_full_size_images_are_held_by_the_threads_alone(classifier):
+    dropped, most = [], []
+
+    def read(number: int) -> Image.Image:
+        image = noise(seed=number)
+        weakref.finalize(image, dropped.append, number)
+        most.append(len(most) + 1 - len(dropped))
+        return image
+
+    for _ in prepared_batches(classifier[1], range(4 * BATCH_SIZE), read):
+        pass
+    assert len(most) == 4 * BATCH_SIZE and max(most) <= 2 * MOST_THREADS
+
+
+def test_images_are_read_in_threads_ahead_of_the_model_and_answered_in_order(classifier):
+    readers = set()
+
+    def read(number: int) -> Image.Image:
+        readers.add(threading.current_thread().name)
+        time.sleep(0.01 * (number % 3 == 0))  # some overtake others
+        return noise(seed=number)
+
+    rows = list(iterate_probabilities(*classifier, range(40), read=read))
+    assert all(name.startswith("prepare") for name in readers)
+    np.testing.assert_array_equal(rows, probabilities(*classifier, [noise(seed=i) for i in range(40)]))
+
+
+def test_pixels_are_the_processors_own_in_channels_last(classifier):
+    images = [noise(90 + i, 60, seed=i) for i in range(BATCH_SIZE + 3)]
+    batches = list(prepared_batches(classifier[1], images, lambda image: image))
+    assert [len(batch["pixel_values"]) for batch in batches] == [BATCH_SIZE, 3]
+    assert all(batch["pixel_values"].is_contiguous(memory_format=torch.channels_last) for batch in batches)
+    expected = [classifier[1](image, return_tensors="pt")["pixel_values"] for image in images]
+    assert torch.equal(torch.cat([batch["pixel_values"] for batch in batches]), torch.cat(expected))
+
+
+def test_reading_ahead_leaves_torchs_threads_as_they_were(classifier):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        rows = iterate_probabilities(*classifier, [noise()] * 5)
+        next(rows)
+        assert torch.get_num_threads() == 3
+        rows.close()
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [3] and not [one for one in threading.enumerate() if one.name.startswith("prepare")]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_image_that_cannot_be_read_stops_the_prediction_with_its_name(classifier, tmp_path):
+    noise().save(tmp_path / "a.png")
+    photos = [tmp_path / "a.png"] * 3 + [tmp_path / "gone.png"]
+    with pytest.raises(InputError, match="gone.png: no file"):
+        list(predict_photos(*classifier, photos))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_as_its_exif_tag_says(orientation, tmp_path):
+    turns = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,  # the camera's turn, which the reader undoes
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = gradient() if turns[orientation] is None else gradient().transpose(turns[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "photo.jpg", quality=95, exif=exif)
+    photo = read_photo(tmp_path / "photo.jpg")
+    assert photo.size == (90, 60)
+    assert np.abs(np.asarray(photo, dtype=int) - np.asarray(gradient(), dtype=int)).max() < 20
+
+
+def test_every_pixel_format_becomes_what_the_eye_sees(tmp_path):
+    colour = gradient()
+    grey = colour.convert("L")
+    sixteen_bits = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    shown = {
+        "rgb.png": (colour, colour),
+        "grey.jpg": (grey, grey.convert("RGB")),
+        "sixteen.png": (sixteen_bits, grey.convert("RGB")),
+        "sixteen.tif": (sixteen_bits, grey.convert("RGB")),
+        "cmyk.jpg": (colour.convert("CMYK"), colour),
+        "palette.gif": (colour.convert("P"), colour.convert("P").convert("RGB")),
+        "phone.mpo": (colour, colour),
+        "bits.png": (colour.convert("1"), colour.convert("1").convert("RGB")),
+        "opaque.webp": (colour.convert("RGBA"), colour),
+    }
+    for name, (stored, expected) in shown.items():
+        stored.save(tmp_path / name, quality=98)
+        photo = read_photo(tmp_path / name)
+        assert photo.mode == "RGB", name
+        difference = np.abs(np.asarray(photo, dtype=int) - np.asarray(expected, dtype=int)).mean()
+        assert difference < 3, name
+
+
+def test_what_is_transparent_becomes_white():
+    red = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert upright_rgb(red).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (4, 4))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((0, 0), 1)
+    stream = io.BytesIO()
+    palette.save(stream, "PNG", transparency=0)
+    photo = upright_rgb(Image.open(stream))
+    assert photo.getpixel((1, 1)) == (255, 255, 255) and photo.getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_pixels_of_unknown_range_are_refused():
+    with pytest.raises(InputError, match="32 bits a pixel"):
+        upright_rgb(Image.new("F", (4, 4)))
+
+
+def test_folders_are_searched_in_order_and_other_files_counted(tmp_path):
+    for name in ("b.JPG", "a/z.png", "a/._z.png", ".hidden/x.jpg", "notes.txt", "a/scan.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        noise().save(tmp_path / name, "PNG")
+    photos, others = find_photos([tmp_path, tmp_path / "notes.txt"])
+    assert photos == [tmp_path / "a" / "z.png", tmp_path / "b.JPG", tmp_path / "notes.txt"]
+    assert others == {".dcm": 1, ".txt": 1}
+
+
+def test_all_broken_photographs_are_named_together(tmp_path, monkeypatch):
+    noise().save(tmp_path / "good.jpg")
+    noise(300, 200).save(tmp_path / "cut.jpg")
+    os.truncate(tmp_path / "cut.jpg", 10_000)
+    noise(300, 200).save(tmp_path / "cut.png")
+    os.truncate(tmp_path / "cut.png", 10_000)
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no image")
+    noise(1, 500).save(tmp_path / "strip.png")
+    noise(500, 400).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90_000)  # refused above twice this; the real limit needs gigabytes
+    with pytest.raises(InputError) as error:
+        check_photos(sorted(tmp_path.iterdir()))
+    message = str(error.value)
+    assert message.startswith("6 of 7 files cannot be used: mend them, or leave them out")
+    assert "good.jpg" not in message
+    for reason in (
+        "cut.jpg: image file is truncated",
+        "cut.png: ",
+        "empty.jpg: the file is empty",
+        "text.jpg: no image in a format read here",
+        "strip.png: 1 x 500 pixels, a strip: crop it",
+        "huge.png: too many pixels",
+    ):
+        assert reason in message
+
+
+def test_postscript_is_never_handed_to_another_program(tmp_path):
+    noise().save(tmp_path / "photo.eps")
+    (tmp_path / "photo.eps").rename(tmp_path / "photo.jpg")
+    with pytest.raises(InputError, match="no image in a format read here"):
+        read_photo(tmp_path / "photo.jpg")
+
+
+def test_the_command_prints_sorted_diagnoses_and_the_disclaimer_once(run_folder, tmp_path, capsys):
+    noise().save(tmp_path / "a.jpg")
+    noise(seed=1).save(tmp_path / "b.png")
+    assert main(["predict", str(run_folder), str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(tmp_path / "a.jpg") and lines[9] == str(tmp_path / "b.png")
+    for start in (1, 10):
+        rows = [line.split() for line in lines[start : start + 7]]
+        assert {row[0] for row in rows} == set(LABELS)
+        scores = [float(row[-1]) for row in rows]
+        assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1, abs=1e-3)
+        assert all(DIAGNOSES[line.split()[0]] in line for line in lines[start : start + 7])
+        assert len({len(line) for line in lines[start : start + 7]}) == 1
+    assert lines.count(DISCLAIMER) == 1 and lines[-1] == DISCLAIMER
+
+
+def test_the_csv_has_one_row_a_photograph_and_every_digit(run_folder, classifier, tmp_path, capsys):
+    noise().save(tmp_path / "a, b.jpg")
+    noise(seed=1).save(tmp_path / "c.jpg")
+    target = tmp_path / "out.csv"
+    target.write_text("an older file")
+    assert main(["predict", str(run_folder), str(tmp_path), "--csv", str(target)]) == 0
+    with target.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "prediction", *LABELS]
+    photos = [tmp_path / "a, b.jpg", tmp_path / "c.jpg"]
+    expected = probabilities(*classifier, map(read_photo, photos))
+    assert [row["file"] for row in rows] == list(map(str, photos))
+    assert [[float(row[label]) for label in LABELS] for row in rows] == expected.tolist()
+    assert [row["prediction"] for row in rows] == [LABELS[i] for i in expected.argmax(axis=1)]
+    assert f"2 rows in {target}" in capsys.readouterr().out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a, b.jpg", "c.jpg", "out.csv"]
+
+
+def test_files_have_the_permissions_that_the_umask_gives(run_folder, classifier, tmp_path):
+    noise().save(tmp_path / "a.jpg")
+    before = os.umask(0o027)
+    try:
+        list(predict_photos(*classifier, [tmp_path / "a.jpg"], tmp_path / "out.csv"))
+        replace_file(tmp_path / "report.json", "{}")
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("out.csv", "report.json")}
+    assert modes == {"out.csv": 0o640, "report.json": 0o640}
+
+
+def test_an_interrupted_prediction_leaves_no_csv(run_folder, classifier, tmp_path):
+    noise().save(tmp_path / "a.jpg")
+    results = predict_photos(*classifier, [tmp_path / "a.jpg"] * 3, tmp_path / "out.csv")
+    next(results)
+    results.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.jpg"]
+
+
+needs_bf16 = pytest.mark.skipif(not supports_bf16(), reason="this machine has no hardware for bfloat16")
+
+
+def test_bfloat16_gives_the_answer_of_float32_also_in_a_close_call(classifier):
+    images = [noise(seed=i) for i in range(20)]
+    exact = probabilities(*classifier, images)
+    rough = probabilities(*classifier, images, bf16_difference=-1)
+    difference = abs(rough - exact).max()
+    assert 1e-6 < difference < 0.05
+    second, first = np.sort(rough, axis=1)[:, -2:].T
+    margin = np.median(first - second)
+    answers = probabilities(*classifier, images, bf16_difference=margin / 2)
+    close = first - second <= margin
+    assert 0 < close.sum() < 20
+    np.testing.assert_allclose(answers[close], exact[close], atol=1e-6)
+    np.testing.assert_array_equal(answers[~close], rough[~close])
+    kept = probabilities(*classifier, images, bf16_difference=difference)
+    np.testing.assert_array_equal(kept.argmax(axis=1), exact.argmax(axis=1))
+
+
+@needs_bf16
+def test_a_large_folder_is_computed_in_bfloat16_where_the_run_says_how_far_that_is(tmp_path, capsys):
+    folder = make_run_folder(tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    for number in range(BF16_PHOTOS):
+        noise(seed=number).save(tmp_path / "photos" / f"{number:03d}.png")
+    exact, _ = predicted(folder, tmp_path, capsys)
+    for difference, used in ((0.01, True), (None, False), (BF16_LIMIT * 1.1, False)):
+        run = {"data": {"synthetic": False}, "model": {"bf16_difference": difference}}
+        (folder / "run.json").write_text(json.dumps(run))
+        rows, out = predicted(folder, tmp_path, capsys)
+        assert ("Computed in bfloat16, which moved no probability" in out) is used
+        assert np.array_equal(rows, exact) is not used
+        assert (rows.argmax(axis=1) == exact.argmax(axis=1)).all()
+    assert usable_bf16_difference(str(folder), BF16_PHOTOS - 1) is None
+
+
+def predicted(folder, tmp_path, capsys) -> tuple[np.ndarray, str]:
+    """The CSV's probabilities, and what was printed."""
+    assert main(["predict", str(folder), str(tmp_path / "photos"), "--csv", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        return np.array(
+            [[float(row[label]) for label in LABELS] for row in csv.DictReader(file)]
+        ), capsys.readouterr().out
+
+
+def test_a_model_of_synthetic_images_says_so(tmp_path, capsys):
+    folder = make_run_folder(tmp_path / "run")
+    noise().save(tmp_path / "a.jpg")
+    for synthetic in (True, False):
+        (folder / "run.json").write_text(json.dumps({"data": {"synthetic": synthetic}}))
+        assert main(["predict", str(folder), str(tmp_path / "a.jpg")]) == 0
+        assert ("trained on synthetic images" in capsys.readouterr().out) is synthetic
+
+
+def test_a_model_of_the_hub_says_so_too_and_a_failure_is_not_taken_for_no(tmp_path):
+    code = """
+from ham_hf.inference.classifier import is_trained_on_synthetic_images
+from ham_hf.system.errors import InputError
+for name in ("ada/made-up", "ada/silent", "ada/broken"):
+    try:
+        print(is_trained_on_synthetic_images(name))
+    except InputError as error:
+        print(error)
+"""
+    facts = File(b'{"data": {"synthetic": true}}', False)
+    with HubServer() as hub:
+        for name, files in {"made-up": {"run.json": facts}, "silent": {}, "broken": {"run.json": facts}}.items():
+            hub.repos["models", f"ada/{name}"] = Repo(private=False)
+            hub.repos["models", f"ada/{name}"].add_commit("main", "a model", files, None)
+        hub.fail(".*/ada/broken/resolve", 403, times=9)
+        said = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | hub.environment(tmp_path),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+    assert said[:2] == ["True", "False"] and said[2].startswith("ada/broken: its run.json, if it has one, cannot be")
+
+
+def test_what_a_prediction_leaves_behind_does_not_break_a_training(tmp_path):
+    """BEiT keeps tensors between passes, for all its instances."""
+    folder = make_run_folder(tmp_path / "beit", "microsoft/beit-base-patch16-224-pt22k")
+    model, processor = load_classifier(str(folder))
+    probabilities(model, processor, [Image.new("RGB", (40, 30))])
+    another, _ = load_classifier(str(folder))
+    another.train()(pixel_values=torch.zeros(1, 3, 32, 32)).logits.sum().backward()
+    assert any(weight.grad.abs().max() > 0 for weight in another.parameters() if weight.grad is not None)

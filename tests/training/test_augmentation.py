@@ -1,0 +1,193 @@
+"""Every augmentation does what its name says, as far as the recipe asks for it, and nothing otherwise."""
+
+import pytest
+import torch
+from PIL import ImageEnhance
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from ham_hf.config.arguments import ImageArguments
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.system.errors import InputError
+from ham_hf.training.augmentation import DRAWN, Augment, box_mask
+from ham_hf.training.auto_augment import _OPERATIONS, auto_augment
+from ham_hf.training.losses import ClassificationLoss
+from ham_hf.training.mixup import Mixing, mix
+from tests.training.test_transforms import picture
+
+MIDDLE = 0.5  # the random number that changes nothing of what goes in both directions
+
+
+def pixels(size=64):
+    return v2.PILToTensor()(picture(size=(size, size)))[None]
+
+
+def augmented(images, drawn=None, **settings):
+    """`settings` alone, with MIDDLE for every random number but those of `drawn`."""
+    numbers = torch.full((len(images), len(DRAWN)), MIDDLE)
+    for name, value in (drawn or {}).items():
+        numbers[:, DRAWN.index(name)] = value
+    augment = Augment(ImageArguments(**({"horizontal_flip": False, "vertical_flip": False} | settings)))
+    return augment(images, numbers)
+
+
+def test_the_first_random_numbers_stay_what_they_were():
+    """A recipe's images, and with them its figures, would change with every new augmentation otherwise."""
+    assert DRAWN[:5] == ("left_right", "top_bottom", "brightness", "contrast", "saturation")
+    several, more = (torch.rand(n, generator=torch.Generator().manual_seed(3)) for n in (5, len(DRAWN)))
+    assert torch.equal(more[:5], several)
+
+
+def test_without_settings_nothing_changes():
+    drawn = dict.fromkeys(DRAWN, 0.1)
+    assert torch.equal(augmented(pixels(), drawn), pixels())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rotation": 90},
+        {"shear": 20},
+        {"perspective": 0.3},
+        {"color_jitter": 0.5},
+        {"hue_jitter": 0.2},
+        {"sharpness_jitter": 1},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_the_middle_of_every_range_is_the_image_itself_and_its_end_is_not(settings):
+    same = augmented(pixels(), **settings).float()
+    torch.testing.assert_close(same, pixels().float(), atol=0.01, rtol=0)
+    other = augmented(pixels(), dict.fromkeys(DRAWN, 0.99), **settings).float()
+    assert other.shape == same.shape and (other - same).abs().mean() > 1
+    assert 0 <= other.min() and other.max() <= 255.001
+
+
+def test_all_eight_ways_to_lay_a_photograph_come_up():
+    drawn = torch.rand(200, len(DRAWN), generator=torch.Generator().manual_seed(0))
+    laid = Augment(ImageArguments(quarter_turns=True))(pixels(8).repeat(200, 1, 1, 1), drawn)
+    assert len({tuple(one.flatten().tolist()) for one in laid}) == 8
+
+
+def test_channels_last_stays_channels_last():
+    images = pixels().repeat(2, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    everything = {"rotation": 30, "hue_jitter": 0.1, "sharpness_jitter": 1, "quarter_turns": True}
+    assert augmented(images, **everything).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_rotation_is_torchvision_s():
+    turned = augmented(pixels(), {"rotation": 1.0}, rotation=90)  # by the whole of it
+    expected = min((turned - way).abs().mean() for way in (pixels().rot90(1, (2, 3)), pixels().rot90(-1, (2, 3))))
+    assert expected < 0.01
+
+
+def test_a_place_beyond_the_edge_is_the_mirror_image():
+    grey = augmented(torch.full((1, 3, 32, 32), 200, dtype=torch.uint8), {"rotation": 1.0}, rotation=45)
+    torch.testing.assert_close(grey, torch.full((1, 3, 32, 32), 200.0))
+
+
+def test_colours_change_as_torchvision_changes_them():
+    drawn = {"brightness": 0.9, "contrast": 0.375, "saturation": 0.125}  # factors 1.2, .9375, .8125 of 1 ± .25
+    ours = augmented(pixels(), drawn, color_jitter=0.25)[0] / 255
+    expected = pixels()[0] / 255
+    for change, factor in ((F.adjust_brightness, 1.2), (F.adjust_contrast, 0.9375), (F.adjust_saturation, 0.8125)):
+        expected = change(expected, factor)
+    assert (ours - expected).abs().max() < 1e-3
+
+
+def test_a_third_of_the_colour_circle_makes_red_another_primary_colour_and_leaves_grey_alone():
+    red, grey = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 3, 8, 8), 90, dtype=torch.uint8)
+    red[:, 0] = 240
+    turned = augmented(red, {"hue": 0.5 + 0.5 * (1 / 3) / 0.5}, hue_jitter=0.5)[0, :, 0, 0]
+    assert sorted(turned.round().tolist()) == [0, 0, 240] and turned[0] < 1
+    torch.testing.assert_close(augmented(grey, {"hue": 0.9}, hue_jitter=0.5), grey.float())
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.5])
+def test_sharpness_is_pillow_s(factor):
+    image = picture(size=(64, 64))
+    ours = augmented(pixels(), {"sharpness": factor / 2}, sharpness_jitter=1)[0, :, 1:-1, 1:-1]
+    expected = v2.PILToTensor()(ImageEnhance.Sharpness(image).enhance(factor))[:, 1:-1, 1:-1]
+    assert (ours - expected).abs().max() <= 1.01
+
+
+def test_a_box_has_its_area_and_place():
+    left, top, width, height = torch.tensor([[0.25], [0.5], [0.5], [0.25]])
+    box = box_mask(8, left, top, width, height)[0, 0]
+    assert box.sum() == 8 and box[4:6, 2:6].all()
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
+def test_erasing_happens_as_often_as_asked_and_in_a_box(probability):
+    images = torch.ones(400, 3, 32, 32)
+    drawn = torch.rand(400, len(DRAWN), generator=torch.Generator().manual_seed(0))
+    erased = Augment(ImageArguments(random_erasing=probability)).erase(images, drawn)
+    share = (erased == 0).float().mean((1, 2, 3))
+    assert abs((share > 0).float().mean() - probability) < 0.06
+    assert share.max() < 0.25
+
+
+def test_mixup_blends_with_the_next_image_and_the_loss_with_it():
+    images, drawn = torch.rand(64, 3, 8, 8), torch.rand(64, len(DRAWN))
+    mixed, share = mix(images, Mixing(mixup=0.4, cutmix=0)(drawn))
+    own = share[:, None, None, None]
+    torch.testing.assert_close(mixed, own * images + (1 - own) * images.roll(-1, 0))
+    assert share.std() > 0.2
+
+
+def test_cutmix_puts_in_a_box_of_the_next_image_of_as_many_pixels():
+    images, drawn = torch.zeros(64, 3, 32, 32), torch.rand(64, len(DRAWN))
+    images[::2] = 1  # every other image is white
+    mixed, share = mix(images, Mixing(mixup=0, cutmix=1)(drawn))
+    assert set(mixed.unique().tolist()) == {0, 1}
+    torch.testing.assert_close(mixed[::2].mean((1, 2, 3)), share[::2])
+    assert 0.35 < share.mean() < 0.65 and share.std() > 0.2
+
+
+def test_with_both_each_image_has_one_of_them():
+    mixing = Mixing(mixup=0.4, cutmix=1)(torch.rand(400, len(DRAWN)))
+    boxes = mixing[:, 3] > 0
+    assert 0.4 < boxes.float().mean() < 0.6
+
+
+def test_the_loss_of_a_mixed_image_is_of_both_diagnoses():
+    logits, labels, share = torch.randn(4, 7), torch.tensor([0, 3, 6, 3]), torch.tensor([1.0, 0.25, 0.5, 0.0])
+    loss = ClassificationLoss([10] * 7)
+    outputs = type("Outputs", (), {"logits": logits})
+    alone = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    other = torch.nn.functional.cross_entropy(logits, labels.roll(-1), reduction="none")
+    expected = (share * alone + (1 - share) * other).mean()
+    torch.testing.assert_close(loss(outputs, labels, 4, mix_share=share), expected)
+
+
+@pytest.mark.parametrize("name", _OPERATIONS)
+def test_every_operation_keeps_shape_and_type(name):
+    image = pixels()[0]
+    for strength in (_OPERATIONS[name].randaugment, _OPERATIONS[name].trivialaugment):
+        changed = _OPERATIONS[name].apply(image, strength)
+        assert changed.shape == image.shape and changed.dtype == torch.uint8
+        if name not in ("identity", "autocontrast", "posterize"):
+            assert not torch.equal(changed, image)
+
+
+@pytest.mark.parametrize("kind", ["randaugment", "trivialaugment"])
+def test_automatic_augmentation_depends_on_the_generator_alone(kind):
+    args = ImageArguments(auto_augment=kind)
+    one, same, other = (auto_augment(pixels()[0], args, torch.Generator().manual_seed(seed)) for seed in (1, 1, 4))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ("--rotation 200", "rotation is 200.0: expected a number from 0 to 180, such as 30"),
+        ("--mixup -1", "mixup is -1.0: expected a number from 0 to 100, such as 0.2"),
+        ("--augment false --mixup 0.2", "augment is false, and mixup is of augmented images"),
+        ("--randaugment_magnitude 5", "randaugment_magnitude is of auto_augment: randaugment, not 'none'"),
+        ("--fusion mlp --cutmix 1", "mixup and cutmix mix images, but fusion: mlp reads patients too"),
+    ],
+)
+def test_what_cannot_be_is_refused(flags, text):
+    with pytest.raises(InputError) as raised:
+        parse_recipe([*"--data_dir synthetic --model_name_or_path pypi:efficientnet-lite0".split(), *flags.split()])
+    assert text in str(raised.value)

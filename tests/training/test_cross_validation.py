@@ -1,0 +1,213 @@
+"""Cross-validation: every lesion judged once, by a model that never saw it; what is done is not done again."""
+
+import csv
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from ham_hf.cli.main import main
+from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.evaluation.training_record import FILE, read_record
+from ham_hf.system.errors import InputError
+from ham_hf.training import subprocess_run as training
+from ham_hf.training.checkpointing import only_writer
+from ham_hf.training.cross_validation import write_summary
+from push_to_hub import stage
+from tests.helpers.small_data import make_rows, write_folder, write_table
+from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
+
+
+def command(tiny: Path, data: Path, folder: Path, *more: str) -> list[str]:
+    words = f"--folds 2 --output_dir {folder} --model_name_or_path {tiny} --data_dir {data} --split grouped"
+    words += " --image_size 32 --max_steps 1 --report_to none --classes nevus_or_other"
+    return ["cross-validate", *words.split(), *more]
+
+
+@pytest.fixture(scope="module")
+def done(tiny, synthetic_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "cv"
+    assert main(command(tiny, synthetic_dir, folder)) == 0
+    return folder
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_lesion_is_judged_once_by_a_model_that_never_saw_it(done):
+    fold_of = {row["image_id"]: row["fold"] for row in rows(done / "folds.csv")}
+    pooled = read_predictions(done / "predictions_validation.csv")
+    assert sorted(pooled.image_ids) == sorted(image_id for image_id, fold in fold_of.items() if fold != "0")
+    lesions: dict[str, set[str]] = {}
+    for image_id, lesion_id in zip(pooled.image_ids, pooled.lesion_ids, strict=True):
+        lesions.setdefault(lesion_id, set()).add(fold_of[image_id])
+    assert all(len(folds) == 1 for folds in lesions.values())
+    for fold in ("1", "2"):
+        data = json.loads((done / f"fold_{fold}" / "run.json").read_text())["data"]["splits"]
+        assert data["validation"]["images"] == sum(value == fold for value in fold_of.values())
+        assert data["train"]["images"] == sum(value not in ("0", fold) for value in fold_of.values())
+        assert data["test"]["images"] == 0 < sum(value == "0" for value in fold_of.values())
+        assert not (done / f"fold_{fold}" / "predictions_test.csv").exists()
+        assert json.loads((done / f"fold_{fold}" / "run.json").read_text())["training"]["best_step"] is None
+
+
+def test_the_page_has_the_figures_of_the_folds_and_of_all_together(done):
+    summary = json.loads((done / "cross_validation.json").read_text())
+    page = (done / "cross_validation.md").read_text()
+    low, high = summary["pooled"]["metrics"]["balanced_accuracy"]["interval"]
+    assert low < high and f"{low:.3f}".lstrip("0") in page
+    reports = [json.loads((done / f"fold_{fold}" / "report.json").read_text()) for fold in (1, 2)]
+    values = [report["results"]["validation"]["metrics"]["accuracy"]["value"] for report in reports]
+    assert [fold["accuracy"] for fold in summary["folds"]] == pytest.approx(values)
+    assert not summary["synthetic"] and "synthetic" not in page  # a folder of images is what its owner says it is
+    assert "always answers nv" in page and "no diagnosis" in page
+
+
+def test_the_folds_are_one_model_judged_on_the_test_images_alone(done, synthetic_dir, tmp_path, capsys):
+    folder = tmp_path / "folds"
+    words = ["ensemble", str(done), "--data_dir", str(synthetic_dir), "--output_dir", str(folder)]
+    assert main(words) == 0
+    report = json.loads((folder / "report.json").read_text())
+    assert report["results"]["validation"] is None and report["results"]["test"]["images"] > 0
+    assert [member["run"] for member in report["run"]["model"]["members"]] == ["fold_1", "fold_2"]
+    trained = {row["image_id"] for row in rows(done / "folds.csv") if row["fold"] != "0"}
+    assert {image.image_id for image in read_record(folder / FILE).images} == trained
+    assert report["run"]["data"]["overlap"]["test"]["train"] == 0
+    pooled = read_predictions(done / "predictions_validation.csv")
+    assert report["run"]["model"]["calibration"] is None
+    stage(folder, tmp_path / "staged", repo_id="you/folds")
+    assert (tmp_path / "staged" / "split.csv").is_file()
+    test_ids = {row["image_id"] for row in rows(folder / "predictions_test.csv")}
+    assert not test_ids & set(pooled.image_ids)
+    capsys.readouterr()
+    assert main([*words[:-1], str(tmp_path / "again"), "--greedy", "accuracy"]) == 2
+    assert "the folds together have seen all of them" in capsys.readouterr().err
+
+
+def test_the_page_says_that_the_images_were_made_up(done, tmp_path):
+    shutil.copytree(done, tmp_path / "cv")
+    for run in ("fold_1", "fold_2"):
+        facts = json.loads((tmp_path / "cv" / run / "run.json").read_text())
+        facts["data"]["synthetic"] = True
+        (tmp_path / "cv" / run / "run.json").write_text(json.dumps(facts))
+    write_summary(tmp_path / "cv", 2)
+    assert "MADE FROM SYNTHETIC IMAGES" in (tmp_path / "cv" / "cross_validation.md").read_text()
+
+
+def test_folds_on_other_images_or_with_other_predictions_are_not_pooled(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "cv")
+    of_first = folder / "fold_1" / "predictions_validation.csv"
+    whole = of_first.read_text()
+    of_first.write_text((folder / "fold_2" / "predictions_validation.csv").read_text())
+    with pytest.raises(InputError, match="fold_1/predictions_validation.csv is not about the validation images of"):
+        write_summary(folder, 2)
+    of_first.write_text(whole)
+    facts = json.loads((folder / "fold_2" / "run.json").read_text())
+    facts["data"]["images_sha256"] = "0" * 64
+    (folder / "fold_2" / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="fold_2 was trained on other images than .*fold_1: the data changed"):
+        write_summary(folder, 2)
+
+
+def test_the_record_of_a_fold_has_what_it_was_trained_on_and_that_of_their_ensemble_all_folds(done):
+    fold_of = {row["image_id"]: row["fold"] for row in rows(done / "folds.csv")}
+    for fold in ("1", "2"):
+        images = read_record(done / f"fold_{fold}" / FILE).images
+        assert {image.image_id for image in images} == {name for name, of in fold_of.items() if of not in ("0", fold)}
+        assert {image.split for image in images} == {"train"}  # nothing was chosen on the fold itself
+
+
+def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp_path, capfd):
+    folder = tmp_path / "cv"
+    shutil.copytree(done, folder)
+    # argv has the folder's name: as if fold 1 had been trained here
+    for run in ("fold_1", "fold_2"):
+        facts = json.loads((folder / run / "run.json").read_text())
+        facts["argv"] = [word.replace(str(done), str(folder)) for word in facts["argv"]]
+        (folder / run / "run.json").write_text(json.dumps(facts))
+    shutil.rmtree(folder / "fold_2")
+    (folder / "cross_validation.md").unlink()
+    (folder / "fold_1" / "training.json").write_text("{}")  # as after a kill just before it was removed
+    before = (folder / "fold_1" / "run.json").stat().st_mtime_ns
+    assert main(command(tiny, synthetic_dir, folder)) == 0
+    assert (folder / "fold_1" / "run.json").stat().st_mtime_ns == before
+    for name in ("predictions_validation.csv", "cross_validation.json", "cross_validation.md"):
+        assert (folder / name).read_bytes() == (done / name).read_bytes()
+    assert not list(folder.glob("fold_*/training.json"))
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, synthetic_dir, tmp_path, capsys):
+    for more, message in (
+        (["--folds", "1"], "--folds is '1': expected a number from 2 on"),
+        (["--folds", "400"], "lesions: choose as many or fewer"),
+        (["--early_stopping_patience", "1"], "watches the validation images, which a fold is to be judged on"),
+        (["--lr_scheduler_type", "greedy"], "lr_scheduler_type: greedy watches the validation images"),
+        (["--stop_on_collapse", "true"], "stop_on_collapse watches the validation images"),
+        (["--seed", "7"], "has other folds, of another recipe, seed or data"),
+        (["--learning_rate", "0.5"], "was trained with another recipe or other flags"),
+        (["--split", "grouped", "--group_near_duplicates", "true"], "group_near_duplicates is not for"),
+    ):
+        assert main(command(tiny, synthetic_dir, done, *more)) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_folds_need_training_images_of_known_lesions(tiny, tmp_path, capsys):
+    named = [{key: row[key] for key in row if key != "lesion_id"} for row in make_rows(14, 1)]
+    data = write_folder(tmp_path / "data", named)
+    write_table(tmp_path / "train.csv", [{"image_id": row["image_id"], "split": "train"} for row in named])
+    for split, message in (
+        ("grouped", "the lesions of 14 of 14 images are unknown"),
+        ("all", "the split 'all' has no training or validation image"),
+        (str(tmp_path / "train.csv"), "the lesions of 14 images are unknown, so a fold could be tested on a lesion"),
+    ):
+        assert main(command(tiny, data, tmp_path / "cv", "--split", split)) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("code", "ours"), [(4, 4), (3, 3), (2, 2), (1, 2), (-15, 3)])
+def test_a_fold_that_fails_ends_the_command(code, ours, tiny, synthetic_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "run_child", lambda module, words: code)
+    assert main(command(tiny, synthetic_dir, tmp_path / "cv")) == ours
+    assert "fold_1" in capsys.readouterr().err
+    assert not (tmp_path / "cv" / "fold_2").exists()
+
+
+def test_a_second_cross_validation_is_refused_while_the_first_one_runs(tiny, synthetic_dir, tmp_path, capsys):
+    with only_writer(tmp_path / "cv"):
+        assert main(command(tiny, synthetic_dir, tmp_path / "cv")) == 3
+        assert [path.name for path in (tmp_path / "cv").iterdir()] == [".lock"]
+    assert "another process is writing in" in capsys.readouterr().err
+
+
+def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_where_nothing_was_learnt(
+    tmp_path, monkeypatch
+):
+    run, recipe = tmp_path / "run", tmp_path / "recipe.yaml"
+
+    def train(code, learning_rate, words, checkpoint=True):
+        recipe.write_text(f"learning_rate: {learning_rate}\n")
+        started = []
+        monkeypatch.setattr(training, "run_child", lambda module, words: started.append(words) or code)
+        with pytest.raises(InputError, match="run") if code else nullcontext():
+            training.train_once(run, recipe, words)
+        (run / "checkpoint-1").mkdir(exist_ok=True) if checkpoint else None
+        return len(started)
+
+    assert train(2, 1, [], checkpoint=False) == 1
+    assert train(-9, 2, ["--seed", "3"]) == 1
+    for learning_rate, words in ((1, ["--seed", "3"]), (2, [])):
+        with pytest.raises(InputError, match="was trained with another recipe or other flags, or does not"):
+            train(0, learning_rate, words)
+    assert train(0, 2, ["--seed", "3"]) == 1
+    (run / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="run.json has no argv"):
+        train(0, 2, ["--seed", "3"])

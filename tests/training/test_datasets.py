@@ -1,0 +1,78 @@
+"""However the Trainer gets its images, from files, a cache or a backbone that ran once, the training is the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ham_hf.system.errors import InputError
+from ham_hf.train import main
+from ham_hf.training import datasets
+from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    names = ("timm/resnet18.tv_in1k", "google/vit-base-patch16-224")
+    return {name: make_tiny_checkpoint(name, tmp_path_factory.mktemp("tiny") / "model") for name in names}
+
+
+def run(checkpoint: Path, data: Path, output: Path, **changes) -> tuple[list[dict], str]:
+    """The log of losses, and the predictions of the saved model."""
+    values = {
+        "model_name_or_path": checkpoint,
+        "data_dir": data,
+        "split": "grouped",
+        "image_size": 32,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 16,
+        "logging_steps": 1,
+        "bf16": False,
+        "disable_tqdm": True,
+        "output_dir": output,
+    } | changes
+    main([str(part) for key, value in values.items() for part in (f"--{key}", value)])
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    losses = [{key: entry[key] for key in ("loss", "eval_loss") if key in entry} for entry in history]
+    return losses, (output / "predictions_validation.csv").read_text()
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_cache_of_pixels_changes_no_prediction(augment, checkpoints, synthetic_dir, tmp_path):
+    settings = {"augment": augment, "num_train_epochs": 1}
+    decoded = run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path / "decoded", **settings)
+    cached = run(
+        checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path / "cached", **settings, pixel_cache=True
+    )
+    assert cached == decoded
+
+
+@pytest.mark.parametrize("name", ["timm/resnet18.tv_in1k", "google/vit-base-patch16-224"])
+@pytest.mark.parametrize("pixel_cache", [True, False])
+def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
+    name, pixel_cache, checkpoints, synthetic_dir, tmp_path, monkeypatch, caplog
+):
+    settings = {"freeze": "backbone", "augment": False, "pixel_cache": pixel_cache}
+    with caplog.at_level("INFO", "ham_hf.train"):
+        losses, predictions = run(checkpoints[name], synthetic_dir, tmp_path / "once", **settings)
+    assert "it runs once" in caplog.text
+    monkeypatch.setattr(datasets, "_trains_on_features", lambda *_: False)
+    live_losses, live_predictions = run(checkpoints[name], synthetic_dir, tmp_path / "live", **settings)
+    assert len(losses) == len(live_losses) > 4
+    for once, live in zip(losses, live_losses, strict=True):
+        assert once == pytest.approx(live, abs=1e-5)
+    for once, live in zip(predictions.splitlines()[1:], live_predictions.splitlines()[1:], strict=True):
+        assert once.split(",")[:3] == live.split(",")[:3]
+        assert list(map(float, once.split(",")[3:])) == pytest.approx(list(map(float, live.split(",")[3:])), abs=1e-5)
+
+
+def test_a_frozen_backbone_before_random_crops_runs_every_time(checkpoints, synthetic_dir, tmp_path, caplog):
+    with caplog.at_level("INFO", "ham_hf.train"):
+        run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, freeze="backbone", num_train_epochs=1)
+    assert "it runs once" not in caplog.text
+
+
+def test_settings_of_augmentation_are_refused_without_it(checkpoints, synthetic_dir, tmp_path):
+    with pytest.raises(InputError, match="augment is false, and color_jitter is of augmented images"):
+        run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, augment=False, color_jitter=0.2)

@@ -1,0 +1,42 @@
+"""The sheet of augmented samples shows what the model gets."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ham_hf.cli.main import main as ham_hf
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.training.preview import EPOCHS, draw_preview
+from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+
+
+@pytest.fixture
+def flags(tmp_path, synthetic_dir):
+    checkpoint = make_tiny_checkpoint("google/vit-base-patch16-224", tmp_path / "tiny")
+    return f"--model_name_or_path {checkpoint} --data_dir {synthetic_dir} --split grouped --image_size 64".split()
+
+
+def test_a_sheet_is_drawn(flags, tmp_path, capsys):
+    path = tmp_path / "sheet.png"
+    assert ham_hf(["data", "preview", *flags, "--mixup", "0.4", "--rotation", "45", "--output", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    width, height = Image.open(path).size
+    assert width > 500 and height > 500
+
+
+def test_without_any_augmentation_every_epoch_is_the_same_and_with_it_none(flags):
+    plain = ["--crop_scale", "1", "1", "--horizontal_flip", "false", "--vertical_flip", "false"]
+    for words, same in ((plain, True), (["--color_jitter", "0.5"], False)):
+        axes = draw_preview(parse_recipe([*flags, *words])).axes
+        pictures = [of.images[0].get_array() for of in axes[1 : EPOCHS + 1]]
+        assert axes[0].get_title("left") == "evaluation" and axes[EPOCHS].get_title("left") == f"epoch {EPOCHS}"
+        # The crop's aspect ratio is drawn all the same: the middle of the image stays where it is
+        differences = [abs(np.asarray(picture) - np.asarray(pictures[0])).mean() for picture in pictures[1:]]
+        assert all(difference < 0.02 for difference in differences) == same
+
+
+def test_what_cannot_be_drawn_is_refused(flags, tmp_path, capsys):
+    assert ham_hf(["data", "preview", *flags, "--augment", "false"]) == 2
+    assert "augment is false" in capsys.readouterr().err
+    assert ham_hf(["data", "preview", *flags, "--output", str(tmp_path / "no" / "sheet.png")]) == 2
+    assert "no: make that folder, or name another" in capsys.readouterr().err
