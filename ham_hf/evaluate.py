@@ -14,13 +14,13 @@ from transformers import BaseImageProcessor
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.splits import EVALUATION_SPLITS
-from ham_hf.evaluation import thresholds
 from ham_hf.evaluation.contamination import load_unseen
 from ham_hf.evaluation.isic_submission import add_unscored, write_submission
 from ham_hf.evaluation.model_facts import evaluation_facts
 from ham_hf.evaluation.predict_splits import predict_rows, write_answers
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier
+from ham_hf.inference.thresholds import threshold_of
 from ham_hf.labels import LABELS
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.reporting.report import split_results, strict, write_report
@@ -135,4 +135,4 @@ def measure(
     `unknown_lesions` is the number of images whose lesion is unknown.
     """
     predictions, patients = predict_rows(model, processor, rows, description)
-    return split_results(predictions, patients, thresholds.threshold_of(model), unknown_lesions=unknown_lesions)
+    return split_results(predictions, patients, threshold_of(model), unknown_lesions=unknown_lesions)

@@ -170,22 +170,15 @@ class ImageArguments:
     mixup: float = field(
         default=0.0,
         metadata={
-            "help": "Alpha of mixup (Zhang et al., 2017): each training image is blended with another, and so is the "
-            "loss; 0.2 blends little, 1 evenly."
+            "help": "Alpha of mixup (Zhang et al., 2017): blend each training image, and its label, with another one; "
+            "0.2 blends little, 1 evenly."
         },
     )
     cutmix: float = field(
         default=0.0,
         metadata={
-            "help": "Alpha of CutMix (Yun et al., 2019): a box of another image in each training image; 1 for boxes "
-            "of every size. With mixup, each image has one of the two."
-        },
-    )
-    color_constancy: bool = field(
-        default=False,
-        metadata={
-            "help": "Take out the colour of the light (shades of grey, Finlayson and Trezzi, 2004) before everything "
-            "else, in training and for good: the saved processor does it too, and brings its code."
+            "help": "Alpha of CutMix (Yun et al., 2019): paste a box of another image into each training image; 1 for "
+            "boxes of every size. With mixup, each batch gets one of the two at random."
         },
     )
     normalization: Literal["checkpoint", "imagenet", "none", "twice"] = field(

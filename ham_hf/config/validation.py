@@ -121,8 +121,6 @@ def _check_augmentation(image: ImageArguments, model: ModelArguments) -> None:
             raise InputError(f"augment is false, and {name} is of augmented images: leave one of them out")
     if image.auto_augment != "randaugment" and image.randaugment_magnitude != fields["randaugment_magnitude"].default:
         raise InputError(f"randaugment_magnitude is of auto_augment: randaugment, not {image.auto_augment!r}")
-    if model.fusion != "none" and image.color_constancy:
-        raise InputError(f"color_constancy is for models of the image alone, not for fusion: {model.fusion}")
     if model.fusion != "none" and (image.mixup or image.cutmix):
         raise InputError(f"mixup and cutmix mix images, but fusion: {model.fusion} reads patients too: leave them out")
 

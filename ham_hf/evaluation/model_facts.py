@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from transformers import BaseImageProcessor
 
-from ham_hf.evaluation import calibration, thresholds
+from ham_hf.evaluation import calibration
+from ham_hf.inference import thresholds
 from ham_hf.inference.batches import image_processor
 from ham_hf.inference.classifier import labels_of
 from ham_hf.inference.tta import which_views
 from ham_hf.models.build import count_parameters
-from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.environment import hardware, versions
 
@@ -49,7 +49,6 @@ def model_facts(
         **count_parameters(model),
         "labels": list(labels_of(model)),
         "image_size": _input_size(processor),
-        "color_constancy": isinstance(image_processor(processor), ColorConstancyImageProcessor),
         "test_time_augmentation": which_views(model),
         calibration.KEY: calibration.calibration_of(model),
         thresholds.KEY: thresholds.threshold_of(model),

@@ -24,7 +24,6 @@ PUBLISHED = (
     "vocab.txt",
     "*_mmbt.py",
     "*_ensemble.py",
-    "*_color_constancy.py",
     "report.html",
     "report.json",
     "report.md",

@@ -103,8 +103,6 @@ def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier,
     """
     from transformers import AutoImageProcessor
 
-    import ham_hf.models.color_constancy  # noqa: F401  which AutoImageProcessor knows from then on
-
     model = OnnxClassifier(session, facts["labels"])
     try:
         with tempfile.TemporaryDirectory() as folder:

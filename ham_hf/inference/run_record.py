@@ -10,6 +10,7 @@ from typing import Any
 
 from ham_hf.config.metric_names import HEADLINE
 from ham_hf.labels import label_set
+from ham_hf.models.safe_loading import COLOR_CONSTANCY
 from ham_hf.system.errors import InputError
 
 _SPLITS = ("train", "validation", "test")
@@ -65,7 +66,6 @@ _OPTIONAL = {
     "model.fusion": str,
     "model.text_name": str | None,
     "model.text_revision": str | None,
-    "model.color_constancy": bool,
     "model.test_time_augmentation": str,
     "model.melanoma_threshold": _NUMBER | None,
     "model.calibration": dict | None,
@@ -77,7 +77,7 @@ _OPTIONAL = {
 }
 # Written, and not read by the report; `data.audit` is a count of each kind of leak
 _UNREAD = ("data.identical_images", "data.broken_images", "data.audit", "model.bf16_difference")
-_UNREAD += ("model.patient_encoding",)
+_UNREAD += ("model.patient_encoding", "model.color_constancy")
 _OF_CALIBRATION = {"temperature": _NUMBER, "prior_strength": _NUMBER, "images": int}
 # Of each split, in newer runs
 _HASHES_OF_SPLIT = ("pixels_sha256", "rows_sha256")
@@ -99,6 +99,8 @@ def check_facts(facts: Any, path: Path) -> None:
         if key in (facts[part] or {}):
             _check(facts[part][key], kind, name, path)
     data, model = facts["data"], facts["model"]
+    if model.get("color_constancy"):
+        raise InputError(f"{path}: the model {COLOR_CONSTANCY}")
     labels, threshold, selected_by = model["labels"], model.get("melanoma_threshold"), model.get("selected_by")
     known = all(isinstance(label, str) for label in labels) and label_set(labels)
     for name, value, expected, fits in (

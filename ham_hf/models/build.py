@@ -20,7 +20,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 
 from ham_hf.labels import LABELS, diagnosis_code
 from ham_hf.models import safe_loading
-from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.loading import Located, load_image_processor, load_weights, locate
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
@@ -167,14 +166,6 @@ def _make(model_class: type, config: PreTrainedConfig) -> PreTrainedModel:
     return model_class.from_config(config) if model_class is AutoModelForImageClassification else model_class(config)
 
 
-def name_processor(config: PreTrainedConfig, processor: BitImageProcessor) -> None:
-    """In the config of the model that it is saved with, see `_relabel`."""
-    if isinstance(processor, ColorConstancyImageProcessor):
-        config.image_processor_type = type(processor).__name__
-        module = type(processor).__module__.rpartition(".")[2]
-        config.auto_map = {"AutoImageProcessor": f"{module}.{type(processor).__name__}"}
-
-
 def override_config(config: PreTrainedConfig, values: dict, name: str) -> None:
     """Set other values for keys that the config of checkpoint `name` has; InputError for one that it has not."""
     known = config.to_dict()
@@ -303,7 +294,6 @@ def build_processor(
     image_size: int,
     eval_resize: int | None,
     normalization: str,
-    color_constancy: bool = False,
 ) -> BitImageProcessor:
     """The preparation for evaluation and use, saved with the model: shorter side, centre crop, rescale, normalise.
 
@@ -311,7 +301,6 @@ def build_processor(
         image_size: side of the centre crop, in pixels.
         eval_resize: shorter side before it, in pixels; `image_size * 256 / 224` when None.
         normalization: "checkpoint", "imagenet", "none", or the study's "twice".
-        color_constancy: take out the colour of the light first.
     """
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if normalization == "checkpoint":
@@ -321,8 +310,7 @@ def build_processor(
         # ((x - m) / s / 255 - m) / s, where x is the pixel from 0 to 1, is (x - m (1 + 255 s)) / (255 s s)
         mean = [m * (1 + 255 * s) for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
         std = [255 * s * s for s in IMAGENET_STD]
-    kind = ColorConstancyImageProcessor if color_constancy else BitImageProcessor
-    return kind(
+    return BitImageProcessor(
         size={"shortest_edge": eval_resize or round(image_size * 256 / 224)},
         crop_size={"height": image_size, "width": image_size},
         resample=2,  # bilinear, as the study's and torchvision's

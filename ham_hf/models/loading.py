@@ -161,8 +161,6 @@ def load_image_processor(located: Located) -> "BaseImageProcessor":
     """
     from transformers import AutoImageProcessor
 
-    import ham_hf.models.color_constancy  # noqa: F401  registers its processor with AutoImageProcessor
-
     try:
         return AutoImageProcessor.from_pretrained(located.location, trust_remote_code=False, **located.source)
     except Exception as error:  # transformers raises anything at all about values that it does not expect

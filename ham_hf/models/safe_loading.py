@@ -23,6 +23,9 @@ INDEX = "model.safetensors.index.json"  # of weights in several files
 _SHARDS = "model-*-of-*.safetensors"
 PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
+# Of models that ham_hf 0.1.0 wrote and no later version reads
+COLOR_CONSTANCY = "requires color_constancy, which was removed after ham_hf 0.1.0: use that version, or train it again"
+
 # What a config may ask for at most; a loop over more would seem to hang
 MOST_LAYERS = 1000
 MOST_LABELS = 100_000
@@ -87,6 +90,8 @@ def read_config(name: str, location: str, **source: str | None) -> "PreTrainedCo
 def _check_values(name: str, config: Any) -> None:
     for key, value in entries(config):
         wrong = None
+        if value == "ColorConstancyImageProcessor":
+            raise InputError(f"{name} {COLOR_CONSTANCY}")
         if any(not character.isprintable() and character not in "\n\t" for character in f"{key}{value}"):
             wrong = "expected no control characters"
         elif key == "transformers_weights" and value is not None:

@@ -55,7 +55,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
         members=len(model.get("members", [])),
         repo_id=REPO_ID,
         reads_patient=sections.reads_patient(run),
-        has_code=sections.reads_patient(run) or "members" in model or model.get("color_constancy", False),
+        has_code=sections.reads_patient(run) or "members" in model,
         has_views=sections.has_views(run),
         labels=model["labels"],
         results=sections.result_sections(report, pictures),

@@ -417,8 +417,6 @@ def model_rows(run: Mapping) -> list[list[str]]:
         ["parameters", f"{model['parameters']:,}" + (f" ({frozen:,} of them frozen)" if frozen else "")],
         ["input", f"{model['image_size']} x {model['image_size']} pixels"],
     ]
-    if model.get("color_constancy"):
-        rows.append(["colour constancy", "the colour of the light is taken out of every image first (shades of grey)"])
     if has_views(run):
         rows.append(
             [

@@ -1,17 +1,20 @@
-"""What happens at random to training images once they are cropped: a whole batch at a time, on the model's device.
+"""Random augmentation of cropped training images, in whole batches on the model's device.
 
-Every image brings its own random numbers, drawn by `TrainTransform`; nothing random happens here.
+`TrainTransform` draws the random numbers of each image; here they are only used. torchvision's own transforms draw
+from torch's global generator, which `call_seeded` seeds with one of these numbers and then restores.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torchvision.transforms import InterpolationMode, v2
 
 from ham_hf.config.arguments import ImageArguments
 
-# The random numbers of an image, each uniform in [0, 1), in this order. New ones go to the end, since those before
-# them would change.
+# The random numbers of an image, each uniform in [0, 1), in this order. Append new ones: in the middle they would
+# change all that follow.
 DRAWN = (
     "left_right",
     "top_bottom",
@@ -31,11 +34,10 @@ DRAWN = (
     "erased_ratio",
     "erased_left",
     "erased_top",
-    "mix_which",
-    "mix_share",
-    "mix_left",
-    "mix_top",
+    "auto_augment",
+    "mix",  # of the first image in a batch, for the whole batch
 )
+SEEDS = 2**24  # different values of a float32 in [0, 1)
 ERASED_AREA, ERASED_RATIO = (0.02, 0.2), (1 / 3, 3)  # of the crop, and height by width
 
 
@@ -108,6 +110,37 @@ class Augment:
         # A plane that is tilted: its far side looks smaller
         tilt = (args.perspective * signed(f"tilt_{axis}") for axis in "xy")
         return turn @ shear @ _matrix((one, zero, zero), (zero, one, zero), (*tilt, one))
+
+
+def auto_augment(args: ImageArguments) -> v2.Transform | None:
+    """Return torchvision's RandAugment or TrivialAugment for one image (3, H, W) uint8; None for "none"."""
+    match args.auto_augment:
+        case "none":
+            return None
+        case "randaugment":
+            return v2.RandAugment(magnitude=args.randaugment_magnitude, interpolation=InterpolationMode.BILINEAR)
+        case "trivialaugment":
+            return v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
+
+
+def mixup_or_cutmix(args: ImageArguments) -> v2.Transform | None:
+    """Return torchvision's MixUp, CutMix or a random choice of both, for a batch and its one-hot labels."""
+    transforms = []
+    if args.mixup:
+        transforms.append(v2.MixUp(alpha=args.mixup))
+    if args.cutmix:
+        transforms.append(v2.CutMix(alpha=args.cutmix))
+    return v2.RandomChoice(transforms) if transforms else None
+
+
+def call_seeded(transform: v2.Transform, seed: int, *inputs: torch.Tensor) -> Any:
+    """Return `transform(*inputs)`, drawn with `seed`, and leave torch's global random state as it was.
+
+    Not safe in several threads at once, because that state is one for all of them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return transform(*inputs)
 
 
 def box_mask(

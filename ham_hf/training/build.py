@@ -36,7 +36,6 @@ from ham_hf.models.build import (
     build_processor,
     find_checkpoint,
     freeze_parts,
-    name_processor,
 )
 from ham_hf.models.check import check_training
 from ham_hf.models.depthwise import use_fast_gradients
@@ -114,9 +113,7 @@ def build_model_and_processor(
         image_size=recipe.image.image_size,
         eval_resize=recipe.image.eval_resize,
         normalization=recipe.image.normalization,
-        color_constancy=recipe.image.color_constancy,
     )
-    images = processor
     if args.fusion == "none":
         model = build_model(
             args.model_name_or_path,
@@ -135,7 +132,6 @@ def build_model_and_processor(
             image_size=recipe.image.image_size,
         )
         processor = build_patient_processor(args, processor, text_revision=text_revision, sites=sites)
-    name_processor(model.config, images)
     if args.test_time_augmentation != which_views(model):  # the checkpoint may ask for some of its own
         set_test_time_augmentation(model, args.test_time_augmentation)
     for fitted in (calibration.KEY, thresholds.KEY):  # to the checkpoint's old weights

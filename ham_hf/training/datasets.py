@@ -11,7 +11,6 @@ from datasets import Dataset, DatasetDict, Image, concatenate_datasets
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback
 
-from ham_hf.config.arguments import ImageArguments
 from ham_hf.config.recipe import Recipe
 from ham_hf.data.crops import eval_crops
 from ham_hf.data.image_hashes import ImageCheck
@@ -19,7 +18,6 @@ from ham_hf.data.pixel_cache import build_cache
 from ham_hf.inference.batches import image_processor
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.errors import TrainingError
-from ham_hf.training.augmentation import Augment
 from ham_hf.training.callbacks import TellEpoch
 from ham_hf.training.frozen_features import (
     Features,
@@ -28,7 +26,6 @@ from ham_hf.training.frozen_features import (
     compute_features,
     has_one_classifier,
 )
-from ham_hf.training.mixup import Mixing
 from ham_hf.training.sampler import Repeats
 from ham_hf.training.transforms import (
     CachedImages,
@@ -65,8 +62,8 @@ def build_inputs(
     Where a frozen backbone would compute the same in every epoch, it runs here, and `model` answers from its features.
     """
     images, crops = _cached(recipe, splits, checks, processor)
-    finish_batch = FinishBatch(processor, Augment(recipe.image))
-    collate = Collator(channels_last, mixing_of(recipe.image))
+    finish_batch = FinishBatch(processor, recipe.image, model.config.num_labels)
+    collate = Collator(channels_last)
     whole = EvalTransform(processor, crops)
     validation = _encoded(splits["validation"]).with_transform(whole)
     weigh = _image_weights(recipe.loss.dx_type_weights, splits["train"]["dx_type"][:])
@@ -93,11 +90,6 @@ def build_inputs(
     }
     answer_from_features(model)
     return Inputs(features["training"], features["validation"], collate_features, finish_batch, [])
-
-
-def mixing_of(args: ImageArguments) -> Mixing | None:
-    """For the collator of training images, as the recipe asks for it."""
-    return Mixing(args.mixup, args.cutmix) if args.mixup or args.cutmix else None
 
 
 def _cached(

@@ -31,7 +31,6 @@ from ham_hf.inference.classifier import find_classifier, labels_of, load_classif
 from ham_hf.inference.run_record import check_facts
 from ham_hf.inference.tta import set_test_time_augmentation, which_views
 from ham_hf.labels import LABELS
-from ham_hf.models.build import name_processor
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.reporting.report import write_report
@@ -116,7 +115,6 @@ def _build_into(
     record = check_members([member.folder for member, _ in chosen], splits, facts, checks)
     model = join([member.model for member, _ in chosen], [weight for _, weight in chosen])
     processor = chosen[0][0].processor
-    name_processor(model.config, processor)
     calibration = calibration and cross_validation is None  # of folds, no image is left that none of them has seen
     if calibration or greedy is not None:
         record = join_records([record, TrainingRecord(images_of(splits["validation"], checks, "validation"), True)])

@@ -55,27 +55,33 @@ class ClassificationLoss:
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
         image_weights: torch.Tensor | None = None,
-        mix_share: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """All else is as the Trainer calls it.
+        """Return the loss of a batch, a scalar.
 
         Args:
-            image_weights: (N,) multiply the loss of each image.
-            mix_share: (N,) of each image's own, where the rest of it is the next one's: see `ham_hf.training.mixup`.
+            outputs: with `logits` (N, classes).
+            labels: (N,), or for mixed images (N, classes) with the weight of each class in each image.
+            num_items_in_batch: images of the whole optimiser step; None in evaluation.
+            image_weights: (N,), multiplied with the loss of each image.
         """
         logits = outputs.logits.float()  # (N, classes)
         if num_items_in_batch is None:
             return F.cross_entropy(logits, labels)
-        weights = torch.ones_like(logits[:, 0]) if image_weights is None else image_weights
-        if mix_share is None:
-            losses = self._weighted(logits, labels, weights)
+        if labels.ndim == 2:
+            classes = torch.arange(logits.shape[1], device=logits.device)
+            by_class = [self._weighted(logits, label.expand(len(logits))) for label in classes]
+            losses = (labels * torch.stack(by_class, dim=1)).sum(dim=1)
         else:
-            losses = self._weighted(logits, labels, weights * mix_share)
-            losses = losses + self._weighted(logits, labels.roll(-1), weights.roll(-1) * (1 - mix_share))
+            losses = self._weighted(logits, labels, image_weights)
         return losses.sum() / num_items_in_batch
 
-    def _weighted(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        losses = weights * self._losses(logits, labels)
+    def _weighted(
+        self, logits: torch.Tensor, labels: torch.Tensor, image_weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss of each image (N,), times its own weight and that of its class."""
+        losses = self._losses(logits, labels)
+        if image_weights is not None:
+            losses = losses * image_weights
         if self._epoch >= self._args.class_weighting_start:
             losses = losses * self._weights.to(losses.device)[labels]
         return losses

@@ -19,8 +19,6 @@ from ham_hf.models.build import build_processor, find_checkpoint
 from ham_hf.reporting.plots import STYLE, save_figure
 from ham_hf.system.errors import InputError
 from ham_hf.system.outputs import check_output
-from ham_hf.training.augmentation import Augment
-from ham_hf.training.datasets import mixing_of
 from ham_hf.training.transforms import Collator, EvalTransform, FinishBatch, TrainTransform
 
 EPOCHS = 6
@@ -59,20 +57,19 @@ def draw_preview(recipe: Recipe) -> Figure:
         image_size=image.image_size,
         eval_resize=image.eval_resize,
         normalization=image.normalization,
-        color_constancy=image.color_constancy,
     )
     splits, _, _ = load_checked(recipe.data)
     examples = one_of_each(splits["train"])
     rows = examples.cast_column("image", datasets.Image(decode=False))[:]
-    transform, collate = TrainTransform(image, processor, recipe.training.seed), Collator(False, mixing_of(image))
-    finish = FinishBatch(processor, Augment(image))
+    names = examples.features["label"].names
+    transform, collate = TrainTransform(image, processor, recipe.training.seed), Collator(channels_last=False)
+    finish = FinishBatch(processor, image, len(names))
     columns = {"evaluation": visible(processor, EvalTransform(processor)(rows)["pixel_values"])}
     for epoch in range(EPOCHS):
         transform.set_epoch(epoch)
         values = transform(rows)
         batch = finish(collate([{name: of[i] for name, of in values.items()} for i in range(len(examples))]))
         columns[f"epoch {epoch + 1}"] = visible(processor, batch["pixel_values"])
-    names = examples.features["label"].names
     return _sheet(columns, [f"{names[row['label']]}\n{row['image_id']}" for row in examples.remove_columns("image")])
 
 

@@ -15,6 +15,7 @@ from transformers.trainer_callback import ExportableState
 
 from ham_hf.config.recipe import Recipe
 from ham_hf.inference.batches import PATIENT
+from ham_hf.models.safe_loading import COLOR_CONSTANCY
 from ham_hf.system.environment import hardware, versions
 from ham_hf.system.errors import InputError
 from ham_hf.system.serialization import read_json
@@ -147,6 +148,8 @@ def settings_in(checkpoint: Path) -> dict | None:
 
 
 def _changes(checkpoint: Path, before: Mapping, settings: Settings) -> list[str]:
+    if before["fixed"].get("color_constancy"):
+        raise InputError(f"{checkpoint} {COLOR_CONSTANCY}")
     if changed := _changed(before["fixed"], settings.fixed):
         raise InputError(
             f"{checkpoint} cannot be gone on from with other settings: {'; '.join(changed)}. Give those that it was "

@@ -115,7 +115,7 @@ class HamTrainer(Trainer):
         if last_batch(images, batch, self.args.world_size, devices) > 1 or not self.place_model_on_device:
             return False
         example = self._prepare_inputs(self.data_collator(self.train_dataset.__getitems__([0])))
-        read_by_loss = ("labels", "image_weights", "mix_share")
+        read_by_loss = ("labels", "image_weights")
         norm = starved_norm(self.model, {name: of for name, of in example.items() if name not in read_by_loss})
         if norm is None:
             return False
@@ -179,9 +179,8 @@ class HamTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ):
         """The stock one gives the loss nothing but the labels, and counts images in evaluation too (5.24)."""
-        more = {name: inputs.pop(name) for name in ("image_weights", "mix_share") if name in inputs}
         loss = self.compute_loss_func
-        self.compute_loss_func = partial(loss, **more)
+        self.compute_loss_func = partial(loss, image_weights=inputs.pop("image_weights", None))
         try:
             count = num_items_in_batch if model.training else None
             return super().compute_loss(model, inputs, return_outputs, count)

@@ -15,7 +15,6 @@ from threading import Barrier
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
 from transformers import BaseImageProcessor
@@ -25,11 +24,8 @@ from ham_hf.data.crops import normalize
 from ham_hf.data.image_io import read_cell
 from ham_hf.data.pixel_cache import PixelCache
 from ham_hf.inference.batches import PATIENT, image_processor
-from ham_hf.models.color_constancy.image_processing_color_constancy import ColorConstancyImageProcessor, shades_of_grey
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.training.augmentation import DRAWN, Augment
-from ham_hf.training.auto_augment import auto_augment
-from ham_hf.training.mixup import Mixing, mix
+from ham_hf.training.augmentation import DRAWN, SEEDS, Augment, auto_augment, call_seeded, mixup_or_cutmix
 from ham_hf.training.sampler import REPEAT
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a training crop, as torchvision's RandomResizedCrop has them
@@ -63,7 +59,7 @@ class TrainTransform:
         self._args = args
         self._processor = processor
         self._cached = cached
-        self._color_constancy = isinstance(image_processor(processor), ColorConstancyImageProcessor)
+        self._auto_augment = auto_augment(args)
         self._seed = seed
         # In shared memory, since worker processes that outlive an epoch must see the next one too
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -80,9 +76,13 @@ class TrainTransform:
         repeats = batch.get(REPEAT, [0] * len(batch["image_id"]))
         cases = in_threads(self._one, batch["image"], batch["image_id"], repeats)
         pixels, augmentation = zip(*cases, strict=True)
+        drawn = torch.stack(augmentation)
+        if self._auto_augment is not None:  # in this thread alone: see `call_seeded`
+            seeds = _seeds(drawn, "auto_augment")
+            pixels = [call_seeded(self._auto_augment, *case) for case in zip(seeds, pixels, strict=True)]
         return {
             "pixel_values": pixels,
-            "augmentation": torch.stack(augmentation),
+            "augmentation": drawn,
             **encoded_patients(self._processor, batch),
             "labels": batch["label"],
             "image_ids": batch["image_id"],
@@ -92,10 +92,8 @@ class TrainTransform:
         args = self._args
         draw = f"{self._seed} {int(self._epoch)} {image_id}" + (f" {repeat}" if repeat else "")
         generator = torch.Generator().manual_seed(zlib.crc32(draw.encode()))
-        if self._cached is None or self._color_constancy:
-            image = read_cell(cell) if self._cached is None else PIL.Image.fromarray(self._cached[image_id])
-            if self._color_constancy:
-                image = shades_of_grey(image)
+        if self._cached is None:
+            image = read_cell(cell)
             left, top, right, bottom = random_crop(*image.size, args.crop_scale, generator)
             crop = np.array(image.crop((left, top, right, bottom)))
         else:
@@ -110,8 +108,12 @@ class TrainTransform:
             mode="bilinear",
             antialias=True,
         )
-        drawn = torch.rand(len(DRAWN), generator=generator)
-        return auto_augment(pixels[0], args, generator), drawn
+        return pixels[0], torch.rand(len(DRAWN), generator=generator)
+
+
+def _seeds(drawn: torch.Tensor, name: str) -> list[int]:
+    """Return a seed for each row of random numbers (N, len(DRAWN))."""
+    return (drawn[:, DRAWN.index(name)] * SEEDS).long().tolist()
 
 
 def random_crop(
@@ -167,27 +169,35 @@ def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
 
 
 class FinishBatch:
-    """The second half of an image, for a whole batch on the model's device: augmentation, normalisation, mixing."""
+    """Augment, normalise and mix a whole batch, on the model's device."""
 
-    def __init__(self, processor: BaseImageProcessor | PatientProcessor, augment: Augment):
+    def __init__(self, processor: BaseImageProcessor | PatientProcessor, args: ImageArguments, classes: int):
         self._processor = image_processor(processor)
-        self._augment = augment
+        self._augment, self._mix = Augment(args), mixup_or_cutmix(args)
+        self._classes = classes
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """uint8 `pixel_values` of either transform → float32 (N, 3, H, W); what is float already, as it is.
+        """Return the batch with float32 `pixel_values` (N, 3, H, W).
 
-        Of images that are mixed with others there is `mix_share` (N,) too: see `mix`.
+        With mixup or CutMix, `labels` are float32 (N, classes): each diagnosis's share of the image, times the image's
+        weight in the loss.
+
+        Args:
+            batch: as `Collator` makes it from either transform. `pixel_values` that are float stay as they are.
         """
         if batch["pixel_values"].dtype != torch.uint8:
             return batch
         if "augmentation" not in batch:
             return batch | {"pixel_values": normalize(self._processor, batch["pixel_values"])}
         batch = dict(batch)
-        drawn, mixing = batch.pop("augmentation"), batch.pop("mixing", None)
+        drawn, seed = batch.pop("augmentation"), batch.pop("mix_seed")
         pixels = normalize(self._processor, self._augment(batch["pixel_values"], drawn))
         pixels = self._augment.erase(pixels, drawn)
-        if mixing is not None:
-            pixels, batch["mix_share"] = mix(pixels, mixing)
+        if self._mix is not None:
+            labels = F.one_hot(batch["labels"], self._classes).float()
+            if "image_weights" in batch:
+                labels = labels * batch.pop("image_weights")[:, None]
+            pixels, batch["labels"] = call_seeded(self._mix, seed, pixels, labels)
         return batch | {"pixel_values": pixels}
 
 
@@ -234,10 +244,10 @@ def encoded_patients(processor: BaseImageProcessor | PatientProcessor, batch: di
 
 
 class Collator:
-    """Stack rows into a batch, in the memory format the model's convolutions want; training images with `mixing`."""
+    """Stack rows into a batch, in the memory format of the model's convolutions."""
 
-    def __init__(self, channels_last: bool, mixing: Mixing | None = None):
-        self._channels_last, self._mixing = channels_last, mixing
+    def __init__(self, channels_last: bool):
+        self._channels_last = channels_last
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         columns = {key: [row[key] for row in rows] for key in rows[0]}
@@ -246,8 +256,8 @@ class Collator:
         names = {"image_ids": columns.pop("image_ids")} if "image_ids" in columns else {}  # for HamTrainer's messages
         tensors = {key: torch.stack(of) for key, of in columns.items()}
         batch = {"pixel_values": images, **tensors, "labels": labels, **names}
-        if self._mixing is not None and "augmentation" in batch:
-            batch["mixing"] = self._mixing(batch["augmentation"])
+        if "augmentation" in batch:  # a plain number, since reading one from a GPU would wait for it
+            batch["mix_seed"] = _seeds(batch["augmentation"][:1], "mix")[0]
         return batch
 
 

@@ -33,9 +33,9 @@ from ham_hf.config.arguments import DataArguments, ImageArguments
 from ham_hf.data.crops import eval_crops
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.pixel_cache import build_cache
+from ham_hf.labels import LABELS
 from ham_hf.models.build import IMAGENET_MEAN, IMAGENET_STD
 from ham_hf.system.hardware import keep_freed_memory
-from ham_hf.training.augmentation import Augment
 from ham_hf.training.transforms import CachedImages, Collator, EvalTransform, FinishBatch, TrainTransform
 from tests.benchmarks import compare, cores, header
 
@@ -65,7 +65,7 @@ def main() -> None:
         image_mean=IMAGENET_MEAN,
         image_std=IMAGENET_STD,
     )
-    finish = FinishBatch(processor, Augment(ImageArguments()))
+    finish = FinishBatch(processor, ImageArguments(), len(LABELS))
     sha256s = {image_id: check.sha256 for image_id, check in checks.items()}
 
     def ours(transform, workers: int = 0):

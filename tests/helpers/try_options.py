@@ -205,7 +205,6 @@ SINGLES: dict[str, tuple[str, ...]] = {
     "random_erasing": ("-1", "1", "2"),
     "mixup": ("-1", "1e-30", "1", "1e30", "inf"),
     "cutmix": ("-1", "1e-30", "1", "1e30"),
-    "color_constancy": SWITCHES,
     "normalization": ("imagenet", "none", "twice", "banana"),
     "loss": ("focal", "ldam", "banana"),
     "focal_gamma": ("-1", "1", "1e30"),
@@ -421,9 +420,6 @@ image_size=1; eval_resize=1
 image_size=16; eval_resize=16; train_size=16
 image_size=64; train_size=32
 train_size=16; freeze=backbone
-normalization=twice; color_constancy=true
-color_constancy=true; fusion=mlp
-color_constancy=true; pixel_cache=true
 auto_augment=randaugment; randaugment_magnitude=0
 auto_augment=trivialaugment; randaugment_magnitude=5
 augment=false; mixup=0.2

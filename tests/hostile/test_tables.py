@@ -185,7 +185,6 @@ def run(tmp_path_factory) -> Path:
         "melanoma_threshold": 0.3,
         "calibration": {"temperature": 1.2, "prior_strength": 0.5, "images": 12},
         "test_time_augmentation": "flips",
-        "color_constancy": True,
         "fusion": "none",
         "weights_sha256": {"model.safetensors": "ab" * 32},
     }

@@ -1,14 +1,12 @@
-"""Our processors in transformers' common tests: of patients in their three encodings, and of colour constancy."""
+"""Our processors in transformers' common tests: of patients in their three encodings."""
 
 import tempfile
 import unittest
 from pathlib import Path
 
 from transformers import AutoTokenizer, BitImageProcessor
-from transformers_suites.test_image_processing_common import ImageProcessingTester, ImageProcessingTestMixin
 from transformers_suites.test_processing_common import ProcessorTesterMixin
 
-from ham_hf.models.color_constancy import ColorConstancyImageProcessor
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 
@@ -69,27 +67,3 @@ class SentenceProcessorTest(Patient, unittest.TestCase):
     @classmethod
     def prepare_processor_dict(cls):
         return {"sites": SITES}
-
-
-class ColorConstancyTester(ImageProcessingTester):
-    def __init__(self, parent):
-        super().__init__(
-            parent,
-            do_resize=True,
-            size={"shortest_edge": 36},
-            do_center_crop=True,
-            crop_size={"height": 32, "width": 32},
-            do_normalize=True,
-            image_mean=[0.5, 0.5, 0.5],
-            image_std=[0.5, 0.5, 0.5],
-        )
-
-    def _get_image_processing_classes(self):
-        return {"torchvision": ColorConstancyImageProcessor}
-
-
-class ColorConstancyImageProcessorTest(ImageProcessingTestMixin, unittest.TestCase):
-    image_processor_tester_class = ColorConstancyTester
-    test_call_numpy_4_channels = unittest.skip("not applicable: the colour of the light is of red, green and blue")(
-        lambda self: None
-    )

@@ -5,14 +5,14 @@ import torch
 from PIL import ImageEnhance
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
+from transformers import BitImageProcessor
 
-from ham_hf.config.arguments import ImageArguments
+from ham_hf.config.arguments import ImageArguments, LossArguments
 from ham_hf.config.recipe import parse_recipe
 from ham_hf.system.errors import InputError
-from ham_hf.training.augmentation import DRAWN, Augment, box_mask
-from ham_hf.training.auto_augment import _OPERATIONS, auto_augment
-from ham_hf.training.losses import ClassificationLoss
-from ham_hf.training.mixup import Mixing, mix
+from ham_hf.training.augmentation import DRAWN, Augment, auto_augment, box_mask, call_seeded
+from ham_hf.training.losses import ClassificationLoss, class_weights
+from ham_hf.training.transforms import FinishBatch
 from tests.training.test_transforms import picture
 
 MIDDLE = 0.5  # the random number that changes nothing of what goes in both directions
@@ -127,54 +127,60 @@ def test_erasing_happens_as_often_as_asked_and_in_a_box(probability):
     assert share.max() < 0.25
 
 
-def test_mixup_blends_with_the_next_image_and_the_loss_with_it():
-    images, drawn = torch.rand(64, 3, 8, 8), torch.rand(64, len(DRAWN))
-    mixed, share = mix(images, Mixing(mixup=0.4, cutmix=0)(drawn))
-    own = share[:, None, None, None]
-    torch.testing.assert_close(mixed, own * images + (1 - own) * images.roll(-1, 0))
-    assert share.std() > 0.2
+def mixed(images, labels, seed=0, weights=None, **settings):
+    """Return mixed images and the weights of the classes in each, of images that are only mixed."""
+    processor = BitImageProcessor(do_normalize=False)
+    batch = {"pixel_values": images, "labels": labels, "augmentation": torch.rand(len(images), len(DRAWN))}
+    batch |= {"mix_seed": seed} | ({} if weights is None else {"image_weights": weights})
+    args = ImageArguments(horizontal_flip=False, vertical_flip=False, **settings)
+    finished = FinishBatch(processor, args, classes=7)(batch)
+    return finished["pixel_values"], finished["labels"]
 
 
-def test_cutmix_puts_in_a_box_of_the_next_image_of_as_many_pixels():
-    images, drawn = torch.zeros(64, 3, 32, 32), torch.rand(64, len(DRAWN))
-    images[::2] = 1  # every other image is white
-    mixed, share = mix(images, Mixing(mixup=0, cutmix=1)(drawn))
-    assert set(mixed.unique().tolist()) == {0, 1}
-    torch.testing.assert_close(mixed[::2].mean((1, 2, 3)), share[::2])
-    assert 0.35 < share.mean() < 0.65 and share.std() > 0.2
+def black_and_white(number=8):
+    """Images that are white where the label is 1 and black where it is 0."""
+    labels = torch.arange(number) % 2
+    return (255 * labels)[:, None, None, None].expand(-1, 3, 32, 32).to(torch.uint8), labels
 
 
-def test_with_both_each_image_has_one_of_them():
-    mixing = Mixing(mixup=0.4, cutmix=1)(torch.rand(400, len(DRAWN)))
-    boxes = mixing[:, 3] > 0
-    assert 0.4 < boxes.float().mean() < 0.6
+@pytest.mark.parametrize("settings", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_mixed_images_have_their_labels_in_the_same_shares(settings):
+    shares, only_black_and_white = [], []
+    for seed in range(40):
+        pixels, labels = mixed(*black_and_white(), seed=seed, **settings)
+        torch.testing.assert_close(pixels.mean((1, 2, 3)), labels[:, 1])
+        torch.testing.assert_close(labels.sum(1), torch.ones(8))
+        shares.append(float(labels[1, 1]))
+        only_black_and_white.append(set(pixels.unique().tolist()) <= {0, 1} and 0.01 < shares[-1] < 0.99)
+    assert torch.tensor(shares).std() > 0.1
+    by_cutmix = sum(only_black_and_white)
+    assert 8 < by_cutmix < 32 if len(settings) == 2 else by_cutmix == 0 or "cutmix" in settings
 
 
-def test_the_loss_of_a_mixed_image_is_of_both_diagnoses():
-    logits, labels, share = torch.randn(4, 7), torch.tensor([0, 3, 6, 3]), torch.tensor([1.0, 0.25, 0.5, 0.0])
-    loss = ClassificationLoss([10] * 7)
+def test_mixing_depends_on_the_seed_alone():
+    one, same, other = (mixed(*black_and_white(), seed=seed, mixup=0.4)[0] for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_the_loss_of_a_mixed_image_is_of_both_diagnoses_with_their_weights():
+    logits, weights, counts = torch.randn(4, 7), torch.tensor([1.0, 0.5, 2.0, 0.0]), [5, 10, 10, 10, 10, 10, 50]
+    labels = torch.tensor([0, 3, 6, 3])
+    _, shares = mixed(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), labels, weights=weights, mixup=1.0)
+    loss = ClassificationLoss(counts, LossArguments(class_weighting="balanced"))
     outputs = type("Outputs", (), {"logits": logits})
-    alone = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    other = torch.nn.functional.cross_entropy(logits, labels.roll(-1), reduction="none")
-    expected = (share * alone + (1 - share) * other).mean()
-    torch.testing.assert_close(loss(outputs, labels, 4, mix_share=share), expected)
-
-
-@pytest.mark.parametrize("name", _OPERATIONS)
-def test_every_operation_keeps_shape_and_type(name):
-    image = pixels()[0]
-    for strength in (_OPERATIONS[name].randaugment, _OPERATIONS[name].trivialaugment):
-        changed = _OPERATIONS[name].apply(image, strength)
-        assert changed.shape == image.shape and changed.dtype == torch.uint8
-        if name not in ("identity", "autocontrast", "posterize"):
-            assert not torch.equal(changed, image)
+    each = -logits.log_softmax(dim=1)
+    expected = (shares * class_weights(counts, 1.0).float() * each).sum() / 4
+    torch.testing.assert_close(loss(outputs, shares, 4), expected)
+    whole = torch.nn.functional.one_hot(labels, 7).float() * weights[:, None]  # nothing mixed: as plain labels
+    torch.testing.assert_close(loss(outputs, whole, 4), loss(outputs, labels, 4, image_weights=weights))
 
 
 @pytest.mark.parametrize("kind", ["randaugment", "trivialaugment"])
-def test_automatic_augmentation_depends_on_the_generator_alone(kind):
-    args = ImageArguments(auto_augment=kind)
-    one, same, other = (auto_augment(pixels()[0], args, torch.Generator().manual_seed(seed)) for seed in (1, 1, 4))
+def test_automatic_augmentation_depends_on_the_seed_alone(kind):
+    transform = auto_augment(ImageArguments(auto_augment=kind))
+    one, same, other = (call_seeded(transform, seed, pixels()[0]) for seed in (1, 1, 4))
     assert torch.equal(one, same) and not torch.equal(one, other)
+    assert one.shape == (3, 64, 64) and one.dtype == torch.uint8
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from torchvision.transforms import v2
 from transformers import BitImageProcessor
 
 from ham_hf.config.arguments import ImageArguments
-from ham_hf.training.augmentation import Augment
 from ham_hf.training.transforms import Collator, EvalTransform, FinishBatch, TrainTransform, in_threads, random_crop
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
@@ -53,7 +52,7 @@ def finished(values, images=None, args=None):
     collated = Collator(channels_last=False)(
         [{name: value[i] for name, value in values.items()} for i in range(len(values["labels"]))]
     )
-    return FinishBatch(images or processor(), Augment(args or ImageArguments()))(collated)["pixel_values"]
+    return FinishBatch(images or processor(), args or ImageArguments(), classes=7)(collated)["pixel_values"]
 
 
 def test_evaluation_is_torchvision_s_resize_and_centre_crop_within_a_grey_level():
@@ -99,7 +98,8 @@ def test_augmentation_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train()(batch("a"))
+    args = ImageArguments(auto_augment="randaugment", mixup=0.4, cutmix=1.0)
+    finished(TrainTransform(args, processor(), seed=0)(batch("a", "b")), args=args)
     torch.testing.assert_close(torch.rand(3), expected)
 
 

@@ -70,7 +70,6 @@ _MODEL_FACTS = (
     "parameters",
     "labels",
     "image_size",
-    "color_constancy",
     "test_time_augmentation",
     "calibration",
     "melanoma_threshold",
