@@ -2,7 +2,7 @@
 
 ham-hf explain runs/my_run --data_dir path/to/HAM10000 --output_dir runs/cases
 
-The sheets show patients' photographs: they are for this machine, and `push_to_hub.py` leaves them here.
+The sheets show patients' photographs: they are for this machine, and `ham-hf push` leaves them here.
 """
 
 from collections.abc import Mapping, Sequence

@@ -42,7 +42,8 @@ from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.models.multimodal import copy_pipeline
 from ham_hf.models.pointwise import take_strides_first
-from ham_hf.reporting.report import headline_line, strict, write_report
+from ham_hf.reporting.console import print_results
+from ham_hf.reporting.report import strict, write_report
 from ham_hf.system.environment import hardware, hindrances, versions, weights_sha256
 from ham_hf.system.errors import InputError, TrainingError
 from ham_hf.system.files import replace_file
@@ -150,7 +151,7 @@ def train(recipe: Recipe) -> None:
             seconds=seconds,
         )
         _write_facts(folder, recipe, facts)
-        _log_headlines(write_report(folder), folder)
+        print_results(write_report(folder), folder)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 
@@ -208,7 +209,7 @@ def _facts(
     # Without a best checkpoint the model is the last one
     chosen = args.load_best_model_at_end and state.best_global_step is not None
     return {
-        "recipe": str(recipe.path) if recipe.path else None,
+        "recipe": str(Path(recipe.argv[0])) if recipe.path else None,
         "argv": recipe.argv,
         "seed": args.seed,
         "versions": versions(),
@@ -283,12 +284,6 @@ def _write_facts(folder: Path, recipe: Recipe, facts: dict) -> None:
 
 def _write_json(path: Path, value: dict) -> None:
     replace_file(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
-
-
-def _log_headlines(report: dict, folder: Path) -> None:
-    for name, result in report["results"].items():
-        logger.info("%s: %s", name, "not evaluated" if result is None else headline_line(result))
-    logger.info("report: %s, or as text %s", folder / "report.html", folder / "report.md")
 
 
 if __name__ == "__main__":

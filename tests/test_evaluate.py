@@ -12,9 +12,9 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
-from ham_hf.cli.data import data_arguments
-from ham_hf.cli.evaluation import _training_flags
+from ham_hf.cli.ensemble import training_options
 from ham_hf.cli.main import build_parser, main
+from ham_hf.cli.options import data_arguments
 from ham_hf.config.arguments import DataArguments
 from ham_hf.config.recipe import parse_recipe
 from ham_hf.data.dataset import load_checked
@@ -344,7 +344,7 @@ def test_every_command_about_images_knows_the_split_that_keeps_near_duplicates_t
         args = build_parser().parse_args([*words, *of_data, *flags, *folder])
         assert data_arguments(args).group_near_duplicates
         if words[0] == "ensemble":
-            trained = parse_recipe(["--model_name_or_path", "m", *_training_flags(args)])
+            trained = parse_recipe(["--model_name_or_path", "m", *training_options(args)])
             assert trained.data == data_arguments(args)
 
 

@@ -9,9 +9,9 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from ham_hf.cli.main import main as ham_hf
 from ham_hf.explain import KINDS, choose_cases
+from ham_hf.hub.model_repo import PUBLISHED
 from ham_hf.inference.saliency import saliency
 from ham_hf.labels import LABELS
-from push_to_hub import PUBLISHED
 from tests.inference.test_predict import make_run_folder
 
 pytest.importorskip("captum")

@@ -14,8 +14,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from transformers import AutoModel, AutoModelForImageClassification, PreTrainedModel, set_seed
 
-from ham_hf.cli.catalogue import REPORTED, read_header
 from ham_hf.config.recipe import Recipe, parse_recipe
+from ham_hf.config.recipe_file import read_header
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.models.build import build_model, classifier_of
 from ham_hf.training.search import read_sweep
@@ -212,7 +212,7 @@ def _table_rows() -> dict[str, dict[str, str]]:
 def test_the_readme_has_the_figures_that_the_headers_report_and_no_others():
     rows = _table_rows()
     for path in STUDY:
-        [reported] = [line for line in read_header(path) if line.startswith(REPORTED)]
+        [reported] = [line for line in read_header(path) if line.startswith("Reported:")]
         cells = [cell for column, cell in rows[_trial(path)].items() if re.match("reported|time", column)]
         in_table, in_header = (sorted(re.findall(r"\d*\.\d+|\d+m \d+s", text)) for text in (" ".join(cells), reported))
         assert in_table == in_header, path.name

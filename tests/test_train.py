@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import pipeline
 
-import push_to_hub
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked, load_ham10000
 from ham_hf.evaluation.contamination import check_start
 from ham_hf.evaluation.patients import read_patients
 from ham_hf.evaluation.training_record import FILE, images_of, read_record, record_of
+from ham_hf.hub.model_repo import check_run
 from ham_hf.inference.classifier import load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
@@ -226,7 +226,7 @@ def test_weights_with_a_bit_that_fell_over_answer_nothing(flags, unbroken, tmp_p
     for use in (
         lambda: load_classifier(str(damaged)),
         lambda: main(flags(tmp_path / "run", model_name_or_path=damaged)),
-        lambda: push_to_hub.main([str(damaged), "ada/model", "--dry_run"]),
+        lambda: check_run(damaged),
     ):
         with pytest.raises(InputError, match="model.safetensors is not the file that its training wrote"):
             use()

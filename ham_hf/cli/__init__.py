@@ -1,1 +1,1 @@
-"""The command `ham-hf`, one module for each command."""
+"""The command `ham-hf`: one file for each command, listed in `ham_hf.cli.main`."""

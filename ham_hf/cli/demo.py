@@ -1,51 +1,47 @@
-"""`ham-hf demo`: a page that asks a model about photographs. Imports that take seconds are made by who needs them."""
+"""`ham-hf demo`: a local web page that classifies photographs."""
 
 import argparse
 import signal
 import sys
 import time
 
-from ham_hf.cli.label_map import add_label_map
+from ham_hf.cli.options import add_model
+from ham_hf.cli.parser import Commands
 
-PORT = 7860  # as every Gradio page, and every Space
+PORT = 7860  # the default of Gradio and of Spaces
 
 
-def add_demo_command(commands: argparse._SubParsersAction) -> None:
-    """Add it to those of `ham-hf`."""
-    demo = commands.add_parser(
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
         "demo",
-        help="a page in the browser: a photograph in, seven probabilities out",
-        description="Serve a page that asks a model about a photograph, to this machine alone. Nothing is stored.",
-        allow_abbrev=False,
+        help="classify photographs in the browser",
+        description="Serve a web page that classifies a photograph, by default to this machine only. Nothing is "
+        "stored. `ham-hf push --space` publishes the same page as a Space on the Hub.",
     )
-    demo.add_argument("model", metavar="RUN_OR_HUB_ID", help="a run folder of `ham-hf train`, or a Hub id")
-    demo.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="the address to listen at; 127.0.0.1 when left out, which only this machine reaches",
+    add_model(parser)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)"
     )
-    demo.add_argument(
-        "--port", type=int, default=PORT, help=f"{PORT} when left out; 0 is any port that nobody listens at"
-    )
-    demo.add_argument("--revision", help="commit, branch or tag of a Hub id; its default branch when left out")
-    add_label_map(demo)
-    demo.set_defaults(run=_demo)
+    parser.add_argument("--port", type=int, default=PORT, help="port; 0 for any free port (default: %(default)s)")
+    parser.set_defaults(run=run)
 
 
-def _demo(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
+    """Serve the page until interrupted."""
     from ham_hf.inference.demo import LOOPBACK, running_demo
     from ham_hf.labels import DISCLAIMER
 
-    # `kill` and a closed terminal must not leave an upload on the disk
+    # `kill` or a closed terminal must not leave an upload on the disk
     for name in {"SIGTERM", "SIGHUP"} & set(signal.Signals.__members__):
         signal.signal(signal.Signals[name], lambda *_: sys.exit(0))
     try:
         with running_demo(args.model, args.revision, args.label_map, host=args.host, port=args.port) as url:
             print(DISCLAIMER)
             if args.host not in LOOPBACK:
-                print(f"Whoever reaches {args.host} can use the page: it asks for no password.")
-            print(f"{url} (Ctrl-C ends it)", flush=True)
+                print(f"Anyone who can reach {args.host} can use the page: it has no password.")
+            print(f"{url} (press Ctrl-C to stop)", flush=True)
             while True:
                 time.sleep(1)
     except KeyboardInterrupt:
-        print("ended: no photograph is left on the disk", file=sys.stderr)
+        print("stopped: no photograph is left on the disk", file=sys.stderr)

@@ -79,10 +79,7 @@ RANGES: Mapping[str, Range] = {
 
 HONOURED = None
 
-_PUBLISHES_NOTHING = (
-    "a training publishes nothing; leave it out, and publish the finished run with push_to_hub.py, which shows before "
-    "what it sends"
-)
+_PUBLISHES_NOTHING = "a run publishes nothing; remove it, and publish the finished run with `ham-hf push`"
 _LANGUAGE = "it is for language models; leave it out"
 _EVALUATION = "the metrics need the predictions of all validation images, and nothing else; leave it out"
 _PARALLEL = "only data parallelism, FSDP and DeepSpeed are supported; leave it out"

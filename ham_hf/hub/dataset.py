@@ -19,7 +19,7 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.schema import some
-from ham_hf.hub.upload import Destination, check_repo_id, listing, publish
+from ham_hf.hub.upload import Repository, Target, check_repo_id, listing, publish
 from ham_hf.labels import LABELS, LICENCE
 from ham_hf.reporting import sections
 from ham_hf.system.errors import InputError
@@ -61,16 +61,13 @@ def push_dataset(
             print(listing(staged))
             print(f"Nothing was sent. With --accept_license, this goes to the dataset {repo_id}. {CONSENT}.")
             return
-        to = Destination(
-            repo_id,
+        repository = Repository(
             "dataset",
             published=("README.md", "split.csv", "data/*.parquet"),
             foreign=("README.md", "split.csv"),
             message=f"HAM10000, split {_split_name(data)}",
-            private=private,
-            token=token,
         )
-        publish(staged, to, check=lambda: None)
+        publish(staged, repository, Target(repo_id, private=private, token=token))
 
 
 def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:

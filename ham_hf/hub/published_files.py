@@ -1,4 +1,4 @@
-"""Which files of a run folder are published, and the list of their hashes. No import here takes long."""
+"""Which files of a run folder are published, and the list of their hashes. Imports nothing that takes long."""
 
 from pathlib import Path, PurePosixPath
 
@@ -8,6 +8,7 @@ RECORD = "training_images.csv"
 CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum --check`
 EVAL_RESULTS = ".eval_results/ham10000.yaml"  # with --eval_results
 PATIENT_DATA = ("patients_validation.csv", "patients_test.csv")  # age, sex, body site: with --with_patient_data
+PICTURES = "plots/*.png"  # of these, those that the report shows
 # What is published of a run folder; nothing else is
 PUBLISHED = (
     "README.md",
@@ -26,8 +27,7 @@ PUBLISHED = (
     "*_ensemble.py",
     "report.html",
     "report.json",
-    "report.md",
-    "plots/*.png",
+    PICTURES,
     "predictions_validation.csv",
     "predictions_test.csv",
     "ablation/*.csv",
@@ -35,25 +35,27 @@ PUBLISHED = (
     "recipe.yaml",
     "arguments.json",
     "run.json",
-    RECORD,  # its rows of HAM10000's images
+    RECORD,  # only the rows of images of HAM10000
 )
-# What else of a repository changes what its users get
+# Published by earlier versions
+FORMERLY_PUBLISHED = ("report.md",)
+# Other files of a repository that change what its users get
 READ_BY_USERS = ("*.py", "*.json", "*.jinja", "*.txt", ".eval_results/*.yaml")
 
 
 def write_checksums(folder: Path) -> None:
-    """Write SHA256SUMS into `folder`, a line for each other file in it."""
+    """Write SHA256SUMS into `folder`, with a line for each other file in it."""
     lines = [f"{file_digest(folder / name)}  {name}\n" for name in sorted(files_in(folder)) if name != CHECKSUMS]
     replace_file(folder / CHECKSUMS, "".join(lines))
 
 
 def files_in(folder: Path) -> list[str]:
-    """Return the names of all files below `folder`, and of links, whatever they point to."""
+    """Return the names of all files and links below `folder`."""
     paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def is_published(name: str) -> bool:
-    """Return whether a file of that name is on the list of what is published."""
-    patterns = (*PUBLISHED, *PATIENT_DATA, EVAL_RESULTS)
+    """Return whether files of that name are published, or were by earlier versions."""
+    patterns = (*PUBLISHED, *FORMERLY_PUBLISHED, *PATIENT_DATA, EVAL_RESULTS)
     return any(PurePosixPath("/", name).match(f"/{pattern}") for pattern in patterns)

@@ -19,7 +19,7 @@ from ham_hf.reporting import sections
 from ham_hf.system.serialization import read_text
 from ham_hf.system.terminal import printable, printable_lines
 
-REPO_ID = "your-name/your-model"  # push_to_hub.py puts the real one in its place
+REPO_ID = "your-name/your-model"  # `ham-hf push` puts the real one in its place
 FILES = ("recipe.yaml", "arguments.json")  # what was asked, then what it came to
 
 

@@ -37,6 +37,13 @@ STYLE = {
 SPLIT_PICTURES = ("precision_recall", "confusion_matrix", "roc", "reliability", "subgroups")
 
 
+def picture_names(report: Mapping) -> set[str]:
+    """Return the file names of the pictures that `draw_plots` can draw for a report."""
+    names = {"loss.png", "learning_rate.png"} if report["run"]["training"] is not None else set()
+    evaluated = [split for split, results in report["results"].items() if results is not None]
+    return names | {f"{name}_{split}.png" for name in SPLIT_PICTURES for split in evaluated}
+
+
 def draw_plots(
     report: Mapping, history: Sequence[Mapping], predictions: Mapping[str, Predictions | None]
 ) -> dict[str, bytes | None]:

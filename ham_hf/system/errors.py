@@ -1,6 +1,8 @@
-"""The exceptions for what a user can mend; the commands print them without a traceback."""
+"""Exceptions for what a user can fix; the commands print them without a traceback."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 from ham_hf.system.terminal import printable
@@ -83,3 +85,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _shortened(text: object) -> str:
     return printable(str(text)[:200])
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ": did you mean …?" with the closest of the known names; "" if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else ""

@@ -1,5 +1,6 @@
 """Text of others, fit for a terminal: it would obey the control characters in a file's name, a label or a card."""
 
+import logging
 import re
 
 
@@ -15,3 +16,9 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same, but lines and tabs stay."""
     return "".join(piece if piece in "\n\t" else printable(piece) for piece in re.split(r"([\n\t])", text))
+
+
+def show_log() -> None:
+    """Show what ham_hf logs, one line each on stderr, and only the warnings of other packages."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("ham_hf").setLevel(logging.INFO)

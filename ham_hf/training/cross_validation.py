@@ -7,7 +7,6 @@ predicted by a training on all others. Test lesions take no part. What is there 
 command goes on with it.
 """
 
-import argparse
 import io
 import json
 import logging
@@ -42,40 +41,28 @@ logger = logging.getLogger("ham_hf.training.cross_validation")
 SPLIT = "split.csv"
 
 
-def own_parser() -> argparse.ArgumentParser:
-    """Of the flags that are not the recipe's."""
-    own = argparse.ArgumentParser(
-        prog="ham-hf cross-validate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    own.add_argument("--folds", default="5", help="5 when left out")
-    own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and -cross-validation when left out")
-    return own
+def cross_validate(words: Sequence[str], folds: int, output_dir: Path | None = None) -> None:
+    """Cross-validate a recipe.
 
-
-def main(argv: list[str]) -> None:
-    """Run what `RECIPE.yaml --folds N [--flag value …]` asks for.
+    Args:
+        words: the recipe and its options, as words of a command line.
+        folds: how many folds.
+        output_dir: the folder of the cross-validation; by default that of the recipe and -cross-validation.
 
     Raises:
         InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
         TrainingError: the settings of the recipe do not work.
         MachineError: another process is at work in the folder, or the machine was in the way of a training.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("ham_hf").setLevel(logging.INFO)
-    args, flags = own_parser().parse_known_args(argv)
-    if not args.folds.isdecimal() or int(args.folds) < 2:
-        raise InputError(f"--folds is {args.folds!r}: expected a number from 2 on")
-    recipe = parse_recipe(flags)
-    folder = args.output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
+    recipe = parse_recipe(list(words))
+    folder = output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
     with only_writer(folder):
-        folds, test_ids = assign_folds(recipe, int(args.folds))
-        _write_folds(folder, folds, test_ids)
-        for fold in range(1, int(args.folds) + 1):
-            _train_fold(folder, recipe, flags, folds, fold)
-        write_summary(folder, int(args.folds))
+        assigned, test_ids = assign_folds(recipe, folds)
+        _write_folds(folder, assigned, test_ids)
+        for fold in range(1, folds + 1):
+            logger.info("fold %d of %d", fold, folds)
+            _train_fold(folder, recipe, words, assigned, fold)
+        write_summary(folder, folds)
 
 
 def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
@@ -147,7 +134,6 @@ def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.Da
     # The last checkpoint, as it is: one chosen by its fold, or calibrated on it, would look better there than it is
     ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--calibration", "none"]
     ours += ["--output_dir", str(run), "--resume"]
-    logger.info("fold %d", fold)
     train_once(run, recipe.path, [*flags, *ours])
 
 

@@ -3,7 +3,7 @@
 ham-hf data preview RECIPE.yaml [--output FILE.png] [--flag value …]
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -25,26 +25,21 @@ EPOCHS = 6
 INCHES = 1.6  # a picture's side
 
 
-def own_parser() -> argparse.ArgumentParser:
-    """Of the flags that are not the recipe's."""
-    own = argparse.ArgumentParser(prog="ham-hf data preview", description=__doc__.splitlines()[0], allow_abbrev=False)
-    own.add_argument("--output", type=Path, default=Path("preview.png"), help="preview.png when left out")
-    return own
+def write_preview(words: Sequence[str], path: Path) -> None:
+    """Draw training images as the model of a recipe sees them.
 
-
-def main(argv: list[str]) -> Path:
-    """Draw what `RECIPE.yaml [--output FILE] [--flag value …]` asks for; returns the file.
+    Args:
+        words: the recipe and its options, as words of a command line.
+        path: the .png file to write.
 
     Raises:
         InputError: the recipe, the data or the file cannot be used.
     """
-    args, flags = own_parser().parse_known_args(argv)
-    check_output("--output", args.output, ".png")
-    recipe = parse_recipe(flags)
+    check_output("--output", path, ".png")
+    recipe = parse_recipe(list(words))
     if not recipe.image.augment:
         raise InputError("augment is false: every training image is its evaluation crop, in every epoch")
-    save_figure(draw_preview(recipe), args.output)
-    return args.output
+    save_figure(draw_preview(recipe), path)
 
 
 def draw_preview(recipe: Recipe) -> Figure:

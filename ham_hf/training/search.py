@@ -7,7 +7,6 @@ SWEEP.yaml says `method` (greedy or optuna), `metric` (balanced_accuracy when le
 search is kept: the same command goes on with it. It ends with `best.yaml`, a recipe, and `sweep.png`.
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -76,46 +75,35 @@ class Trial(NamedTuple):
     outcome: Literal["complete", "pruned", "failed"] = "complete"
 
 
-def own_parser() -> argparse.ArgumentParser:
-    """Of the files, and the flags that are not the recipe's."""
-    own = argparse.ArgumentParser(
-        prog="ham-hf sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    own.add_argument("recipe", type=Path)
-    own.add_argument("sweep", type=Path)
-    own.add_argument("--output_dir", type=Path, help="runs/, the recipe's name and that of the sweep when left out")
-    return own
+def search(recipe_path: Path, sweep_path: Path, options: Sequence[str], output_dir: Path | None = None) -> None:
+    """Search for better settings of a recipe.
 
-
-def main(argv: list[str]) -> None:
-    """Search as `RECIPE.yaml SWEEP.yaml [--output_dir FOLDER] [--flag value …]` asks for.
+    Args:
+        recipe_path: the recipe.
+        sweep_path: the description of the search.
+        options: words of the command line that follow the recipe.
+        output_dir: the folder of the search; by default runs/ and the names of both files.
 
     Raises:
         InputError: a file cannot be used, the folder holds another search, or a trial ended with an error that its
             settings did not cause.
         MachineError: another process is at work in the folder, or the machine was in the way of a trial.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("ham_hf").setLevel(logging.INFO)
-    args, flags = own_parser().parse_known_args(argv)
-    recipe, sweep = parse_recipe([str(args.recipe), *flags]), read_sweep(args.sweep)
-    folder = args.output_dir or Path("runs") / f"{args.recipe.stem}-{args.sweep.stem}"
+    recipe, sweep = parse_recipe([str(recipe_path), *options]), read_sweep(sweep_path)
+    folder = output_dir or Path("runs") / f"{recipe_path.stem}-{sweep_path.stem}"
     _check_against(recipe, sweep)
     for name, values in sweep.variables.items():  # before the first hour is spent
         for value in values if isinstance(values, list) else (values["low"], values["high"]):
-            parse_recipe([str(args.recipe), *flags, *_flags({name: value})])
-    search = _greedy if sweep.method == "greedy" else _with_optuna
+            parse_recipe([str(recipe_path), *options, *_flags({name: value})])
+    run_trials = _greedy if sweep.method == "greedy" else _with_optuna
     with only_writer(folder):  # a second search would take the first one's trials for its own
-        _claim(folder, args.recipe, args.sweep, flags)
-        trials = search(folder, recipe, sweep, flags)
+        _claim(folder, recipe_path, sweep_path, options)
+        trials = run_trials(folder, recipe, sweep, options)
     complete = [trial for trial in trials if trial.value is not None]
     if not complete:
         raise InputError(f"no trial of {len(trials)} came to its end: is the recipe itself sound?")
     best = max(complete, key=lambda trial: trial.value)
-    _write(folder, recipe, sweep, trials, best, flags)
+    _write(folder, recipe, sweep, trials, best, options)
     logger.info("best: %s, %s %s", best.settings, HEADLINE[sweep.metric], number(best.value))
     logger.info("recipe: %s", folder / "best.yaml")
 

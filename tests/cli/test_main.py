@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from ham_hf import __version__
 from ham_hf.cli.main import main
+from ham_hf.config.option_rules import TRAINING_ARGUMENTS
+from ham_hf.config.recipe_file import OPTIONS
 from ham_hf.data.image_io import find_photos
 from ham_hf.inference.predict import read_patients
 from ham_hf.system.command import run_command
@@ -36,11 +40,14 @@ def refuse(argv: list[str]) -> None:
     raise InputError(f"{argv} is wrong: expected something else")
 
 
-@pytest.mark.parametrize("command", [["--help"], ["predict", "--help"], ["report", "--help"], ["compare", "--help"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["--help"], ["predict", "--help"], ["push", "--help"], ["sweep", "--help"], ["data", "audit", "-h"]],
+)
 def test_help_imports_nothing_heavy(command):
     code = f"""
 import sys
-from ham_hf.cli import main
+from ham_hf.cli.main import main
 try:
     main({command})
 finally:
@@ -76,7 +83,7 @@ def test_every_command_imports_only_what_it_needs(tmp_path):
     ]
     code = f"""
 import sys
-from ham_hf.cli import main
+from ham_hf.cli.main import main
 for command in {commands}:
     code = main(command)
     print(command[0], code, [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
@@ -91,14 +98,57 @@ for command in {commands}:
     assert "sklearn" not in lines[0] and "matplotlib" not in lines[-2]
 
 
-def test_help_of_train_lists_the_flags_of_a_recipe(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["train", "--help"])
-    assert exit_.value.code == 0
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"^  (?:-h, )?(--[\w-]+)", text, flags=re.MULTILINE))
+
+
+def test_help_of_train_shows_the_usual_options_in_groups(capsys):
+    assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("usage: ham-hf train")
-    for flag in ("--data_dir", "--model_name_or_path", "--output_dir", "--learning_rate"):
-        assert flag in out
+    assert out.startswith("usage: ham-hf train [RECIPE]") and "\n  RECIPE " in out
+    assert {"--data_dir", "--model_name_or_path", "--output_dir", "--learning_rate", "--help-all"} <= options_in(out)
+    assert 30 <= len(options_in(out)) <= 45 and "\nmodel:\n" in out
+
+
+def test_help_all_of_train_shows_every_option_that_is_not_refused(capsys):
+    assert main(["train", "--help-all"]) == 0
+    out = capsys.readouterr().out
+    shown = {name.removeprefix("--") for name in options_in(out)} - {"help", "help-all"}
+    refused = {name for name, rule in TRAINING_ARGUMENTS.items() if isinstance(rule, str)}
+    negated = {name for name in shown if name.startswith("no_")}
+    assert shown - negated == OPTIONS - refused and "push_to_hub" not in shown
+    assert "Same as --vertical_flip false." in out
+
+
+REFUSALS = {
+    "unknown command": ["predcit"],
+    "unknown option": ["train", "quickstart", "--learnin_rate", "1"],
+    "missing recipe": ["train", "absent.yaml"],
+    "missing sweep": ["sweep", "quickstart", "absent.yaml"],
+    "impossible age": ["predict", "model", "photo.jpg", "--age", "450"],
+    "missing run": ["push", "absent", "ada/model"],
+    "missing optional package": ["train", "quickstart", "--report_to", "wandb"],
+    "debug that cannot work": ["train", "quickstart", "--debug", "tpu_metrics_debug"],
+}
+
+
+@pytest.mark.parametrize("command", REFUSALS.values(), ids=REFUSALS)
+def test_a_mistake_is_refused_without_importing_anything_heavy(command):
+    code = f"""
+import sys
+from ham_hf.cli.main import main
+assert main({command}) == 2
+print([name for name in {HEAVY} if name in sys.modules and name not in ("numpy", "PIL")])
+"""
+    done = run_python("-c", code)
+    assert done.stdout == "[]\n", done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0 and capsys.readouterr().out == f"ham-hf {__version__}\n"
 
 
 def test_a_mistake_of_the_users_is_one_message_and_exit_code_2(capsys):
@@ -185,10 +235,11 @@ def test_a_mistake_of_ours_keeps_its_traceback():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "arguments are required: COMMAND"),
-        (["predcit"], "invalid choice: 'predcit'"),
+        (["predcit"], "unknown command 'predcit': did you mean 'predict'?"),
+        (["data", "audti"], "unknown command 'audti': did you mean 'audit'?"),
+        (["evaluate", "m", "--data_drr", "x"], "did you mean '--data_dir'?"),
         (["predict", "runs/x"], "arguments are required: PHOTO"),
-        (["report", "a", "b"], "unrecognized arguments: b"),
+        (["report", "a", "b"], "unknown argument 'b'"),
     ],
 )
 def test_a_mistyped_command_is_one_message(argv, message, capsys):
@@ -198,7 +249,7 @@ def test_a_mistyped_command_is_one_message(argv, message, capsys):
     assert message in err and "--help" in err
 
 
-@pytest.mark.parametrize("words", [["recipes"], ["recipes", "recipes/gpu"]], ids=["long", "short"])
+@pytest.mark.parametrize("words", [["--help"], ["recipes"]])
 def test_a_reader_that_stops_reading_is_no_error(words):
     command = subprocess.Popen(
         [sys.executable, "-m", "ham_hf", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -256,7 +307,6 @@ TOO_LONG = {
     "run": ["report", LONG],
     "runs": ["compare", LONG, "--with", "other"],
     "picture": ["compare", "runs", "--with", "runs", "--picture", f"{LONG}.png"],
-    "recipes": ["recipes", LONG],
 }
 
 

@@ -229,7 +229,7 @@ def test_without_a_terminal_the_licence_is_accepted_by_a_flag_or_nothing_is_aske
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2), ("", 2)])
 def test_on_a_terminal_the_licence_is_shown_and_asked_for(answer, code, server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ham_hf.cli.data._audit_download", lambda *_: 0)
+    monkeypatch.setattr("ham_hf.cli.data.download._audit_download", lambda *_: 0)
     terminal, line = pty.openpty()
     with open(terminal, "w") as user, open(line) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
@@ -239,7 +239,7 @@ def test_on_a_terminal_the_licence_is_shown_and_asked_for(answer, code, server, 
     shown = capsys.readouterr()
     assert "not for commercial purposes" in shown.out and "under these terms? [y/N]" in shown.out
     assert (tmp_path / "data" / PART_1).exists() == (code == 0) == (server.file_requests() != [])
-    assert ("nothing was loaded" in shown.err) == (code == 2)
+    assert ("nothing was downloaded" in shown.err) == (code == 2)
 
 
 # The server or the network say no

@@ -23,9 +23,9 @@ from ham_hf.evaluation.training_record import (
     record_of,
     write_record,
 )
+from ham_hf.hub.model_repo import stage
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
-from push_to_hub import stage
 from tests.helpers.small_data import make_rows, write_folder
 from tests.reporting.test_report import change_facts, make_run
 

@@ -7,7 +7,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ham_hf.cli.catalogue import read_recipes, read_runs, render
 from ham_hf.cli.main import main
 from ham_hf.config.arguments import MOST_BYTES
 from ham_hf.config.recipe import parse_recipe
@@ -190,10 +189,10 @@ def test_an_enormous_recipe_is_refused_by_its_size(tmp_path, capsys):
         ("per_device_train_batch_size: 0", "per_device_train_batch_size is 0: expected at least 1"),
         ("image_size: 100000", "image_size is 100000: expected a number from 1 to 4096"),
         ("help: 1", "unknown key 'help'"),
-        ("push_to_hub: true", "push_to_hub is true: a training publishes nothing"),
+        ("push_to_hub: true", "push_to_hub is true: a run publishes nothing"),
         ("hub_token: hf_secret", "hub_token is set: it would be written into the run's files"),
         ("config_overrides: {a: 2001-01-01}", "config_overrides is"),
-        ('output_dir: "a\\0b"', "expected no character zero"),
+        ('output_dir: "a\\0b"', "must not contain NUL bytes"),
     ],
 )
 def test_what_a_recipe_may_not_say(line, said, tmp_path, capsys):
@@ -203,30 +202,3 @@ def test_what_a_recipe_may_not_say(line, said, tmp_path, capsys):
     err = capsys.readouterr().err
     assert said in err and "hf_secret" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
-
-
-@cases(60)
-@given(st.data())
-def test_a_list_of_recipes_is_made_or_refused(tmp_path_factory, draw):
-    """`ham-hf recipes`, which reads the recipes of a folder and what its runs came to."""
-    folder = tmp_path_factory.getbasetemp() / "catalogue"
-    run = folder / "runs" / "one"
-    run.mkdir(parents=True, exist_ok=True)
-    recipe = json.dumps(RECIPE)
-    metrics = {name: {"value": 0.5, "interval": [0.4, 0.6]} for name in ("balanced_accuracy", "accuracy")}
-    files = {
-        folder / "recipes" / "one.yaml": draw.draw(st.just(recipe) | changed(RECIPE).map(json.dumps)),
-        run / "recipe.yaml": recipe,
-        run / "run.json": {"data": {"split": "study", "synthetic": True}, "argv": ["r.yaml", "--seed", "1"]},
-        run / "report.json": {"results": {"validation": {"metrics": metrics, "always_nv": {"accuracy": 0.6}}}},
-    }
-    for path, content in files.items():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content if isinstance(content, str) else json.dumps(draw.draw(changed(content))))
-
-    def show() -> None:
-        found = read_runs(folder / "runs")
-        for entry in read_recipes(folder / "recipes"):
-            assert all(line.isprintable() for line in render(entry, found).splitlines())
-
-    ends_well("lists of recipes", show)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from ham_hf.cli.main import main
+from ham_hf.hub.model_repo import stage
 from ham_hf.labels import LABELS
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
-from push_to_hub import stage
 from tests.cli.test_bad_input import save_classifier
 from tests.helpers.small_data import make_rows, write_folder
 from tests.reporting.test_report import make_run

@@ -13,6 +13,7 @@ from ham_hf.cli.main import main
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
 from ham_hf.evaluation.model_facts import model_facts
+from ham_hf.hub.model_repo import EVAL_RESULTS, add_eval_results, stage
 from ham_hf.hub.published_files import CHECKSUMS, RECORD, write_checksums
 from ham_hf.hub.verify.consistency import CANNOT_TELL, check_weights
 from ham_hf.hub.verify.facts_check import check_report_facts
@@ -21,7 +22,6 @@ from ham_hf.hub.verify.page_check import check_pages
 from ham_hf.hub.verify.record_check import check_record
 from ham_hf.inference.classifier import load_classifier
 from ham_hf.reporting.model_card import claims, read_files, render_card
-from push_to_hub import EVAL_RESULTS, _add_eval_results, stage
 from tests.helpers.small_data import ham10000_rows, write_folder
 from tests.helpers.tiny_runs import make_true_run
 
@@ -189,9 +189,9 @@ def test_a_key_that_was_taken_out_of_report_json_does_not_make_it_somebody_elses
 
 @pytest.fixture()
 def published(run, tmp_path):
-    """As `push_to_hub.py --eval_results` stages it, without the card and all else: these claims alone."""
+    """As `ham-hf push --eval_results` stages it, without the card and all else: these claims alone."""
     stage(run, tmp_path / "staged", repo_id="ada/skin")
-    _add_eval_results(tmp_path / "staged")
+    add_eval_results(tmp_path / "staged")
     shutil.rmtree(tmp_path / "staged" / "plots")
     for path in (tmp_path / "staged").iterdir():
         if path.is_file() and path.name not in ("config.json", "preprocessor_config.json", "model.safetensors"):
@@ -280,7 +280,7 @@ def test_eval_results_of_others_and_broken_ones(published, data, capsys, text, c
 def staged(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("staged") / "model"
     stage(finished, folder, repo_id="ada/skin")
-    _add_eval_results(folder)
+    add_eval_results(folder)
     return folder
 
 
@@ -570,14 +570,14 @@ def test_what_was_changed_lost_or_added_after_publishing_is_named(copy):
     for text in ("", "x  y\n", f"{'0' * 64}  ../../etc/passwd\n", f"{'0' * 64}  /etc/passwd\n"):
         (copy / CHECKSUMS).write_text(text)
         [finding] = check_checksums(copy)
-        assert "is not as `push_to_hub.py` writes it" in finding.words
+        assert "is not as `ham-hf push` writes it" in finding.words
 
 
 def test_a_published_model_without_its_list_of_hashes_cannot_hold(copy, data, capsys):
     assert verify(copy, data, capsys)[0] == 0
     (copy / CHECKSUMS).unlink()
     code, shown = verify(copy, data, capsys)
-    assert code == 2 and "SHA256SUMS: cannot tell: is missing, and `push_to_hub.py` publishes it" in shown
+    assert code == 2 and "SHA256SUMS: cannot tell: is missing, and `ham-hf push` publishes it" in shown
 
 
 def test_files_that_are_not_checked_are_listed(copy, data, tmp_path, capsys):

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 REPO = "ada/ham10000"
 FROM_THE_HUB = """
 import json, sys
-from ham_hf.cli import main
+from ham_hf.cli.main import main
 from tests.helpers.small_data import load
 folder, repo = sys.argv[1:]
 push = ["data", "push", folder, repo, "--split", "grouped", "--split_seed", "7"]
@@ -71,7 +71,7 @@ def test_nothing_is_sent_unless_that_is_said(pushed):
 
 def test_it_is_one_commit_and_a_second_push_none(pushed):
     done, server = pushed
-    assert "holds just these files" in done.stdout
+    assert "already has these files" in done.stdout
     assert server.repos["datasets", REPO].titles() == ["HAM10000, split grouped", "initial commit"]
 
 

@@ -29,7 +29,6 @@ from gradio.state_holder import StateHolder  # noqa: E402
 from gradio_client import Client, handle_file  # noqa: E402
 from huggingface_hub import RepoCard  # noqa: E402
 
-import push_to_hub  # noqa: E402
 from ham_hf.cli.main import main as ham_hf  # noqa: E402
 from ham_hf.config.arguments import ModelArguments  # noqa: E402
 from ham_hf.data.image_io import read_photo  # noqa: E402
@@ -264,11 +263,11 @@ SPACE, TAKEN, MODEL = "ada/page", "ada/taken", "ada/skin"
 
 @pytest.fixture(scope="module")
 def pushed(image_run, tmp_path_factory):
-    """A Hub with the model, and what push_to_hub.py said about several Spaces of it, in one process."""
+    """A Hub with the model, and what `ham-hf push` printed about several Spaces of it, in one process."""
     folder = tmp_path_factory.mktemp("push")
     run, changed = (Path(shutil.copytree(image_run, folder / name)) for name in ("run", "changed"))
     facts = make_run(folder / "reported", synthetic=True) / "run.json"
-    for copy in (run, changed):  # with what push_to_hub.py asks for, and a photograph
+    for copy in (run, changed):  # with what `ham-hf push` requires, and a photograph
         shutil.copyfile(facts, copy / "run.json")
         for name in ("report.json", "README.md", "predictions_validation.csv", "photo.jpg"):
             (copy / name).write_text("{}")
@@ -282,8 +281,7 @@ def pushed(image_run, tmp_path_factory):
         "published": [run, SPACE, "--space", "--model", MODEL],
     }
     code = "\n".join(
-        f"print({name!r}, ham_hf.system.command.run_command(push_to_hub.main, {list(map(str, words))}), flush=True)"
-        for name, words in commands.items()
+        f"print({name!r}, main({list(map(str, ['push', *words]))}), flush=True)" for name, words in commands.items()
     )
     with HubServer() as hub:
         model, taken = Repo(private=False), Repo(private=False)
@@ -294,7 +292,7 @@ def pushed(image_run, tmp_path_factory):
         taken.add_commit("main", "theirs", {"app.py": File(b"theirs", False)}, None)
         hub.objects |= {file.sha256: file.data for file in files.values()}
         hub.said = subprocess.run(
-            [sys.executable, "-c", f"import ham_hf.cli.main, push_to_hub\n{code}"],
+            [sys.executable, "-c", f"from ham_hf.cli.main import main\n{code}"],
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | hub.environment(folder / "home"),
             stdout=subprocess.PIPE,
@@ -329,9 +327,9 @@ def test_a_space_of_no_model_of_another_one_or_over_somebody_elses_is_refused(pu
     errors = re.findall("error: (.*)\n(.*) 2\n", pushed.said)
     assert [name for _, name in errors] == ["no model", "other weights", "taken"]
     (nothing, _), (other, _), (taken, _) = errors
-    assert "there is no model ada/nothing that this token may see: push the run there first" in nothing
+    assert "no model ada/nothing that this token can read: push the run there first" in nothing
     assert "the weights of ada/skin are not those of the run (model.safetensors)" in other
-    assert "the name ada/taken is taken, by a space that was not published from here" in taken
+    assert "the name ada/taken is taken by a space that ham_hf did not publish" in taken
     assert pushed.repos["spaces", TAKEN].titles() == ["theirs"]
 
 
@@ -341,12 +339,12 @@ def test_a_space_of_no_model_of_another_one_or_over_somebody_elses_is_refused(pu
         (["--space"], "--space and --model go together"),
         (["--model", MODEL], "--space and --model go together"),
         (["--space", "--model", "skin"], "--model is 'skin': expected owner/name"),
-        (["--space", "--model", MODEL, "--eval_results"], "leave them out with --space"),
+        (["--space", "--model", MODEL, "--eval_results"], "remove them, or remove --space"),
     ],
 )
-def test_words_that_make_no_space_are_refused(words, message, tmp_path):
-    with pytest.raises(InputError, match=message):
-        push_to_hub.main([str(tmp_path), SPACE, *words])
+def test_options_that_make_no_space_are_refused(words, message, tmp_path, capsys):
+    assert ham_hf(["push", str(tmp_path), SPACE, *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_app_of_a_space_answers_with_the_model_of_the_hub(pushed, image_run, photo, tmp_path):
@@ -357,7 +355,7 @@ def test_the_app_of_a_space_answers_with_the_model_of_the_hub(pushed, image_run,
         assert rows(ask(url, photo)[1]) == expected_rows(image_run, photo)
         config = json.load(urllib.request.urlopen(f"{url}config"))
         html = [part["props"]["value"] for part in config["components"] if part["type"] == "html"]
-        assert "send nobody’s without their consent" in html[0] and SYNTHETIC_ALONE in html[1]
+        assert "do not upload photographs of people without their consent" in html[0] and SYNTHETIC_ALONE in html[1]
 
 
 @contextmanager

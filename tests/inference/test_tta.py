@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
+from ham_hf.hub.model_repo import check_that_it_loads
 from ham_hf.inference.classifier import labels_of, load_classifier, probabilities
 from ham_hf.inference.tta import VIEWS, dihedral_views, set_test_time_augmentation, which_views
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from push_to_hub import check_that_it_loads
 from tests.inference.test_predict import make_run_folder
 
 

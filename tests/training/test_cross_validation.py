@@ -11,11 +11,11 @@ import pytest
 from ham_hf.cli.main import main
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.evaluation.training_record import FILE, read_record
+from ham_hf.hub.model_repo import stage
 from ham_hf.system.errors import InputError
 from ham_hf.training import subprocess_run as training
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.cross_validation import write_summary
-from push_to_hub import stage
 from tests.helpers.small_data import make_rows, write_folder, write_table
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 

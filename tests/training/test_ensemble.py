@@ -12,6 +12,7 @@ from ham_hf.cli.main import main as ham_hf
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.evaluation.training_record import FILE, read_record
+from ham_hf.hub.model_repo import check_that_it_loads, stage
 from ham_hf.inference.classifier import load_classifier, probabilities
 from ham_hf.labels import LABELS
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
@@ -19,7 +20,6 @@ from ham_hf.system.files import new_folder
 from ham_hf.train import main
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.ensemble import join, select_greedily
-from push_to_hub import check_that_it_loads, stage
 from tests.inference.test_predict import make_run_folder, noise
 
 KINDS = ("google/vit-base-patch16-224", "timm/resnet18.tv_in1k")

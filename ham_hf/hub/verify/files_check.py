@@ -29,7 +29,7 @@ def check_checksums(folder: Path) -> list[Finding]:
         return [Finding(CHECKSUMS, CANNOT_TELL, str(error))]
     parsed = [_LINE.fullmatch(line) for line in lines]
     if not parsed or None in parsed or any(".." in PurePosixPath(line[2]).parts for line in parsed):
-        words = "is not as `push_to_hub.py` writes it, so no file was compared with it"
+        words = "is not as `ham-hf push` writes it, so no file was compared with it"
         return [Finding(CHECKSUMS, CANNOT_TELL, words)]
     found, listed = [], {line[2]: line[1] for line in parsed}
     for name, sha256 in listed.items():

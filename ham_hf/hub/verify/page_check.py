@@ -214,7 +214,7 @@ def _differing(page: Sequence[str], expected: Sequence[str]) -> Iterator[tuple[i
 
 
 def _plain(line: str) -> str:
-    """A line to compare: push_to_hub.py cuts paths, which may take the need for quotation marks in a command away."""
+    """A line to compare: `ham-hf push` cuts paths, which may take the need for quotation marks in a command away."""
     return re.sub(r"['\"]|&#3[49];", "", line) if "ham-hf " in line else line
 
 

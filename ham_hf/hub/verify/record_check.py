@@ -35,7 +35,7 @@ def check_record(
             return [Finding(RECORD, CANNOT_TELL, "is missing, and is published with a model of HAM10000's images")]
         return []
     record = read_record(folder / RECORD)
-    unlisted = 0 if record.complete else private  # as push_to_hub.py takes those images out
+    unlisted = 0 if record.complete else private  # as `ham-hf push` takes those images out
     if run["training"] is None or unlisted is None:
         return []
     images = [image.sha256 for image in record.images if image.split == "train"]

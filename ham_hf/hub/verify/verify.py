@@ -26,7 +26,15 @@ from ham_hf.evaluation.model_facts import model_facts
 from ham_hf.evaluation.patients import Patients
 from ham_hf.evaluation.predict_splits import predict_rows
 from ham_hf.evaluation.predictions import Predictions
-from ham_hf.hub.published_files import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, PUBLISHED, READ_BY_USERS, files_in
+from ham_hf.hub.published_files import (
+    CHECKSUMS,
+    EVAL_RESULTS,
+    FORMERLY_PUBLISHED,
+    PATIENT_DATA,
+    PUBLISHED,
+    READ_BY_USERS,
+    files_in,
+)
 from ham_hf.hub.verify.claim_check import Evidence, Verdict, judge
 from ham_hf.hub.verify.claims import CARD, Claim, check_any, claims_of_card, read_card, read_claims
 from ham_hf.hub.verify.consistency import (
@@ -163,7 +171,7 @@ def card_folder(location: str, commit: str | None) -> Path:
     """Return where a model's files are: the folder itself, or a copy of what the Hub has of the files read here."""
     if Path(location).is_dir():
         return Path(location)
-    patterns = [*PUBLISHED, *PATIENT_DATA, *FILES, EVAL_RESULTS, CHECKSUMS, *READ_BY_USERS]
+    patterns = [*PUBLISHED, *FORMERLY_PUBLISHED, *PATIENT_DATA, *FILES, EVAL_RESULTS, CHECKSUMS, *READ_BY_USERS]
     patterns = [pattern for pattern in patterns if not pattern.endswith(".safetensors")]  # those come with the model
     return Path(snapshot_download(location, revision=commit, allow_patterns=patterns))
 
@@ -214,7 +222,7 @@ def _check_files(folder: Path, report: Mapping | None) -> list[Finding]:
     if (folder / CHECKSUMS).is_file():
         return check_checksums(folder)
     if report is not None and report.get("ham_hf") == __version__ and published_as(folder) is not None:
-        return [Finding(CHECKSUMS, CANNOT_TELL, "is missing, and `push_to_hub.py` publishes it with every model")]
+        return [Finding(CHECKSUMS, CANNOT_TELL, "is missing, and `ham-hf push` publishes it with every model")]
     return []
 
 

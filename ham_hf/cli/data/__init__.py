@@ -1,0 +1,1 @@
+"""`ham-hf data`: the commands about a copy of HAM10000."""

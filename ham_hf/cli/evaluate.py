@@ -1,0 +1,48 @@
+"""`ham-hf evaluate`: the report of any image classifier on labelled images."""
+
+import argparse
+
+from ham_hf.cli.options import (
+    OWN_SPLIT,
+    add_allow_missing_images,
+    add_images,
+    add_model,
+    add_output_dir,
+    add_split,
+    data_arguments,
+    require_model,
+)
+from ham_hf.cli.parser import Commands
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score any image classifier on labelled images and write the same report",
+        description="Score a run, or any image classifier on the Hub, on labelled images, and write the same report "
+        "as a training run.",
+    )
+    add_model(parser, "a model folder, or a Hub id")
+    add_images(parser)
+    add_split(parser, default_help=f"{OWN_SPLIT}; study or all for images that it cannot have seen")
+    add_allow_missing_images(parser)
+    add_output_dir(parser, "the report")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, write the report and print its headline metrics."""
+    require_model(args)
+    from ham_hf.evaluate import evaluate_model
+    from ham_hf.reporting.console import print_results
+
+    report = evaluate_model(
+        args.model,
+        data_arguments(args),
+        args.output_dir,
+        revision=args.revision,
+        label_map=args.label_map,
+        argv=args.argv[1:],
+    )
+    print_results(report, args.output_dir)

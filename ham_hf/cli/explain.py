@@ -1,0 +1,53 @@
+"""`ham-hf explain`: saliency sheets of correct and wrong cases."""
+
+import argparse
+
+from ham_hf.cli.options import (
+    OWN_SPLIT,
+    add_allow_missing_images,
+    add_images,
+    add_model,
+    add_output_dir,
+    add_split,
+    data_arguments,
+    require_model,
+)
+from ham_hf.cli.parser import Commands
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "explain",
+        help="show where a model looks, in correct and wrong cases of every diagnosis",
+        description="Draw saliency maps of correct and wrong cases of every diagnosis, selected by a fixed rule. The "
+        "sheets show photographs of patients and stay on this machine.",
+    )
+    add_model(parser, "a model folder, or a Hub id")
+    add_images(parser)
+    add_split(parser, default_help=f"{OWN_SPLIT}; study or all for images that it cannot have seen")
+    add_allow_missing_images(parser)
+    parser.add_argument(
+        "--part",
+        choices=["validation", "test"],
+        default="validation",
+        help="which part of the split to draw cases from (default: %(default)s)",
+    )
+    add_output_dir(parser, "the sheets")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw the sheets and print where they are."""
+    require_model(args)
+    from ham_hf.explain import explain
+
+    sheets = explain(
+        args.model,
+        data_arguments(args),
+        args.output_dir,
+        part=args.part,
+        revision=args.revision,
+        label_map=args.label_map,
+    )
+    print(f"{len(sheets)} sheets: {args.output_dir / 'README.md'}")

@@ -1,0 +1,120 @@
+"""Options that several commands share: which images, which split, and which model."""
+
+import argparse
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ham_hf.config.arguments import DataArguments
+
+OWN_SPLIT = "the split of the model's training"
+HUB_REVISION = "commit, branch or tag of a model on the Hub (default: its main branch)"
+
+
+def add_images(parser: argparse.ArgumentParser, *, positional: bool = False, hub: bool = True) -> None:
+    """Add the options that name the images and their table.
+
+    Args:
+        positional: whether the data is a positional argument, DATA, rather than the required option --data_dir.
+        hub: whether the data may also be a dataset on the Hub.
+    """
+    where = "a folder with the images and their metadata table" + (", or a Hub dataset id" if hub else "")
+    if positional:
+        parser.add_argument("data_dir", metavar="DATA", help=where)
+    else:
+        parser.add_argument("--data_dir", metavar="DATA", required=True, help=where)
+    if hub:
+        parser.add_argument("--data_revision", help="commit, branch or tag of a Hub dataset")
+    parser.add_argument(
+        "--metadata_csv", metavar="FILE", help="path of the metadata table, if it does not have the usual name"
+    )
+    parser.add_argument(
+        "--diagnosis_map",
+        metavar="JSON",
+        help='codes of other diagnoses in the table, such as \'{"SCC": "akiec", "Scar": null}\'; null drops the rows',
+    )
+
+
+def add_split(parser: argparse.ArgumentParser, *, default: str | None = None, default_help: str | None = None) -> None:
+    """Add the options that assign the images to splits.
+
+    Args:
+        default: the default of --split; `default_help` describes it where None stands for something else.
+    """
+    parser.add_argument(
+        "--split",
+        default=default,
+        help="study, grouped, all (every image is a test image), or a CSV file with the columns image_id and split "
+        f"(default: {default_help or default})",
+    )
+    parser.add_argument(
+        "--split_seed", type=int, default=0, help="random seed of --split grouped (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--group_near_duplicates",
+        action="store_true",
+        help="with --split grouped: keep lesions that have near-duplicate images in the same split",
+    )
+
+
+def add_allow_missing_images(parser: argparse.ArgumentParser) -> None:
+    """Add the option that accepts a table with rows whose image is missing."""
+    parser.add_argument(
+        "--allow_missing_images",
+        action="store_true",
+        help="use the images that are present if some rows of the table have none",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, help_: str = "a run folder of `ham-hf train`, or a Hub id") -> None:
+    """Add the model as a positional argument, with --revision and --label_map."""
+    parser.add_argument("model", metavar="MODEL", help=help_)
+    parser.add_argument("--revision", help=HUB_REVISION)
+    parser.add_argument(
+        "--label_map",
+        metavar="JSON",
+        type=parse_label_map,
+        default={},
+        help='meaning of the model\'s own labels, such as \'{"SCC": "akiec", "other": null}\'; null drops a label. '
+        "Not needed for the seven codes and their full names",
+    )
+
+
+def add_output_dir(parser: argparse.ArgumentParser, contents: str) -> None:
+    """Add the required option --output_dir, a new folder for `contents`."""
+    parser.add_argument(
+        "--output_dir", metavar="FOLDER", type=Path, required=True, help=f"a new folder for {contents}"
+    )
+
+
+def data_arguments(args: argparse.Namespace) -> "DataArguments":
+    """Return which images the options of a command select."""
+    from ham_hf.config.arguments import DataArguments
+
+    names = {field.name for field in fields(DataArguments)}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return DataArguments(**given | {"split": given.get("split") or ""})
+
+
+def require_model(args: argparse.Namespace) -> None:
+    """Raise InputError for a model that does not exist, before the imports that take seconds."""
+    from ham_hf.inference.classifier import find_classifier
+
+    find_classifier(args.model, args.revision)
+
+
+def parse_label_map(text: str) -> dict[str, str | None]:
+    """Return label → code, or None for a label to drop.
+
+    Raises:
+        ArgumentTypeError: the text is not such a JSON object.
+    """
+    try:
+        label_map = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object ({error})") from None
+    if not isinstance(label_map, dict) or not all(isinstance(code, str | None) for code in label_map.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object of label → code or null")
+    return label_map

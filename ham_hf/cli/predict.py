@@ -1,0 +1,117 @@
+"""`ham-hf predict`: class probabilities for photographs."""
+
+import argparse
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+
+from ham_hf.cli.options import add_model
+from ham_hf.cli.parser import Commands
+from ham_hf.system.errors import InputError
+from ham_hf.system.terminal import printable
+
+OLDEST = 120  # years
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "predict",
+        help="predict the probability of each diagnosis for your photographs",
+        description="Predict the probability of each diagnosis for every photograph.",
+    )
+    add_model(parser, "a run folder of `ham-hf train`, a Hub id, or a .onnx file of `ham-hf export onnx`")
+    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="image files, or folders with image files")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="also write the probabilities to this CSV file; - for stdout"
+    )
+    parser.add_argument("--age", type=_age, metavar="YEARS", help="age of the patient, for models that use it")
+    parser.add_argument("--sex", choices=["female", "male", "unknown"], help="sex of the patient (default: unknown)")
+    parser.add_argument("--site", help="body site of the lesion, such as back (default: unknown)")
+    parser.add_argument(
+        "--patients",
+        type=Path,
+        metavar="FILE",
+        help="a CSV file to use instead of --age, --sex and --site, with the columns file, age, sex, localization; "
+        "empty cells are unknown",
+    )
+    parser.set_defaults(run=run)
+
+
+def _age(text: str) -> float:
+    try:
+        age = float(text)
+    except ValueError:
+        age = -1.0
+    if not 0 <= age <= OLDEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of years from 0 to {OLDEST}")
+    return age
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predict and print a table for each photograph."""
+    from ham_hf.system.outputs import check_table, is_standard_output
+
+    if args.csv:
+        check_table("--csv", args.csv)
+    # With the CSV on standard output, everything else goes to stderr
+    with redirect_stdout(sys.stderr) if args.csv and is_standard_output(args.csv) else nullcontext():
+        _predict_photos(args)
+
+
+def _predict_photos(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from ham_hf.data.image_io import check_photos, find_photos, list_suffixes
+    from ham_hf.inference import classifier, onnx, predict
+    from ham_hf.inference.thresholds import suspicion, threshold_of
+    from ham_hf.labels import DISCLAIMER
+
+    # What fails fast comes first: paths, then every photograph, then the model
+    photos, others = find_photos(args.photos)
+    is_onnx = args.model.endswith(onnx.SUFFIX)
+    if is_onnx:
+        if args.label_map:
+            raise InputError("--label_map does not apply to an ONNX file, which has our labels: remove it")
+        session, facts = onnx.open_onnx(Path(args.model), args.revision)
+        synthetic = facts["synthetic"]
+    else:
+        classifier.find_classifier(args.model, args.revision)
+        synthetic = classifier.is_trained_on_synthetic_images(args.model, args.revision)
+    patients = _patients(args, photos)
+    check_photos(photos)
+    if is_onnx:
+        model, processor = onnx.load_onnx(session, facts)
+    else:
+        model, processor = classifier.load_classifier(args.model, args.revision, args.label_map)
+    if patients is not None:
+        predict.check_patients(model, processor, patients)
+    bf16 = classifier.usable_bf16_difference(args.model, len(photos))
+    for photo, row in predict.predict_photos(model, processor, photos, args.csv, patients, bf16):
+        tqdm.write(predict.table(photo, row, classifier.labels_of(model)) + "\n")  # above the progress bar
+    if not is_onnx and (threshold := threshold_of(model)) is not None:
+        print(suspicion(threshold))
+    if others:
+        print(f"{others.total()} other files in the folders were skipped: {list_suffixes(others)}.")
+    if args.csv:
+        print(f"{len(photos)} rows in {printable(str(args.csv))}")
+    if bf16 is not None:
+        print(
+            "Computed in bfloat16, which changed no probability of the run's validation images by more than "
+            f"{bf16:.4f}; in float32 where that could change the prediction."
+        )
+    if synthetic:
+        print(predict.SYNTHETIC_ALONE)
+    print(DISCLAIMER)
+
+
+def _patients(args: argparse.Namespace, photos: list[Path]) -> list[tuple] | None:
+    """Return (age, sex, site) for each photograph; None if the command line says nothing about the patient."""
+    from ham_hf.inference.predict import read_patients
+
+    one = (args.age, args.sex, args.site)
+    if args.patients is None:
+        return None if one == (None, None, None) else [one] * len(photos)
+    if one != (None, None, None):
+        raise InputError("--patients replaces --age, --sex and --site: use one or the other")
+    return read_patients(args.patients, photos)

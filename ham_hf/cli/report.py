@@ -1,0 +1,26 @@
+"""`ham-hf report`: rebuild the report of a run."""
+
+import argparse
+from pathlib import Path
+
+from ham_hf.cli.parser import Commands
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "report",
+        help="rebuild the report of a run from its predictions",
+        description="Rebuild report.html, report.json, README.md and plots/ from the predictions in a run folder, "
+        "without the model.",
+    )
+    parser.add_argument("folder", metavar="RUN", type=Path, help="a run folder of `ham-hf train`")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the report and print its headline metrics."""
+    from ham_hf.reporting.console import print_results
+    from ham_hf.reporting.report import write_report
+
+    print_results(write_report(args.folder), args.folder)

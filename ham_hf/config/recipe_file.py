@@ -1,0 +1,144 @@
+"""Find recipes by path or name, and check their options as far as possible without importing transformers."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from ham_hf.config.arguments import DataArguments, ImageArguments, LossArguments, ModelArguments, read_yaml
+from ham_hf.config.option_rules import TRAINING_ARGUMENTS
+from ham_hf.config.run_options import RunOptions
+from ham_hf.system.errors import InputError, did_you_mean
+from ham_hf.system.installation import install_command
+from ham_hf.system.serialization import read_text
+
+PACKAGE = Path(__file__).parent.parent
+EXAMPLE = "recipes/quickstart.yaml"
+# Trackers of report_to and their modules, where those have another name; the first two are in the extra "tracking"
+TRACKING = ("tensorboard", "trackio")
+TRACKERS: Mapping[str, str] = {
+    **{name: name for name in (*TRACKING, "wandb", "mlflow", "comet_ml", "clearml", "codecarbon", "dagshub")},
+    **{"dvclive": "dvclive", "flyte": "flytekit", "neptune": "neptune", "swanlab": "swanlab", "azure_ml": "azureml"},
+}
+LISTS = "`ham-hf train --help-all` lists every option"
+# Every option of a recipe. HfArgumentParser also accepts "-" for "_", and --no_x for a switch x that is on by default
+OPTIONS = frozenset(
+    field.name
+    for part in (DataArguments, ImageArguments, ModelArguments, LossArguments, RunOptions)
+    for field in fields(part)
+) | frozenset(TRAINING_ARGUMENTS)
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes that come with ham_hf: in the installed package, or beside it in a clone."""
+    installed = PACKAGE / "recipes"
+    return installed if installed.is_dir() else PACKAGE.parent / "recipes"
+
+
+def shipped_files() -> dict[str, Path]:
+    """Return name → path of every YAML file that comes with ham_hf, such as "study/a08_resnet50"."""
+    folder = recipes_folder()
+    paths = sorted(folder.rglob("*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return name → path of the recipes that come with ham_hf, without the files for accelerate and sweeps."""
+    is_recipe = {name: "\nmodel_name_or_path:" in f"\n{read_text(path)}" for name, path in shipped_files().items()}
+    return {name: path for name, path in shipped_files().items() if is_recipe[name]}
+
+
+def find_recipe(name: str | Path, what: str = "recipe") -> Path:
+    """Return the path of a recipe, given a path or the name of one that comes with ham_hf. A path that exists wins.
+
+    Args:
+        name: a path such as my_recipe.yaml, or a name such as study/a08_resnet50.
+        what: what kind of file is expected, for the message.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped, short = shipped_files(), path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
+    if short in shipped:
+        return shipped[short]
+    expected = f": expected a YAML file, such as {EXAMPLE}, or a name that `ham-hf recipes` lists"
+    raise InputError(f"no {what} at {name}{did_you_mean(short, shipped) or expected}")
+
+
+def summary(path: Path) -> str:
+    """Return the first sentence of a recipe's header."""
+    text = " ".join(takewhile(bool, read_header(path)))
+    return text.partition(". ")[0].removesuffix(".")
+
+
+def read_header(path: Path) -> list[str]:
+    """Return the lines of the comment that a file begins with, without their #."""
+    lines = read_text(path).splitlines()
+    return [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Return the options in a recipe.
+
+    Raises:
+        InputError: the file is no YAML, or no flat mapping of known options.
+    """
+    values = read_yaml(path, "recipe", EXAMPLE)
+    if not isinstance(values, dict) or not values:
+        raise InputError(f"{path}: expected a flat mapping of options (key: value), found {type(values).__name__}")
+    for key in values:
+        if not is_option(str(key)):
+            raise InputError(f"{path}: unknown key {str(key)[:80]!r}{suggest(str(key))}")
+    return values
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Check the recipe and the options of a command line as far as possible in milliseconds.
+
+    Raises:
+        InputError: there is no such recipe, or it or the command line has an unknown option, or names a tracker that
+            is not installed.
+    """
+    has_recipe = bool(words) and not words[0].startswith("-")
+    values = read_recipe(find_recipe(words[0])) if has_recipe else {}
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name != "--" and " " not in word and not is_option(name[2:].replace("-", "_")):
+            raise InputError(f"unknown argument {name!r}{suggest(name)}")
+
+    _check_trackers(_given("report_to", values, words))
+    if "tpu_metrics_debug" in _given("debug", values, words):
+        raise InputError("debug is tpu_metrics_debug, which requires a TPU: expected underflow_overflow, or nothing")
+
+
+def _given(name: str, values: Mapping[str, Any], words: Sequence[str]) -> list[str]:
+    """Return the values of an option: the last ones of the command line, or those of the recipe."""
+    in_recipe = values.get(name) or []
+    given = [in_recipe] if isinstance(in_recipe, str) else list(map(str, in_recipe))
+    for number, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in (f"--{name}", f"--{name.replace('_', '-')}"):
+            given = [value] if equals else list(takewhile(lambda one: not one.startswith("-"), words[number + 1 :]))
+    return [one for value in given for one in value.split()]
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    for name in names:
+        if name in TRACKERS and importlib.util.find_spec(TRACKERS[name]) is None:
+            install = install_command("tracking") if name in TRACKING else f"pip install {TRACKERS[name]}"
+            raise InputError(f"report_to is {name}, which is not installed: {install}")
+
+
+def is_option(name: str) -> bool:
+    """Return whether a recipe can have an option of that name."""
+    return name in OPTIONS or name.removeprefix("no_") in OPTIONS
+
+
+def suggest(name: str) -> str:
+    """Return the words that follow the name of an unknown option."""
+    return did_you_mean(name.removeprefix("--"), OPTIONS) or f": {LISTS}"
