@@ -118,8 +118,8 @@ def check_words(words: Sequence[str]) -> None:
 
 def _given(name: str, values: Mapping[str, Any], words: Sequence[str]) -> list[str]:
     """Return the values of an option: the last ones of the command line, or those of the recipe."""
-    in_recipe = values.get(name) or []
-    given = [in_recipe] if isinstance(in_recipe, str) else list(map(str, in_recipe))
+    in_recipe = values.get(name)
+    given = list(map(str, in_recipe if isinstance(in_recipe, list) else [in_recipe or ""]))
     for number, word in enumerate(words):
         option, equals, value = word.partition("=")
         if option in (f"--{name}", f"--{name.replace('_', '-')}"):

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from ham_hf.system.errors import InputError
+from ham_hf.system.installation import require
 
 EXPORT = "export it as JPEG, PNG or TIFF"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
@@ -36,12 +36,9 @@ def register_heic() -> None:
     Raises:
         InputError: pillow-heif is not installed.
     """
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError as error:
-        raise InputError(
-            "a HEIC file, as iPhones save photographs: pip install 'ham-hf[heic]' to read it, or export it as JPEG"
-        ) from error
+    require("pillow-heif", "heic", "a HEIC file (export it as JPEG instead, or install the package)")
+    from pillow_heif import register_heif_opener
+
     register_heif_opener()
 
 

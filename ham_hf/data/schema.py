@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
-from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
 from ham_hf.data.image_io import SUFFIXES
 from ham_hf.data.lesions import Grouping, complete_lesions
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
+
+if TYPE_CHECKING:  # seconds to import, and commands about reports need only the names below
+    from datasets import Dataset, Features
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 REQUIRED = COLUMNS[1:]  # lesion_id may be missing
@@ -26,12 +28,14 @@ class Source(NamedTuple):
 
     kind: str  # folder, imagefolder, isic, isic2018, hub or synthetic
     table: pd.DataFrame
-    dataset: Dataset
+    dataset: "Dataset"
     dropped: Mapping[str, int] = {}  # rows left out, by the diagnosis that --diagnosis_map maps to null
 
 
-def canonical_features() -> Features:
+def canonical_features() -> "Features":
     """Columns of every split. The image stays encoded (bytes, or the path of a file) until it is accessed."""
+    from datasets import ClassLabel, Features, Image, Value
+
     return Features(
         {
             "image": Image(),
@@ -94,8 +98,10 @@ def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> N
         raise InputError(f"{name} has a header and no rows: expected a row an image")
 
 
-def build_dataset(table: pd.DataFrame, images: Dataset) -> Dataset:
+def build_dataset(table: pd.DataFrame, images: "Dataset") -> "Dataset":
     """Put the column `image` of `images` beside the rows of `table`, in the same order, as `canonical_features()`."""
+    from datasets import Dataset, Features, concatenate_datasets
+
     columns = {name: [None if pd.isna(value) else value for value in table[name]] for name in COLUMNS}
     columns["label"] = [LABELS.index(dx) for dx in table["dx"]]
     features = canonical_features()

@@ -36,6 +36,7 @@ from ham_hf.inference.predict import SYNTHETIC_ALONE, check_patients
 from ham_hf.inference.thresholds import suspicion, threshold_of
 from ham_hf.labels import DISCLAIMER, FULL_NAMES
 from ham_hf.system.errors import InputError
+from ham_hf.system.installation import install_command, require
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt name should not
     from gradio import Blocks
@@ -96,8 +97,7 @@ def running_demo(
         InputError: gradio is missing, the address is taken or not this machine's, or the model cannot be used.
     """
     find_classifier(name, revision)
-    if importlib.util.find_spec("gradio") is None:
-        raise InputError("ham-hf demo needs the package gradio: pip install 'ham-hf[demo]'")
+    require("gradio", "demo", "ham-hf demo")
     port = _free_port(host, port)
     synthetic = is_trained_on_synthetic_images(name, revision)
     model, processor = load_classifier(name, revision, label_map)
@@ -340,7 +340,8 @@ def _where_it_looks(
     if isinstance(model, PatientModel):
         return "<p>Where a model looks is drawn for models of the image alone; this one reads the patient too.</p>"
     if importlib.util.find_spec("captum") is None:
-        return "<p>To see where the model looks: <code>pip install 'ham-hf[explain]'</code>, and start again.</p>"
+        command = escape(install_command("explain"))
+        return f"<p>To see where the model looks, stop the demo, run <code>{command}</code> and start it again.</p>"
     from matplotlib import colormaps
 
     from ham_hf.inference.saliency import CAVEAT, crop_of, saliency

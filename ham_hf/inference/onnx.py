@@ -7,7 +7,6 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from PIL import Image
 from ham_hf.labels import label_set
 from ham_hf.models.safe_loading import check_processor
 from ham_hf.system.errors import InputError
+from ham_hf.system.installation import require
 
 if TYPE_CHECKING:  # the first is in an extra, the others take seconds to import
     import torch
@@ -29,9 +29,9 @@ METADATA = ("ham_hf", "labels", "synthetic", "processor", "disclaimer")
 
 
 def require_packages(*names: str) -> None:
-    """Raises InputError where one of the extra's packages is not installed."""
-    if missing := [name for name in names if find_spec(name) is None]:
-        raise InputError(f'ONNX needs {" and ".join(missing)}: pip install "ham-hf[onnx]"')
+    """Raise InputError if a package of the extra for ONNX is not installed."""
+    for name in names:
+        require(name, "onnx", "ONNX")
 
 
 def open_onnx(path: Path, revision: str | None = None) -> tuple["InferenceSession", dict]:

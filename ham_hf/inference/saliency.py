@@ -6,8 +6,6 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel, TimmWrapperImageProcessor
 
-from ham_hf.system.errors import InputError
-
 # SmoothGrad (Smilkov et al., 2017, https://arxiv.org/abs/1706.03825), the same for convolutions and attention
 SAMPLES, NOISE = 16, 0.15  # noisy copies of an image, and their deviation as a share of its range
 BLUR = 9  # pixels: single ones say nothing
@@ -42,7 +40,4 @@ def crop_of(processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
 
 
 def _require_captum() -> None:
-    try:
-        import captum  # noqa: F401
-    except ImportError as error:
-        raise InputError("ham-hf explain needs the package captum: pip install 'ham-hf[explain]'") from error
+    require("captum", "explain", "ham-hf explain")

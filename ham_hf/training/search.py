@@ -25,6 +25,7 @@ from ham_hf.reporting.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from ham_hf.reporting.sections import escape, number, table
 from ham_hf.system.errors import InputError, TrainingError
 from ham_hf.system.files import replace_file
+from ham_hf.system.installation import require
 from ham_hf.system.serialization import read_text
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.subprocess_run import CLAIM, train_once
@@ -271,12 +272,11 @@ def _run(run: Path, settings: dict, recipe: Recipe, sweep: Sweep, flags: Sequenc
 
 def _with_optuna(folder: Path, recipe: Recipe, sweep: Sweep, flags: Sequence[str]) -> list[Trial]:
     """`Trainer.hyperparameter_search`, journalled in `optuna.log`; hopeless trials are pruned at an evaluation."""
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        raise InputError("method: optuna needs the package optuna: pip install 'ham-hf[sweep]'") from error
+    require("optuna", "sweep", "method: optuna")
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
     from ham_hf.training.build import build_for_search, settings_at_fault
 
     storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))

@@ -138,7 +138,7 @@ def test_a_mistake_is_refused_without_importing_anything_heavy(command):
 import sys
 from ham_hf.cli.main import main
 assert main({command}) == 2
-print([name for name in {HEAVY} if name in sys.modules and name not in ("numpy", "PIL")])
+print([name for name in {HEAVY} if name in sys.modules and name not in ("numpy", "PIL", "huggingface_hub")])
 """
     done = run_python("-c", code)
     assert done.stdout == "[]\n", done.stderr
@@ -237,7 +237,7 @@ def test_a_mistake_of_ours_keeps_its_traceback():
     [
         (["predcit"], "unknown command 'predcit': did you mean 'predict'?"),
         (["data", "audti"], "unknown command 'audti': did you mean 'audit'?"),
-        (["evaluate", "m", "--data_drr", "x"], "did you mean '--data_dir'?"),
+        (["predict", "m", "photo.jpg", "--aeg", "30"], "did you mean '--age'?"),
         (["predict", "runs/x"], "arguments are required: PHOTO"),
         (["report", "a", "b"], "unknown argument 'b'"),
     ],
@@ -249,7 +249,7 @@ def test_a_mistyped_command_is_one_message(argv, message, capsys):
     assert message in err and "--help" in err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["recipes"]])
+@pytest.mark.parametrize("words", [[], ["recipes"]])
 def test_a_reader_that_stops_reading_is_no_error(words):
     command = subprocess.Popen(
         [sys.executable, "-m", "ham_hf", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -87,7 +87,9 @@ def test_what_is_no_image_read_here_is_called_what_it_is(data, expected):
 def test_heic_without_its_package_says_which_and_avif_needs_none(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     file_formats.register_heic.cache_clear()
-    with pytest.raises(InputError, match=r"a HEIC file.*pip install 'ham-hf\[heic\]'.*or export it as JPEG"):
+    with pytest.raises(
+        InputError, match=r'a HEIC file \(export it as JPEG.*requires pillow-heif.*pip install -e "\.\[heic\]"'
+    ):
         read_image(encoded("HEIF"))
     assert read_image(encoded("AVIF")).size == (80, 60)
     monkeypatch.undo()

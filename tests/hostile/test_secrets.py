@@ -116,7 +116,7 @@ def test_what_a_link_points_to_is_not_published(tmp_path):
     (tmp_path / "id_rsa").write_text("secret")
     (run / "recipe.yaml").symlink_to(tmp_path / "id_rsa")
     with pytest.raises(
-        InputError, match="recipe.yaml is a link out of the run folder, to .*id_rsa: put the file there"
+        InputError, match="recipe.yaml is a link to .*id_rsa, outside the run folder: replace it by the file"
     ):
         stage(run, tmp_path / "staged", repo_id="you/model")
 

@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'ham-hf[demo]'")
+pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
 import httpx  # noqa: E402
 from gradio.state_holder import StateHolder  # noqa: E402
 from gradio_client import Client, handle_file  # noqa: E402
@@ -250,10 +250,10 @@ def test_what_is_missing_is_said_with_what_to_install(image_run, photo, monkeypa
     model, processor = load_classifier(str(image_run))
     monkeypatch.setitem(sys.modules, "captum", None)
     answer = answer_html(model, processor, read_photo(photo), None)
-    assert "pip install 'ham-hf[explain]'" in answer and "base64" not in answer and DISCLAIMER in answer
+    assert "[explain]&quot;</code>" in answer and "base64" not in answer and DISCLAIMER in answer
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert ham_hf(["demo", str(image_run)]) == 2
-    assert "ham-hf demo needs the package gradio: pip install 'ham-hf[demo]'" in capsys.readouterr().err
+    assert 'ham-hf demo requires gradio, which is not installed: pip install -e ".[demo]"' in capsys.readouterr().err
 
 
 # The Space

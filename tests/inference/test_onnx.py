@@ -16,7 +16,7 @@ from ham_hf.system.errors import InputError
 from tests.inference.test_predict import make_run_folder, noise
 
 for _name in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'ham-hf[onnx]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[onnx]'")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_without_onnxruntime_the_extra_is_named(exported, tmp_path, monkeypatch,
     noise().save(tmp_path / "photo.png")
     monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxruntime" else object())
     assert main(["predict", str(exported), str(tmp_path / "photo.png")]) == 2
-    assert 'ONNX needs onnxruntime: pip install "ham-hf[onnx]"' in capsys.readouterr().err
+    assert "ONNX requires onnxruntime, which is not installed: pip install " in capsys.readouterr().err
 
 
 def test_models_too_large_for_one_file_are_refused(run_folder, monkeypatch):
