@@ -1,6 +1,5 @@
 """Publish a run folder as a model repository: the files on a list, redacted, and loaded as users will load them."""
 
-import base64
 import json
 import shutil
 import tempfile
@@ -117,14 +116,12 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
 
 
 def _pictures_of_report(run: Path) -> set[Path]:
-    """Return the pictures in plots/ that the report draws and report.html shows; any other may be a photograph."""
+    """Return the paths of the pictures that the report draws; any other picture may be a photograph."""
     from ham_hf.reporting.plots import picture_names
 
-    if not (run / "report.json").is_file() or not (run / "report.html").is_file():
+    if not (run / "report.json").is_file():
         return set()
-    page = (run / "report.html").read_text(encoding="utf-8")
-    paths = [run / PICTURES.replace("*.png", name) for name in picture_names(read_json(run / "report.json"))]
-    return {path for path in paths if path.is_file() and base64.b64encode(path.read_bytes()).decode() in page}
+    return {run / PICTURES.replace("*.png", name) for name in picture_names(read_json(run / "report.json"))}
 
 
 def _publish_record(path: Path) -> list[str]:

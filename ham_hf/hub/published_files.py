@@ -8,7 +8,7 @@ RECORD = "training_images.csv"
 CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum --check`
 EVAL_RESULTS = ".eval_results/ham10000.yaml"  # with --eval_results
 PATIENT_DATA = ("patients_validation.csv", "patients_test.csv")  # age, sex, body site: with --with_patient_data
-PICTURES = "plots/*.png"  # of these, those that the report shows
+PICTURES = "plots/*.png"  # of these, those that the report draws
 # What is published of a run folder; nothing else is
 PUBLISHED = (
     "README.md",

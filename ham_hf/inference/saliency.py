@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel, TimmWrapperImageProcessor
 
+from ham_hf.system.installation import require
+
 # SmoothGrad (Smilkov et al., 2017, https://arxiv.org/abs/1706.03825), the same for convolutions and attention
 SAMPLES, NOISE = 16, 0.15  # noisy copies of an image, and their deviation as a share of its range
 BLUR = 9  # pixels: single ones say nothing

@@ -62,7 +62,7 @@ def test_every_training_argument_has_a_rule():
         ("--dataloader_in_order false", "the order of the batches would depend on the speed of the workers"),
         ("--average_tokens_across_devices false", "the loss is a mean over the images of all processes"),
         ("--include_num_input_tokens_seen true", "images have no tokens"),
-        ("--hub_model_id a/b", "hub_model_id is a/b: a training publishes nothing"),
+        ("--hub_model_id a/b", "hub_model_id is a/b: a run publishes nothing"),
         ("--eval_delay 9 --num_train_epochs 2", "the training ends after 2 epochs: it would never be evaluated"),
         ("--metric_for_best_model accuracy --greater_is_better false", "accuracy is better where it is higher"),
         ("--metric_for_best_model eval_ece --greater_is_better true", "ece is better where it is lower"),

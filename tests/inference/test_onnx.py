@@ -139,7 +139,7 @@ def test_flags_that_cannot_be_are_refused(run_folder, exported, tmp_path, capsys
 
 def test_without_onnxruntime_the_extra_is_named(exported, tmp_path, monkeypatch, capsys):
     noise().save(tmp_path / "photo.png")
-    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["predict", str(exported), str(tmp_path / "photo.png")]) == 2
     assert "ONNX requires onnxruntime, which is not installed: pip install " in capsys.readouterr().err
 
