@@ -249,10 +249,9 @@ def test_a_mistyped_command_is_one_message(argv, message, capsys):
     assert message in err and "--help" in err
 
 
-@pytest.mark.parametrize("words", [[], ["recipes"]])
-def test_a_reader_that_stops_reading_is_no_error(words):
+def test_a_reader_that_stops_reading_is_no_error():
     command = subprocess.Popen(
-        [sys.executable, "-m", "ham_hf", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "ham_hf", "recipes"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     command.stdout.close()
     assert command.stderr.read() == b"" and command.wait(60) == 141
