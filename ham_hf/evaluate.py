@@ -7,10 +7,9 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
-from transformers import BaseImageProcessor
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.splits import EVALUATION_SPLITS
@@ -19,16 +18,12 @@ from ham_hf.evaluation.isic_submission import add_unscored, write_submission
 from ham_hf.evaluation.model_facts import evaluation_facts
 from ham_hf.evaluation.predict_splits import predict_rows, write_answers
 from ham_hf.evaluation.predictions import read_predictions
-from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier
-from ham_hf.inference.thresholds import threshold_of
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.labels import LABELS
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.reporting.report import split_results, strict, write_report
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import check_new_folder, new_folder, replace_file
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 logger = logging.getLogger("ham_hf.evaluate")
 
@@ -61,23 +56,23 @@ def evaluate_model(
     """
     check_new_folder(folder)
     location, commit = find_classifier(name, revision)
-    model, processor = load_classifier(location, commit, label_map)
-    labels = labels_of(model)
+    classifier = load_classifier(location, commit, label_map)
+    labels = classifier.labels
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
     splits, facts = load_unseen(data, name, revision)
     if not any(len(splits[split]) for split in EVALUATION_SPLITS):
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
     with new_folder(folder) as unfinished:
-        bf16_difference = write_answers(unfinished, model, processor, splits)
+        write_answers(unfinished, classifier, splits)
         if labels == LABELS:
             for split in EVALUATION_SPLITS:
                 if len(splits[split]):
                     predictions = read_predictions(unfinished / f"predictions_{split}.csv", LABELS)
                     if split == "test":
-                        predictions, said = add_unscored(predictions, data, model, processor)
+                        predictions, said = add_unscored(predictions, data, classifier)
                         facts |= said
                     write_submission(unfinished / f"submission_{split}.csv", predictions)
-        run = evaluation_facts(name, commit, model, processor, facts, bf16_difference, argv)
+        run = evaluation_facts(name, commit, classifier, facts, argv)
         replace_file(unfinished / "run.json", json.dumps(run, indent=2) + "\n")
         return write_report(unfinished)
 
@@ -110,8 +105,8 @@ def evaluate_run(
     """
     if part not in EVALUATION_SPLITS:
         raise InputError(f"part is {part!r}: expected one of {', '.join(EVALUATION_SPLITS)}")
-    model, processor = load_classifier(str(name), revision, label_map)
-    classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
+    classifier = load_classifier(str(name), revision, label_map)
+    classes = "diagnoses" if classifier.labels == LABELS else "nevus_or_other"
     given = {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
     arguments = DataArguments(**{"data_dir": str(data_dir), "split": "", **given, "classes": classes})
     splits, facts = load_unseen(arguments, str(name), revision)
@@ -120,12 +115,11 @@ def evaluate_run(
             f"{data_dir} has no {part} image under the split {facts['split']!r}: choose another part or split"
         )
     unknown = facts["splits"][part]["unknown_lesions"]
-    return strict(measure(model, processor, splits[part], part, unknown)["metrics"])
+    return strict(measure(classifier, splits[part], part, unknown)["metrics"])
 
 
 def measure(
-    model: "PreTrainedModel",
-    processor: BaseImageProcessor | PatientProcessor,
+    classifier: Classifier,
     rows: Dataset,
     description: str,
     unknown_lesions: int,
@@ -134,5 +128,5 @@ def measure(
 
     `unknown_lesions` is the number of images whose lesion is unknown.
     """
-    predictions, patients = predict_rows(model, processor, rows, description)
-    return split_results(predictions, patients, threshold_of(model), unknown_lesions=unknown_lesions)
+    predictions, patients = predict_rows(classifier, rows, description)
+    return split_results(predictions, patients, classifier.threshold, unknown_lesions=unknown_lesions)

@@ -14,16 +14,16 @@ from datasets import Dataset
 from matplotlib import style
 from matplotlib.figure import Figure
 from tqdm import tqdm
-from transformers import BaseImageProcessor, PreTrainedModel
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.evaluation.contamination import load_unseen
 from ham_hf.evaluation.overlap import overlap_sentences
 from ham_hf.inference.batches import image_reader
-from ham_hf.inference.classifier import labels_of, load_classifier, probabilities
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.saliency import CAVEAT, _require_captum, crop_of, saliency
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
-from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.reporting.plots import STYLE, save_figure
 from ham_hf.reporting.sections import escape
 from ham_hf.system.errors import InputError
@@ -68,10 +68,10 @@ def explain(
     """
     _require_captum()
     check_new_folder(folder)
-    model, processor = load_classifier(name, revision, label_map)
-    if isinstance(model, PatientModel):
+    classifier = load_classifier(name, revision, label_map)
+    if classifier.reads_patients:
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
-    labels = labels_of(model)
+    labels = classifier.labels
     data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
     splits, facts = load_unseen(data, name, revision)
     split = splits[part]
@@ -84,8 +84,7 @@ def explain(
     sheets = [folder / f"{labels[number]}.png" for number in drawn]
     with new_folder(folder) as unfinished:
         answers = probabilities(
-            model,
-            processor,
+            classifier,
             range(len(split)),
             read=image_reader(split),
             total=len(split),
@@ -93,7 +92,7 @@ def explain(
         )
         for number, path in zip(tqdm(drawn, desc="sheets", disable=None), sheets, strict=True):
             cases = choose_cases(answers, truth, number, labels)
-            _draw(unfinished / path.name, model, processor, split, cases, labels[number])
+            _draw(unfinished / path.name, classifier, split, cases, labels[number])
         seen = overlap_sentences(facts, "this model", (part,))
         replace_file(unfinished / "README.md", _page(name, part, sheets, seen))
     return sheets
@@ -120,9 +119,8 @@ def choose_cases(answers: np.ndarray, truth: np.ndarray, number: int, labels: Se
     return cases
 
 
-def _draw(
-    path: Path, model: PreTrainedModel, processor: BaseImageProcessor, split: Dataset, cases: list[Case], label: str
-) -> None:
+def _draw(path: Path, classifier: Classifier, split: Dataset, cases: list[Case], label: str) -> None:
+    model, processor = classifier
     read = image_reader(split)
     code_of = {code: number for number, code in model.config.id2label.items()}
     with style.context(["default", STYLE]):

@@ -16,7 +16,6 @@ import torch
 from datasets import DatasetDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
-    BaseImageProcessor,
     PreTrainedModel,
     set_seed,
 )
@@ -31,7 +30,8 @@ from ham_hf.evaluation.model_facts import model_facts
 from ham_hf.evaluation.predict_splits import write_answers
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_records, write_record
-from ham_hf.inference.classifier import load_classifier
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.load import load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.models.build import (
     count_parameters,
@@ -39,7 +39,6 @@ from ham_hf.models.build import (
 )
 from ham_hf.models.depthwise import use_fast_gradients
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.models.multimodal import copy_pipeline
 from ham_hf.models.pointwise import take_strides_first
 from ham_hf.reporting.console import print_results
@@ -136,16 +135,16 @@ def train(recipe: Recipe) -> None:
         saved = _as_saved(folder, args)
         if not args.do_predict:
             splits["test"] = splits["test"].select([])
-        bf16_difference = write_answers(folder, *saved, splits)
+        write_answers(folder, saved, splits)
         if recipe.model.melanoma_sensitivity is not None:
-            _fit_threshold(folder, saved[0], recipe.model.melanoma_sensitivity)
+            _fit_threshold(folder, saved.model, recipe.model.melanoma_sensitivity)
         facts = _facts(
             recipe,
             trainer,
             data=data_facts,
             revision=revision,
             text_revision=text_revision,
-            saved=model_facts(*saved, bf16_difference) | parameters | {"weights_sha256": weights_sha256(folder)},
+            saved=model_facts(saved) | parameters | {"weights_sha256": weights_sha256(folder)},
             channels_last=channels_last,
             changes=kept.changes,
             seconds=seconds,
@@ -252,21 +251,21 @@ def _resolved_arguments(recipe: Recipe) -> dict:
     }
 
 
-def _as_saved(folder: Path, args: RunArguments) -> tuple[PreTrainedModel, BaseImageProcessor | PatientProcessor]:
+def _as_saved(folder: Path, args: RunArguments) -> Classifier:
     """The saved folder, loaded as its users load it, in float32: the report is true of what is published."""
-    model, processor = load_classifier(str(folder))
-    return model.to(args.device), processor
+    classifier = load_classifier(str(folder))
+    return classifier._replace(model=classifier.model.to(args.device))
 
 
 def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> None:
     """Once more from the saved folder, whose weights it replaces."""
-    model, processor = _as_saved(folder, recipe.training)
+    classifier = _as_saved(folder, recipe.training)
     counts = np.array(class_counts(splits["train"]))
     prior = counts / counts.sum() if recipe.model.calibration == "temperature_and_prior" else None
     metric = recipe.training.metric_for_best_model
-    fitted = calibration.calibrate(model, processor, splits["validation"], prior, metric)
+    fitted = calibration.calibrate(classifier, splits["validation"], prior, metric)
     logger.info("calibrated: temperature %.3f, prior strength %.2f", fitted.temperature, fitted.prior_strength)
-    model.save_pretrained(folder)
+    classifier.model.save_pretrained(folder)
 
 
 def _fit_threshold(folder: Path, model: PreTrainedModel, sensitivity: float) -> None:

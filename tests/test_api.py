@@ -10,7 +10,8 @@ import pytest
 import ham_hf
 from ham_hf.data.image_io import read_photo
 from ham_hf.evaluation.metrics import compute_scores
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.predict import SYNTHETIC_ALONE
 from ham_hf.labels import DISCLAIMER, LABELS
 from ham_hf.system.errors import InputError
@@ -73,7 +74,7 @@ def test_a_misspelt_name_is_an_import_error_and_importing_ham_hf_imports_nothing
 def test_an_evaluation_scores_what_the_model_answers(part, place):
     run, data = place / "runs" / "my_run", place / "path" / "to" / "HAM10000"
     rows = ham_hf.load_ham10000(data)[0][part]
-    answers = probabilities(*load_classifier(str(run)), rows["image"])
+    answers = probabilities(load_classifier(str(run)), rows["image"])
     expected = compute_scores(answers, np.array(rows["label"][:]))
     metrics = ham_hf.evaluate_run(run, data, part=part)
     for name in metrics:
@@ -95,7 +96,7 @@ def test_predictions_are_those_of_the_command_and_no_diagnosis(place, caplog):
     run, photo = place / "runs" / "my_run", place / "photo.jpg"
     [(name, answer)] = ham_hf.predict(run, photo).items()
     assert name == str(photo) and list(answer) == list(LABELS)
-    assert list(answer.values()) == probabilities(*load_classifier(str(run)), [read_photo(photo)])[0].tolist()
+    assert list(answer.values()) == probabilities(load_classifier(str(run)), [read_photo(photo)])[0].tolist()
     assert caplog.messages == [DISCLAIMER]
     (run / "run.json").write_text('{"data": {"synthetic": true}}')
     caplog.clear()

@@ -25,11 +25,11 @@ from ham_hf.evaluation.hf_metric import HamMetrics
 from ham_hf.evaluation.isic_submission import write_submission
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.predictions import Predictions, read_predictions
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import new_folder
-from ham_hf.system.hardware import supports_bf16
 from tests.helpers.small_data import load, make_rows, write_folder, write_image, write_table
 from tests.inference.test_predict import make_run_folder
 
@@ -53,18 +53,14 @@ def test_an_evaluation_reports_what_the_model_answers(model_folder, data, tmp_pa
     assert "validation: balanced accuracy" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     splits, facts = load(data)
-    model, processor = load_classifier(str(model_folder))
+    classifier = load_classifier(str(model_folder))
     for name in ("validation", "test"):
-        answers = probabilities(model, processor, splits[name]["image"])
+        answers = probabilities(classifier, splits[name]["image"])
         expected = compute_scores(answers, np.array(splits[name]["label"][:]))
         found = report["results"][name]["metrics"]
         assert found["balanced_accuracy"]["value"] == pytest.approx(expected["balanced_accuracy"], abs=1e-12)
         assert found["log_loss"]["value"] == pytest.approx(expected["log_loss"], abs=1e-6)
         assert report["run"]["data"]["splits"][name]["sha256"] == facts["splits"][name]["sha256"]
-    exact = read_predictions(tmp_path / "out" / "predictions_validation.csv").probabilities
-    rough = probabilities(model, processor, splits["validation"]["image"], bf16_difference=-1)
-    moved = report["run"]["model"]["bf16_difference"]
-    assert moved == (pytest.approx(abs(rough - exact).max()) if supports_bf16(use_cpu=True) else None)
     assert report["run"]["training"] is None and report["run"]["model"]["image_size"] == 32
     page = (tmp_path / "out" / "report.md").read_text()
     assert "report of an evaluation" in page and "ham-hf evaluate" in page and "## Model" in page
@@ -140,8 +136,7 @@ def test_the_challenges_test_set_gives_a_report_and_a_whole_submission(
     page = (tmp_path / "out" / "report.md").read_text()
     said = "does not score, is in no figure; its row of the submission is "
     if has_image:
-        model, processor = load_classifier(str(model_folder))
-        [expected] = probabilities(model, processor, [Image.open(unscored)])
+        [expected] = probabilities(load_classifier(str(model_folder)), [Image.open(unscored)])
         assert of_unscored == pytest.approx(expected.tolist(), abs=1e-7)
         assert f"{said}the model's prediction." in page
     else:
@@ -297,11 +292,11 @@ def test_full_names_of_diagnoses_are_understood_and_others_need_a_map(model_fold
 
 
 def test_labels_may_share_a_diagnosis_and_be_left_out(model_folder, data, tmp_path):
-    model, processor = load_classifier(str(model_folder))
+    classifier = load_classifier(str(model_folder))
     photos = load(data)[0]["test"]["image"][:4]
-    whole = probabilities(model, processor, photos)
-    model.config.id2label = {i: "nv" if i == 6 else None if i == 5 else "other" for i in range(7)}
-    two = probabilities(model, processor, photos)
+    whole = probabilities(classifier, photos)
+    classifier.model.config.id2label = {i: "nv" if i == 6 else None if i == 5 else "other" for i in range(7)}
+    two = probabilities(classifier, photos)
     by_class = np.stack([whole[:, 6], whole[:, :5].sum(axis=1)], axis=1)
     np.testing.assert_allclose(two, by_class / by_class.sum(axis=1, keepdims=True), atol=1e-12)
 
@@ -353,16 +348,16 @@ def test_the_evaluator_of_evaluate_takes_our_metric_and_our_models(model_folder,
     images = Dataset.from_dict(
         {"image": splits["test"]["image"][:], "label": splits["test"]["label"][:]},
     )
-    model, processor = load_classifier(str(model_folder))
+    classifier = load_classifier(str(model_folder))
     found = evaluate.evaluator("image-classification").compute(
         model_or_pipeline=str(model_folder),
         data=images,
         metric=HamMetrics(),
-        label_mapping=model.config.label2id,
+        label_mapping=classifier.model.config.label2id,
         input_column="image",
         label_column="label",
     )
-    expected = compute_scores(probabilities(model, processor, images["image"]), np.array(images["label"][:]))
+    expected = compute_scores(probabilities(classifier, images["image"]), np.array(images["label"][:]))
     assert found["balanced_accuracy"] == pytest.approx(expected["balanced_accuracy"])
     assert found["recall_mel"] == pytest.approx(expected["recall_mel"], nan_ok=True)
     assert "log_loss" not in found and "macro_auroc" not in found  # need probabilities

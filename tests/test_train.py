@@ -21,7 +21,7 @@ from ham_hf.evaluation.contamination import check_start
 from ham_hf.evaluation.patients import read_patients
 from ham_hf.evaluation.training_record import FILE, images_of, read_record, record_of
 from ham_hf.hub.model_repo import check_run
-from ham_hf.inference.classifier import load_classifier
+from ham_hf.inference.load import load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.train import main

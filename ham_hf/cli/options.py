@@ -100,7 +100,7 @@ def data_arguments(args: argparse.Namespace) -> "DataArguments":
 
 def require_model(args: argparse.Namespace) -> None:
     """Raise InputError for a model that does not exist, before the imports that take seconds."""
-    from ham_hf.inference.classifier import find_classifier
+    from ham_hf.inference.load import find_classifier
 
     find_classifier(args.model, args.revision)
 

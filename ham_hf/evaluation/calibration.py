@@ -16,13 +16,13 @@ from datasets import Dataset
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import nn
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.inference.batches import PATIENT, image_reader
-from ham_hf.inference.classifier import all_view_logits, labels_of
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.engine import all_view_logits
 from ham_hf.models.build import classifier_of
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.errors import InputError
 
 KEY = "calibration"  # in config.json and run.json
@@ -67,16 +67,15 @@ def last_linear(model: PreTrainedModel) -> nn.Linear:
 
 
 def calibrate(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor | PatientProcessor,
+    classifier: Classifier,
     split: Dataset,
     prior: Sequence[float] | None,
     metric: str,
 ) -> Calibration:
-    """Fit on `split`, fold the result into `model` and keep it in its config.
+    """Fit on `split`, fold the result into the model and keep it in its config.
 
     Args:
-        model: from `load_classifier`, and so its `processor`.
+        classifier: from `load_classifier`.
         split: the validation images, canonical columns.
         prior: share of each diagnosis among the training images, to fit the adjustment too; None: the temperature
             alone.
@@ -84,8 +83,7 @@ def calibrate(
     """
     patients = zip(*(split[column][:] for column in PATIENT), strict=True)
     logits = all_view_logits(
-        model,
-        processor,
+        classifier,
         range(len(split)),
         patients,
         read=image_reader(split),
@@ -94,11 +92,11 @@ def calibrate(
     )
     labels = np.array(split["label"][:])
     shift = np.zeros(logits.shape[-1]) if prior is None else np.log(np.maximum(prior, 1e-6))
-    strength = 0.0 if prior is None else fit_strength(logits, labels, shift, metric, labels_of(model))
+    strength = 0.0 if prior is None else fit_strength(logits, labels, shift, metric, classifier.labels)
     temperature = fit_temperature(logits - strength * shift, labels)
-    fold(model, temperature, strength * shift)
+    fold(classifier.model, temperature, strength * shift)
     calibration = Calibration(temperature, strength, len(split))
-    model.config.calibration = calibration._asdict()
+    classifier.model.config.calibration = calibration._asdict()
     return calibration
 
 

@@ -20,7 +20,7 @@ from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.splits import EVALUATION_SPLITS, study_split
 from ham_hf.evaluation.overlap import OVERLAP, SEEN, overlap_sentences
 from ham_hf.evaluation.training_record import TrainingRecord, find_overlap, images_of, join_records, record_of
-from ham_hf.inference.classifier import training_data_of
+from ham_hf.inference.run_files import training_data_of
 from ham_hf.system.errors import InputError
 
 logger = logging.getLogger("ham_hf.evaluate")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset
-from transformers import BaseImageProcessor
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.image_hashes import check_images
@@ -16,12 +15,12 @@ from ham_hf.data.sources.folder import find_unscored
 from ham_hf.data.sources.isic import CHALLENGE_COLUMNS, NOT_SCORED
 from ham_hf.evaluation.predictions import Predictions
 from ham_hf.inference.batches import image_reader
-from ham_hf.inference.classifier import probabilities
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.engine import probabilities
 from ham_hf.system.files import replace_file
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 logger = logging.getLogger("ham_hf.evaluate")
 
@@ -42,8 +41,7 @@ def write_submission(path: Path, predictions: Predictions) -> None:
 def add_unscored(
     predictions: Predictions,
     data: DataArguments,
-    model: "PreTrainedModel",
-    processor: BaseImageProcessor | PatientProcessor,
+    classifier: Classifier,
 ) -> tuple[Predictions, dict]:
     """Return the predictions with a row for the image that the scorer asks for and does not score.
 
@@ -60,7 +58,7 @@ def add_unscored(
     images = find_unscored(folder, table) if folder.is_dir() else None
     if images is None or NOT_SCORED in predictions.image_ids:
         return predictions, {}
-    row = _predict(images, model, processor)
+    row = _predict(images, classifier)
     predicted = row is not None
     if not predicted:
         count = len(predictions.names)
@@ -84,10 +82,8 @@ def add_unscored(
     )
 
 
-def _predict(
-    images: Dataset, model: "PreTrainedModel", processor: BaseImageProcessor | PatientProcessor
-) -> np.ndarray | None:
+def _predict(images: Dataset, classifier: Classifier) -> np.ndarray | None:
     """Return the probabilities (1, C), or None where there is no image, or none that decodes."""
     if not len(images) or check_images(images)[NOT_SCORED].error is not None:
         return None
-    return probabilities(model, processor, range(1), read=image_reader(images))
+    return probabilities(classifier, range(1), read=image_reader(images))

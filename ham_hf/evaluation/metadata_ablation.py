@@ -10,26 +10,24 @@ from tqdm import tqdm
 
 from ham_hf.evaluation.predictions import write_predictions
 from ham_hf.inference.batches import PATIENT, image_reader, prepared_batches
-from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+from ham_hf.inference.classifier import Classifier
 
 SHUFFLED = "shuffled"
 
 
-def write_ablations(
-    folder: Path, model: PatientModel, processor: PatientProcessor, split: Dataset, labels: tuple[str, ...]
-) -> None:
+def write_ablations(folder: Path, classifier: Classifier, split: Dataset) -> None:
     """Write `{age,sex,localization,all}_hidden.csv` and `shuffled.csv`, each in the format of the predictions.
 
     In `shuffled`, every image gets the age, sex and site of another image's patient, drawn without replacement.
     """
     folder.mkdir(exist_ok=True)
+    labels = classifier.labels
     patients = _ablated_patients({name: split[name][:] for name in PATIENT})
     rows = {name: [] for name in patients}
-    for at, image_features in _features(model, processor, split):
+    for at, image_features in _features(classifier, split):
         for name, columns in patients.items():
             fields = [column[at : at + len(image_features)] for column in columns.values()]
-            rows[name] += _probabilities(model, processor, image_features, fields, labels)
+            rows[name] += _probabilities(classifier, image_features, fields)
     for name, probabilities in rows.items():
         write_predictions(
             folder / f"{name}.csv",
@@ -52,9 +50,10 @@ def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:
 
 
 @torch.no_grad()
-def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) -> Iterator[tuple[int, torch.Tensor]]:
+def _features(classifier: Classifier, split: Dataset) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, image features of the batch): the image is encoded once for all ablations."""
-    batches = prepared_batches(processor.image_processor, range(len(split)), image_reader(split))
+    model = classifier.model
+    batches = prepared_batches(classifier.processor.image_processor, range(len(split)), image_reader(split))
     at = 0
     with tqdm(total=len(split), desc="ablations", unit="image", leave=False, disable=None) as bar:
         for batch in batches:
@@ -65,11 +64,10 @@ def _features(model: PatientModel, processor: PatientProcessor, split: Dataset) 
 
 
 @torch.no_grad()
-def _probabilities(
-    model: PatientModel, processor: PatientProcessor, image_features: torch.Tensor, fields: list[list], labels
-) -> list[np.ndarray]:
+def _probabilities(classifier: Classifier, image_features: torch.Tensor, fields: list[list]) -> list[np.ndarray]:
+    model, processor = classifier
     encoded = {name: tensor.to(model.device) for name, tensor in processor.encode_patients(*fields).items()}
     logits = model(image_features=image_features, **encoded).logits
     probabilities = logits.cpu().double().softmax(dim=1)  # not on the device: Apple GPUs have no float64
-    columns = [model.config.label2id[label] for label in labels]
+    columns = [model.config.label2id[label] for label in classifier.labels]
     return list(probabilities[:, columns].numpy())

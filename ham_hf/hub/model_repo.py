@@ -66,7 +66,7 @@ def push_model(
 
 def check_run(run: Path) -> None:
     """Raise InputError if `run` is not the folder of a finished run with its report, or does not match its record."""
-    from ham_hf.inference.classifier import find_classifier
+    from ham_hf.inference.load import find_classifier
     from ham_hf.models.safe_loading import check_recorded
 
     if not run.is_dir():
@@ -90,7 +90,7 @@ def stage(run: Path, folder: Path, *, repo_id: str, with_patient_data: bool = Fa
     Raises:
         InputError: a file is a link out of the run folder, or is not readable.
     """
-    from ham_hf.inference.classifier import is_trained_on_synthetic_images
+    from ham_hf.inference.run_files import is_trained_on_synthetic_images
     from ham_hf.reporting.model_card import REPO_ID
 
     pictures = _pictures_of_report(run)
@@ -168,14 +168,14 @@ def check_that_it_loads(run: Path, staged: Path) -> None:
 
     from ham_hf.data.sources.synthetic import LOOKS, draw_image
     from ham_hf.hub.verify.pipeline_check import check_pipeline
-    from ham_hf.inference.classifier import load_classifier
+    from ham_hf.inference.load import load_classifier
     from ham_hf.models import safe_loading
 
     print("checking that the files load as users will load them …")
     photo = draw_image(LOOKS["nv"], np.random.default_rng(0), np.random.default_rng(1))
-    model, processor = load_classifier(str(run))
+    classifier = load_classifier(str(run))
     labels = safe_loading.read_config(str(run), str(run)).id2label  # loading has imported the model classes of ham_hf
     try:
-        check_pipeline(staged, model, processor, labels, [photo], own_process=True)
+        check_pipeline(staged, classifier, labels, [photo], own_process=True)
     except InputError as error:
         raise InputError(f"the files to publish do not match {run}: {error}. Nothing was uploaded") from error

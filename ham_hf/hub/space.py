@@ -66,7 +66,7 @@ def push_space(run: Path, model_id: str, target: Target, *, dry_run: bool = Fals
         InputError: the run, the model, the Hub or the rights on it do not allow it; no commit was made.
     """
     from ham_hf.hub.model_repo import check_run
-    from ham_hf.inference.classifier import is_trained_on_synthetic_images
+    from ham_hf.inference.run_files import is_trained_on_synthetic_images
 
     check_repo_id(target.repo_id)
     check_repo_id(model_id, "--model")

@@ -24,25 +24,18 @@ import numpy as np
 from PIL import Image
 
 from ham_hf.data.image_io import read_photo
-from ham_hf.inference.classifier import (
-    Patient,
-    find_classifier,
-    is_trained_on_synthetic_images,
-    labels_of,
-    load_classifier,
-    probabilities,
-)
+from ham_hf.inference.classifier import Classifier, Patient
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.inference.predict import SYNTHETIC_ALONE, check_patients
-from ham_hf.inference.thresholds import suspicion, threshold_of
+from ham_hf.inference.run_files import is_trained_on_synthetic_images
+from ham_hf.inference.thresholds import suspicion
 from ham_hf.labels import DISCLAIMER, FULL_NAMES
 from ham_hf.system.errors import InputError
 from ham_hf.system.installation import install_command, require
 
 if TYPE_CHECKING:  # these take seconds to import, and a misspelt name should not
     from gradio import Blocks
-    from transformers import BaseImageProcessor, PreTrainedModel
-
-    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # An upload that nobody asks about: looked for every minute, and removed after ten
@@ -100,7 +93,7 @@ def running_demo(
     require("gradio", "demo", "ham-hf demo")
     port = _free_port(host, port)
     synthetic = is_trained_on_synthetic_images(name, revision)
-    model, processor = load_classifier(name, revision, label_map)
+    classifier = load_classifier(name, revision, label_map)
     with tempfile.TemporaryDirectory(prefix="ham_hf-demo-") as folder:
         # Gradio reads these when it is imported, and when a page is built
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -108,9 +101,8 @@ def running_demo(
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         title = Path(name).resolve().name if Path(name).exists() else name
         _separate_uploads()
-        page = build_demo(
-            model, processor, title=title, uploads=uploads, synthetic=synthetic, hosted=host not in LOOPBACK
-        )
+        hosted = host not in LOOPBACK
+        page = build_demo(classifier, title=title, uploads=uploads, synthetic=synthetic, hosted=hosted)
         page.launch(
             server_name=host,
             server_port=port,
@@ -178,8 +170,7 @@ def _theme():
 
 
 def build_demo(
-    model: "PreTrainedModel",
-    processor: "BaseImageProcessor | PatientProcessor",
+    classifier: Classifier,
     *,
     title: str,
     uploads: Path,
@@ -189,7 +180,7 @@ def build_demo(
     """The page, not yet served.
 
     Args:
-        model: from `load_classifier`, and so its `processor`.
+        classifier: from `load_classifier`.
         title: what the page calls the model.
         uploads: the folder that Gradio puts photographs in; no other file is read, or removed.
         synthetic: whether the model was trained on made-up images.
@@ -197,10 +188,8 @@ def build_demo(
     """
     import gradio as gr
 
-    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.models.mmbt.processing_mmbt import SEXES
 
-    reads_patient = isinstance(model, PatientModel)
     # Gradio answers in any of 40 threads, one at a time, and glibc would keep in each of them what an answer frees
     model_thread = ThreadPoolExecutor(1, "answer")
 
@@ -209,14 +198,14 @@ def build_demo(
         if photograph is None:
             return None, _error("there is no photograph yet: choose one first")
         try:
-            patient = _patient(model, processor, age, sex, site) if reads_patient else None
+            patient = _patient(classifier, age, sex, site) if classifier.reads_patients else None
         except InputError as error:
             return gr.skip(), _error(str(error))
         try:
             image = _taken(photograph, uploads)
         except InputError as error:
             return None, _error(str(error))
-        return None, answer_html(model, processor, image, patient)
+        return None, answer_html(classifier, image, patient)
 
     with gr.Blocks(title=f"{title}: skin lesions", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
         gr.HTML(_heading(title, hosted))
@@ -232,12 +221,12 @@ def build_demo(
                         height=260,
                     )
                 ]
-                if reads_patient:
+                if classifier.reads_patients:
                     inputs += [
                         # No gr.Number: it shows nothing as 0, and sends that
                         gr.Textbox(label="Age in years (empty: unknown)", max_lines=1),
                         gr.Dropdown(list(SEXES), value="unknown", label="Sex"),
-                        gr.Dropdown(["unknown", *processor.sites], value="unknown", label="Body site"),
+                        gr.Dropdown(["unknown", *classifier.processor.sites], value="unknown", label="Body site"),
                     ]
                 else:
                     gr.HTML("<p>This model reads the image alone: it asks nothing about the patient.</p>")
@@ -257,9 +246,7 @@ def build_demo(
     return page
 
 
-def _patient(
-    model: "PreTrainedModel", processor: "PatientProcessor", age: str | None, sex: str | None, site: str | None
-) -> Patient:
+def _patient(classifier: Classifier, age: str | None, sex: str | None, site: str | None) -> Patient:
     """The fields as the model takes them.
 
     Raises:
@@ -269,7 +256,7 @@ def _patient(
         years = float(age) if age else None
     except ValueError:
         raise InputError(f"age is {age!r}: expected a number of years, or nothing where it is unknown") from None
-    check_patients(model, processor, [(years, sex, site)])
+    check_patients(classifier, [(years, sex, site)])
     return years, sex, site
 
 
@@ -299,15 +286,10 @@ def _taken(photograph: dict, uploads: Path) -> Image.Image:
             path.parent.rmdir()
 
 
-def answer_html(
-    model: "PreTrainedModel",
-    processor: "BaseImageProcessor | PatientProcessor",
-    image: Image.Image,
-    patient: Patient | None,
-) -> str:
+def answer_html(classifier: Classifier, image: Image.Image, patient: Patient | None) -> str:
     """What `ham-hf predict` says about an upright RGB image, and where the model looks, as HTML with its pictures."""
-    labels = labels_of(model)
-    [row] = probabilities(model, processor, [image], None if patient is None else [patient], total=1)
+    labels = classifier.labels
+    [row] = probabilities(classifier, [image], None if patient is None else [patient], total=1)
     lines = [
         f'<tr><th scope="row">{escape(FULL_NAMES[labels[i]])} ({labels[i]})<span class="bar" aria-hidden="true" '
         f'style="width:{100 * row[i]:.1f}%"></span></th><td>{row[i]:.4f}</td></tr>'
@@ -321,9 +303,9 @@ def answer_html(
         '<th scope="col">Diagnosis</th><th scope="col">Probability</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>",
     ]
-    if (threshold := threshold_of(model)) is not None:
+    if (threshold := classifier.threshold) is not None:
         parts.append(f"<p><strong>{escape(suspicion(threshold))}</strong></p>")
-    parts += [_where_it_looks(model, processor, image, labels[row.argmax()]), f"<p>{escape(DISCLAIMER)}</p>"]
+    parts += [_where_it_looks(classifier, image, labels[row.argmax()]), f"<p>{escape(DISCLAIMER)}</p>"]
     return "".join(parts)
 
 
@@ -332,12 +314,8 @@ def _words(age: float | None, sex: str | None, site: str | None) -> str:
     return f"Age: {years}. Sex: {sex or 'unknown'}. Body site: {site or 'unknown'}."
 
 
-def _where_it_looks(
-    model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor", image: Image.Image, label: str
-) -> str:
-    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-
-    if isinstance(model, PatientModel):
+def _where_it_looks(classifier: Classifier, image: Image.Image, label: str) -> str:
+    if classifier.reads_patients:
         return "<p>Where a model looks is drawn for models of the image alone; this one reads the patient too.</p>"
     if importlib.util.find_spec("captum") is None:
         command = escape(install_command("explain"))
@@ -346,6 +324,7 @@ def _where_it_looks(
 
     from ham_hf.inference.saliency import CAVEAT, crop_of, saliency
 
+    model, processor = classifier
     [target, *_] = [number for number, code in model.config.id2label.items() if code == label]
     crop = crop_of(processor, image)
     strength = saliency(model, processor(image, return_tensors="pt")["pixel_values"].to(model.device), target)

@@ -1,4 +1,4 @@
-"""From a run folder or a model on the Hub to one ONNX file that says all that is needed to use it.
+"""Export a classifier as one ONNX file that holds all that is needed to use it.
 
 ham-hf export onnx runs/my_run --output model.onnx
 """
@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import ham_hf
-from ham_hf.inference.classifier import (
-    find_classifier,
-    is_trained_on_synthetic_images,
-    labels_of,
-    load_classifier,
-    probabilities,
-)
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.inference.onnx import load_onnx, open_onnx, require_packages
+from ham_hf.inference.run_files import is_trained_on_synthetic_images
 from ham_hf.labels import DISCLAIMER
 from ham_hf.system.errors import InputError
 from ham_hf.system.outputs import check_output
@@ -40,23 +37,24 @@ def export_onnx(
     revision: str | None = None,
     label_map: Mapping[str, str | None] | None = None,
 ) -> tuple[Path, float]:
-    """Write the model `name` to `output`, once it is known to answer as the model does.
+    """Write the model `name` to `output`, after checking that both give the same probabilities.
 
     The file has the input `pixel_values` (B, 3, H, W) for any B, the output `logits` (B, C), and in its metadata the
-    labels, the processor's configuration, whether the training images were synthetic, and the disclaimer. It answers
-    from one view of an image, whatever test-time augmentation the model asks for.
+    labels, the processor's configuration, whether the training images were synthetic, and the disclaimer. It computes
+    one view of an image, whatever test-time augmentation the model's config has.
 
     Args:
         name: a run folder, or a Hub id.
-        output: None for model.onnx, in the run folder or for a Hub id in the working directory.
+        output: by default model.onnx, in the run folder, or in the working directory for a Hub id.
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
 
     Returns:
-        The file, and by how much a probability of the CHECKED synthetic images differs at most.
+        The file, and the largest difference of a probability among CHECKED synthetic images.
 
     Raises:
-        InputError: a package is missing, the model cannot be had, exported or written, or ONNX answers otherwise.
+        InputError: a package is missing, the model is not available or cannot be exported, the file cannot be
+            written, or its probabilities differ.
     """
     require_packages("onnx", "onnxscript", "onnxruntime")
     location, commit = find_classifier(name, revision)
@@ -65,9 +63,10 @@ def export_onnx(
     from ham_hf.inference.tta import set_test_time_augmentation
 
     synthetic = is_trained_on_synthetic_images(name, revision)
-    model, processor = load_classifier(location, commit, label_map)
-    set_test_time_augmentation(model, "none")  # the file looks once
-    _check_kind(name, model)
+    classifier = load_classifier(location, commit, label_map)
+    model, processor = classifier
+    set_test_time_augmentation(model, "none")
+    _check_kind(name, classifier)
     facts = {
         "ham_hf": ham_hf.__version__,
         "labels": [model.config.id2label[i] for i in range(model.config.num_labels)],
@@ -78,18 +77,18 @@ def export_onnx(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
         unfinished = Path(folder) / path.name
         _write(name, model.cpu(), _input_shape(processor), facts, unfinished)
-        difference = _largest_difference(model, processor, unfinished)
+        difference = _largest_difference(classifier, unfinished)
         if not difference <= TOLERANCE:  # false for NaN as well
             raise InputError(
-                f"{name} in ONNX answers otherwise: a probability differs by {difference:.2g}, expected "
-                f"{TOLERANCE:g} at most. Nothing was written"
+                f"{name} gives other probabilities in ONNX: they differ by up to {difference:.2g}, expected "
+                f"at most {TOLERANCE:g}. Nothing was written"
             )
         os.replace(unfinished, path)
     return path, difference
 
 
 def _processor_facts(model: "PreTrainedModel", processor: "BaseImageProcessor") -> dict:
-    """Return what AutoImageProcessor reads: of a timm model's processor, the part of timm's config.json about it."""
+    """Return what AutoImageProcessor reads, which for a timm model is a part of timm's config.json."""
     from transformers import TimmWrapperImageProcessor
 
     if isinstance(processor, TimmWrapperImageProcessor):
@@ -101,23 +100,22 @@ def _processor_facts(model: "PreTrainedModel", processor: "BaseImageProcessor") 
     return processor.to_dict()
 
 
-def _check_kind(name: str, model: "PreTrainedModel") -> None:
-    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-
-    if isinstance(model, PatientModel):
+def _check_kind(name: str, classifier: Classifier) -> None:
+    model = classifier.model
+    if classifier.reads_patients:
         raise InputError(
-            f"{name} reads the patient beside the image ({type(model).__name__}), which is not exported: "
+            f"{name} reads patient data beside the image ({type(model).__name__}), which the export does not support: "
             "expected a model of the image alone"
         )
     codes = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    if sorted(codes, key=str) != sorted(labels_of(model)):
+    if sorted(codes, key=str) != sorted(classifier.labels):
         raise InputError(
             f"{name} has outputs that are dropped or share a diagnosis ({', '.join(map(str, codes))}): expected one "
             "output for each diagnosis, since an ONNX file holds the outputs as they are"
         )
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
     if size > LARGEST:
-        raise InputError(f"{name} has {size / 1e9:.1f} GB of weights: one ONNX file holds up to 2 GB")
+        raise InputError(f"{name} has {size / 1e9:.1f} GB of weights: an ONNX file holds at most 2 GB")
 
 
 def _input_shape(processor: "BaseImageProcessor") -> tuple[int, ...]:
@@ -138,10 +136,10 @@ def _write(name: str, model: "PreTrainedModel", shape: tuple[int, ...], facts: d
         def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
             return self.model(pixel_values=pixel_values).logits
 
-    # The exporter cannot view what SDPA leaves of BEiT's heads; what ONNX computes is the same
+    # The exporter cannot view BEiT's heads after SDPA; ONNX computes the same either way
     model.set_attn_implementation("eager")
-    model.to(memory_format=torch.contiguous_format)  # views, again
-    example = torch.zeros(2, *shape)  # a batch of one would be taken for a constant
+    model.to(memory_format=torch.contiguous_format)  # for the same reason
+    example = torch.zeros(2, *shape)  # a batch size of 1 would be exported as a constant
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -161,7 +159,7 @@ def _write(name: str, model: "PreTrainedModel", shape: tuple[int, ...], facts: d
     program.save(path, external_data=False)
 
 
-def _largest_difference(model: "PreTrainedModel", processor: "BaseImageProcessor", path: Path) -> float:
+def _largest_difference(classifier: Classifier, path: Path) -> float:
     from ham_hf.data.sources.synthetic import LOOKS, draw_image
 
     looks = list(LOOKS.values())
@@ -169,6 +167,6 @@ def _largest_difference(model: "PreTrainedModel", processor: "BaseImageProcessor
         draw_image(looks[number % len(looks)], np.random.default_rng(number), np.random.default_rng(number))
         for number in range(CHECKED)
     ]
-    ours = probabilities(model, processor, images)
-    theirs = probabilities(*load_onnx(*open_onnx(path)), images)
+    ours = probabilities(classifier, images)
+    theirs = probabilities(load_onnx(*open_onnx(path)), images)
     return float(abs(ours - theirs).max())

@@ -1,4 +1,4 @@
-"""Answers of a file that `ham-hf export onnx` wrote: weights, labels and preprocessing in one, run by onnxruntime.
+"""Run an ONNX file that `ham-hf export onnx` wrote: weights, labels and preprocessing in one.
 
 ham-hf predict model.onnx photo.jpg folder/ --csv out.csv
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ham_hf.inference.classifier import Classifier
 from ham_hf.labels import label_set
 from ham_hf.models.safe_loading import check_processor
 from ham_hf.system.errors import InputError
@@ -20,7 +21,6 @@ from ham_hf.system.installation import require
 if TYPE_CHECKING:  # the first is in an extra, the others take seconds to import
     import torch
     from onnxruntime import InferenceSession
-    from transformers import BaseImageProcessor
     from transformers.modeling_outputs import ImageClassifierOutput
 
 SUFFIX = ".onnx"
@@ -35,20 +35,20 @@ def require_packages(*names: str) -> None:
 
 
 def open_onnx(path: Path, revision: str | None = None) -> tuple["InferenceSession", dict]:
-    """The file, ready to run, and what its metadata say (METADATA).
+    """Return the file, ready to run, and its metadata (METADATA).
 
     Raises:
-        InputError: onnxruntime is not installed, or the file is not there, damaged, or not of `ham-hf export onnx`.
+        InputError: onnxruntime is not installed, or the file is missing, damaged, or not from `ham-hf export onnx`.
     """
     if revision is not None:
-        raise InputError(f"{path} is a file, where --revision {revision} means nothing: leave it out")
+        raise InputError(f"{path} is a file, to which --revision {revision} does not apply: remove it")
     if not path.is_file():
-        raise InputError(f"no file at {path}: expected what `ham-hf export onnx` wrote")
+        raise InputError(f"no file at {path}: expected one that `ham-hf export onnx` wrote")
     require_packages("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # Threads that spin between two batches would take the cores from those that decode the next images
+    # Threads that spin between batches would take the cores from those that decode the next images
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -57,8 +57,8 @@ def open_onnx(path: Path, revision: str | None = None) -> tuple["InferenceSessio
     found = session.get_modelmeta().custom_metadata_map
     if missing := [name for name in METADATA if name not in found]:
         raise InputError(
-            f"{path} does not say its {', '.join(missing)}: expected a file of `ham-hf export onnx`, which holds the "
-            "labels and the preprocessing too"
+            f"{path} has no metadata {', '.join(missing)}: expected a file of `ham-hf export onnx`, which also holds "
+            "the labels and the preprocessing"
         )
     return session, _read(found, path)
 
@@ -71,12 +71,12 @@ def _read(found: Mapping[str, str], path: Path) -> dict:
     labels = facts["labels"]
     known = isinstance(labels, list) and all(isinstance(label, str) for label in labels) and label_set(labels)
     if not known or len(labels) != len(known):
-        raise InputError(f"{path} answers {facts['labels']}: expected the seven diagnoses, or nevus or other")
+        raise InputError(f"{path} has the labels {facts['labels']}: expected the seven diagnoses, or nevus or other")
     return facts
 
 
-class OnnxClassifier:
-    """What `ham_hf.inference.classifier` needs of a model: its labels, and logits of a batch of pixel values."""
+class OnnxModel:
+    """The part of a model's interface that a `Classifier` needs: its config, and logits of a batch of pixels."""
 
     def __init__(self, session: "InferenceSession", labels: list[str]):
         import torch
@@ -87,7 +87,7 @@ class OnnxClassifier:
         self.device = torch.device("cpu")
 
     def __call__(self, pixel_values: "torch.Tensor") -> "ImageClassifierOutput":
-        """`logits` (B, C) of `pixel_values` (B, 3, H, W)."""
+        """Return `logits` (B, C) of `pixel_values` (B, 3, H, W)."""
         import torch
         from transformers.modeling_outputs import ImageClassifierOutput
 
@@ -95,15 +95,15 @@ class OnnxClassifier:
         return ImageClassifierOutput(logits=torch.from_numpy(logits))
 
 
-def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier, "BaseImageProcessor"]:
-    """Return a classifier for `inference.classifier`, and the processor that prepares its images as in training.
+def load_onnx(session: "InferenceSession", facts: dict) -> Classifier:
+    """Return a classifier whose processor prepares images as in training.
 
     Raises:
-        InputError: they do not answer a blank image with a number for each label.
+        InputError: it does not output a number per label for a blank image.
     """
     from transformers import AutoImageProcessor
 
-    model = OnnxClassifier(session, facts["labels"])
+    model = OnnxModel(session, facts["labels"])
     try:
         with tempfile.TemporaryDirectory() as folder:
             of_timm = "pretrained_cfg" in facts["processor"]
@@ -112,15 +112,15 @@ def load_onnx(session: "InferenceSession", facts: dict) -> tuple[OnnxClassifier,
             processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         check_processor("the ONNX file", processor)
         blank = processor(Image.new("RGB", (80, 60), "grey"), return_tensors="pt")["pixel_values"]
-        [answer] = model(pixel_values=blank).logits.tolist()
+        [logits] = model(pixel_values=blank).logits.tolist()
     except InputError:
         raise
-    except Exception as error:  # of a preparation or a graph that is not as `ham-hf export onnx` makes it
+    except Exception as error:  # a processor or a graph that `ham-hf export onnx` did not write
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"the ONNX file does not answer an image ({reason}): export the model again") from error
-    if len(answer) != len(facts["labels"]) or not all(map(math.isfinite, answer)):
+        raise InputError(f"the ONNX file cannot process an image ({reason}): export the model again") from error
+    if len(logits) != len(facts["labels"]) or not all(map(math.isfinite, logits)):
         raise InputError(
-            f"the ONNX file answers an image with {answer}: expected {len(facts['labels'])} finite numbers; export "
-            "the model again"
+            f"the ONNX file outputs {logits} for an image: expected {len(facts['labels'])} finite numbers; export the "
+            "model again"
         )
-    return model, processor
+    return Classifier(model, processor)

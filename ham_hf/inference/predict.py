@@ -1,4 +1,4 @@
-"""Probabilities for one's own photographs, from a run folder or a model on the Hub.
+"""Predict the diagnoses of photographs, with a model from a run folder or the Hub.
 
 ham-hf predict runs/quickstart photo.jpg folder/ --csv out.csv
 """
@@ -7,29 +7,18 @@ import csv
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ham_hf.data.image_io import check_photos, find_photos, read_photo
-from ham_hf.inference.classifier import (
-    Patient,
-    find_classifier,
-    is_trained_on_synthetic_images,
-    iterate_probabilities,
-    labels_of,
-    load_classifier,
-    progress,
-)
+from ham_hf.inference.classifier import Classifier, Patient
+from ham_hf.inference.engine import DType, iterate_probabilities, progress
+from ham_hf.inference.load import find_classifier, load_classifier
+from ham_hf.inference.run_files import is_trained_on_synthetic_images
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.system.outputs import writing_table
 from ham_hf.system.terminal import printable
-
-if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PreTrainedModel
-
-    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
 logger = logging.getLogger("ham_hf.inference.predict")
 
@@ -45,49 +34,50 @@ def predict(
     patients: Sequence[Patient] | None = None,
     revision: str | None = None,
     label_map: Mapping[str, str | None] | None = None,
+    dtype: DType = "float32",
 ) -> dict[str, dict[str, float]]:
-    """Probabilities for photographs of one's own, as `ham-hf predict` gives them. They are no diagnosis.
+    """Return the probabilities of photographs, as `ham-hf predict` does. They are no diagnosis.
 
     Args:
         name: a run folder or a Hub id.
         photos: an image file, a folder with image files, or several of these.
-        patients: (age in years, sex, body site) of each photograph, None where unknown, for models that read them.
+        patients: (age in years, sex, body site) of each photograph, None if unknown, for models that read them.
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
+        dtype: precision of the computation.
 
     Returns:
-        Path of each photograph → code of each diagnosis → its probability, computed in float32.
+        Path of each photograph → code of each diagnosis → its probability.
 
     Raises:
-        InputError: the model or a photograph cannot be used, or the patients do not fit them.
+        InputError: the model or a photograph cannot be used, or does not fit the patients.
     """
     files, _ = find_photos([photos] if isinstance(photos, str | Path) else photos)
     if patients is not None and len(patients) != len(files):
         raise InputError(f"{len(patients)} patients for {len(files)} photographs: expected one each")
     find_classifier(str(name), revision)
     check_photos(files)
-    model, processor = load_classifier(str(name), revision, label_map)
+    classifier = load_classifier(str(name), revision, label_map)
     if patients is not None:
-        check_patients(model, processor, patients)
+        check_patients(classifier, patients)
     if is_trained_on_synthetic_images(str(name), revision):
         logger.warning(SYNTHETIC_ALONE)
     logger.warning(DISCLAIMER)
-    rows = predict_photos(model, processor, files, patients=patients)
-    return {str(file): dict(zip(labels_of(model), row.tolist(), strict=True)) for file, row in rows}
+    rows = predict_photos(classifier, files, patients=patients, dtype=dtype)
+    return {str(file): dict(zip(classifier.labels, row.tolist(), strict=True)) for file, row in rows}
 
 
 def predict_photos(
-    model: "PreTrainedModel",
-    processor: "BaseImageProcessor | PatientProcessor",
+    classifier: Classifier,
     photos: Sequence[Path],
     csv_path: Path | None = None,
     patients: Sequence[Patient] | None = None,
-    bf16_difference: float | None = None,
+    dtype: DType = "float32",
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    """(photograph, its probabilities) for each; the CSV is written as `writing_table` does."""
-    rows = iterate_probabilities(model, processor, photos, patients, read=read_photo, bf16_difference=bf16_difference)
+    """Yield each photograph and its probabilities (C,), and write them to a CSV file as `writing_table` does."""
+    rows = iterate_probabilities(classifier, photos, patients, read=read_photo, dtype=dtype)
     results = zip(photos, progress(rows, len(photos), "predicting"), strict=True)
-    return results if csv_path is None else _copied_to_csv(results, csv_path, labels_of(model))
+    return results if csv_path is None else _copied_to_csv(results, csv_path, classifier.labels)
 
 
 def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
@@ -140,20 +130,16 @@ def _patient_of(age: str, sex: str, site: str, where: str) -> Patient:
     return years, sex and spell_sex(sex), site and site.lower()
 
 
-def check_patients(
-    model: "PreTrainedModel", processor: "BaseImageProcessor | PatientProcessor", patients: Sequence[Patient]
-) -> None:
-    """Raises InputError for a value that the model does not know, or where it does not read the patient at all."""
-    from ham_hf.models.mmbt.modeling_mmbt import PatientModel
-
-    if not isinstance(model, PatientModel):
+def check_patients(classifier: Classifier, patients: Sequence[Patient]) -> None:
+    """Raise InputError if the model does not know a value, or reads no patient data."""
+    if not classifier.reads_patients:
         raise InputError(
-            f"this model ({type(model).__name__}) reads the photograph alone: leave out --age, --sex, --site and "
-            "--patients"
+            f"this model ({type(classifier.model).__name__}) reads the photograph alone: remove --age, --sex, --site "
+            "and --patients"
         )
     for patient in set(patients):
         try:
-            processor.encode_patients(*([value] for value in patient))
+            classifier.processor.encode_patients(*([value] for value in patient))
         except ValueError as error:
             raise InputError(str(error)) from None
 
@@ -170,7 +156,7 @@ def _copied_to_csv(
 
 
 def table(photo: Path, row: np.ndarray, labels: Sequence[str] = LABELS) -> str:
-    """The photograph's name and its diagnoses, the likeliest first."""
+    """Return the photograph's name and its diagnoses, the likeliest first, as text."""
     width = max(len(FULL_NAMES[label]) for label in labels)
     lines = [printable(str(photo))]
     for i in np.argsort(-row, kind="stable"):

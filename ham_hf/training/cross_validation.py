@@ -27,7 +27,7 @@ from ham_hf.data.splits import UNUSED
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.patients import Patients, read_patients, write_patients
 from ham_hf.evaluation.predictions import Predictions, check_rows, read_predictions, write_predictions
-from ham_hf.inference.classifier import is_trained_on_synthetic_images, training_data_of
+from ham_hf.inference.run_files import is_trained_on_synthetic_images, training_data_of
 from ham_hf.labels import DISCLAIMER
 from ham_hf.reporting.report import split_results, strict
 from ham_hf.reporting.sections import SYNTHETIC_WARNING, by_diagnosis_section, headline_line, number, table

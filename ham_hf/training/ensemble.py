@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from datasets import DatasetDict
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
@@ -27,12 +27,12 @@ from ham_hf.evaluation.model_facts import evaluation_facts
 from ham_hf.evaluation.predict_splits import write_answers
 from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_records, write_record
-from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier
+from ham_hf.inference.classifier import Classifier, labels_of
+from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.inference.run_record import check_facts
 from ham_hf.inference.tta import set_test_time_augmentation, which_views
 from ham_hf.labels import LABELS
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
-from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.reporting.report import write_report
 from ham_hf.system.environment import weights_sha256
 from ham_hf.system.errors import InputError
@@ -51,8 +51,7 @@ class Member(NamedTuple):
     """A trained model, what it answered on validation, and its run.json."""
 
     folder: Path
-    model: PreTrainedModel
-    processor: BaseImageProcessor
+    classifier: Classifier
     validation: Predictions
     facts: dict
 
@@ -102,7 +101,7 @@ def _build_into(
         data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
         runs = sorted(cross_validation.glob("fold_*"))
     members = _read(runs, same_images=cross_validation is None)
-    data.classes = "diagnoses" if labels_of(members[0].model) == LABELS else "nevus_or_other"
+    data.classes = "diagnoses" if members[0].classifier.labels == LABELS else "nevus_or_other"
     splits, facts, checks = load_checked(data)
     if cross_validation is None:
         _check_data(members, facts)
@@ -113,21 +112,21 @@ def _build_into(
     for member, weight in chosen:
         logger.info("%s: weight %.2f", member.folder, weight)
     record = check_members([member.folder for member, _ in chosen], splits, facts, checks)
-    model = join([member.model for member, _ in chosen], [weight for _, weight in chosen])
-    processor = chosen[0][0].processor
+    model = join([member.classifier.model for member, _ in chosen], [weight for _, weight in chosen])
+    processor = chosen[0][0].classifier.processor
     calibration = calibration and cross_validation is None  # of folds, no image is left that none of them has seen
     if calibration or greedy is not None:
         record = join_records([record, TrainingRecord(images_of(splits["validation"], checks, "validation"), True)])
     if calibration:
-        calibrate(model, processor, splits["validation"], None, "accuracy")
+        calibrate(Classifier(model, processor), splits["validation"], None, "accuracy")
     model.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
     if cross_validation is not None:  # which whoever verifies it needs
         shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
-    model, processor = load_classifier(str(unfinished))
-    bf16_difference = write_answers(unfinished, model, processor, splits)
+    joined = load_classifier(str(unfinished))
+    write_answers(unfinished, joined, splits)
     write_record(unfinished, record)
-    run = evaluation_facts("ensemble", None, model, processor, facts, bf16_difference, argv)
+    run = evaluation_facts("ensemble", None, joined, facts, argv)
     run["model"] |= {
         "members": [_member_facts(*of) for of in chosen],
         "selected_by": greedy,
@@ -248,14 +247,14 @@ def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
             raise InputError(f"{run} has no {missing[0]}: expected the run folder of a finished `ham-hf train`")
     members = []
     for run in runs:
-        model, processor = load_classifier(str(run))
-        if isinstance(model, PatientModel):
+        classifier = load_classifier(str(run))
+        if classifier.reads_patients:
             raise InputError(f"{run} reads the patient beside the image: members read the image alone")
-        predictions = read_predictions(run / "predictions_validation.csv", labels_of(model))
+        predictions = read_predictions(run / "predictions_validation.csv", classifier.labels)
         facts = read_json(run / "run.json")
         check_facts(facts, run / "run.json")
         check_rows(predictions, facts["data"], "validation", run / "predictions_validation.csv")
-        members.append(Member(run, model, processor, predictions, facts))
+        members.append(Member(run, classifier, predictions, facts))
         _check_alike(members[0], members[-1])
     if not same_images:
         return members
@@ -269,14 +268,15 @@ def _in_order(first: Member, member: Member) -> Predictions:
 
 
 def _check_alike(first: Member, member: Member) -> None:
-    if labels_of(member.model) != labels_of(first.model):
+    if member.classifier.labels != first.classifier.labels:
         raise InputError(f"{member.folder} tells other diagnoses apart than {first.folder}")
-    if which_views(member.model) != which_views(first.model):
+    views, of_first = which_views(member.classifier.model), which_views(first.classifier.model)
+    if views != of_first:
         raise InputError(
-            f"{member.folder} asks for test_time_augmentation {which_views(member.model)!r}, {first.folder} for "
-            f"{which_views(first.model)!r}: expected the same"
+            f"{member.folder} asks for test_time_augmentation {views!r}, {first.folder} for {of_first!r}: "
+            "expected the same"
         )
-    ours, theirs = (json.loads(of.processor.to_json_string()) for of in (first, member))
+    ours, theirs = (json.loads(of.classifier.processor.to_json_string()) for of in (first, member))
     if other := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
         raise InputError(
             f"{member.folder} prepares images otherwise than {first.folder} ({', '.join(other)}): members share one "

@@ -2,9 +2,8 @@
 
 python -m tests.benchmarks.inference --data_dir path/to/HAM10000 [--model runs/my_run]
 
-Without --model: EfficientNet-Lite0 with a new head, which computes as long as a trained one; in float32 alone, for all
-its answers are too close to be left to bfloat16. Models are loaded before the time is taken, on both sides;
-photographs are checked, read and prepared within it.
+Without --model: EfficientNet-Lite0 with a new head, which takes as long as a trained one. Models are loaded
+before the time is taken, on both sides; photographs are checked, read and prepared within it.
 """
 
 import argparse
@@ -21,9 +20,10 @@ import torch
 from transformers import PreTrainedModel, pipeline
 
 from ham_hf.config.arguments import DataArguments
-from ham_hf.data.image_io import check_photos, find_photos, read_photo
+from ham_hf.data.image_io import check_photos, find_photos
 from ham_hf.evaluate import evaluate_model
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.engine import DType
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.predict import predict_photos
 from ham_hf.inference.tta import set_test_time_augmentation
 from ham_hf.labels import LABELS
@@ -51,7 +51,7 @@ def main() -> None:
     header("torch", "transformers", "pillow")
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or new_model(Path(folder) / "model")
-        against_the_pipeline(model, photos[: args.photos], args.rounds, bf16=bool(args.model) and supports_bf16())
+        against_the_pipeline(model, photos[: args.photos], args.rounds)
         if not args.skip_evaluate:
             share_of_the_model(model, args.data_dir, Path(folder))
         cost_as_the_work_grows(model, args.data_dir, args.sizes)
@@ -66,24 +66,20 @@ def new_model(folder: Path) -> str:
     return str(folder)
 
 
-def against_the_pipeline(name: str, photos: list[Path], rounds: int, bf16: bool) -> None:
+def against_the_pipeline(name: str, photos: list[Path], rounds: int) -> None:
     peers = {f"pipeline, batch {size}": in_its_process(transformers_pipeline, name, photos, size) for size in (8, 32)}
-    compare(f"predict {len(photos)} photographs, float32", in_its_process(ours, name, photos, None), peers, rounds)
-    if bf16:
-        some, loaded = photos[:64], load_classifier(name)
-        exact = probabilities(*loaded, some, read=read_photo)
-        difference = abs(probabilities(*loaded, some, read=read_photo, bf16_difference=-1) - exact).max()
-        question = f"the same, bfloat16, close calls (within {2 * difference:.4f}) again in float32"
-        compare(question, in_its_process(ours, name, photos, difference), peers, rounds)
+    for dtype in ("float32", "bfloat16") if supports_bf16() else ("float32",):
+        question = f"predict {len(photos)} photographs, {dtype}"
+        compare(question, in_its_process(ours, name, photos, dtype), peers, rounds)
 
 
-def ours(name: str, photos: list[Path], bf16_difference: float | None) -> Side:
+def ours(name: str, photos: list[Path], dtype: DType) -> Side:
     loaded = load_classifier(name)
-    set_test_time_augmentation(loaded[0], "none")  # the pipeline looks once
+    set_test_time_augmentation(loaded.model, "none")  # the pipeline looks once
 
     def run() -> None:
         check_photos(photos)
-        for _ in predict_photos(*loaded, photos, bf16_difference=bf16_difference):
+        for _ in predict_photos(loaded, photos, dtype=dtype):
             pass
 
     return run
@@ -138,10 +134,10 @@ def cost(name: str, photos: list[Path], size: int) -> dict[str, float]:
     """In a process of its own, for its memory; the photographs again and again where there are fewer than `size`."""
     photos = list(itertools.islice(itertools.cycle(photos), size))
     loaded = load_classifier(name)
-    for _ in predict_photos(*loaded, photos[:64]):
+    for _ in predict_photos(loaded, photos[:64]):
         pass  # what torch keeps of its first batches is no cost of growth
     before, started = peak_memory(), time.perf_counter()
-    for _ in predict_photos(*loaded, photos):
+    for _ in predict_photos(loaded, photos):
         pass
     return {"ms": 1000 * (time.perf_counter() - started) / size, "loaded": before, "most": peak_memory()}
 

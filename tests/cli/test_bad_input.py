@@ -283,13 +283,13 @@ def test_predicting_with_a_model_path_that_does_not_exist_says_so(photo, refused
 
 
 def test_predicting_with_a_checkpoint_that_is_no_image_classifier_is_refused(bert, photo, refused):
-    assert f"{bert} is a bert model, no image classifier: expected a run folder" in refused("predict", bert, photo)
+    assert f"{bert} is a bert model, not an image classifier: expected a run folder" in refused("predict", bert, photo)
 
 
 def test_predicting_with_a_model_of_other_labels_names_them(photo, refused, tmp_path):
     other = save_classifier(tmp_path / "other", ["cat", "dog"])
     message = refused("predict", other, photo)
-    assert f"{other} answers 2 labels (cat, dog): expected the seven diagnoses akiec, bcc" in message
+    assert f"{other} has 2 labels (cat, dog): expected the seven diagnoses akiec, bcc" in message
 
 
 def test_predicting_with_damaged_weights_is_refused(classifier, photo, refused, tmp_path):

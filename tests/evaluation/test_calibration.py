@@ -13,7 +13,8 @@ from ham_hf.config.recipe import parse_recipe
 from ham_hf.evaluation.calibration import calibration_of, fit_strength, fit_temperature, fold, last_linear
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.predictions import read_predictions
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.tta import set_test_time_augmentation
 from ham_hf.labels import LABELS
 from ham_hf.models.build import build_model
@@ -123,15 +124,15 @@ def test_a_training_fits_it_on_validation_and_publishes_it(calibrated):
 
 def test_the_plain_pipeline_is_calibrated_too(calibrated):
     run = str(calibrated / "temperature_and_prior")
-    model, processor = load_classifier(run)
-    set_test_time_augmentation(model, "none")
+    calibrated_one = load_classifier(run)
+    set_test_time_augmentation(calibrated_one.model, "none")
     photo = noise()
     answers = {a["label"]: a["score"] for a in pipeline("image-classification", run, top_k=7)(photo)}
-    ours = probabilities(model, processor, [photo])[0]
+    ours = probabilities(calibrated_one, [photo])[0]
     assert [answers[label] for label in LABELS] == pytest.approx(ours.tolist(), abs=1e-5)
-    plain, _ = load_classifier(str(calibrated / "none"))
-    set_test_time_augmentation(plain, "none")
-    assert abs(probabilities(plain, processor, [photo])[0] - ours).max() > 1e-3
+    plain = load_classifier(str(calibrated / "none"))
+    set_test_time_augmentation(plain.model, "none")
+    assert abs(probabilities(plain, [photo])[0] - ours).max() > 1e-3
 
 
 def test_a_training_that_goes_out_from_it_forgets_what_was_fitted(calibrated, synthetic_dir, tmp_path):
@@ -150,7 +151,7 @@ def test_something_else_by_that_name_in_a_config_is_not_taken_for_it(strange, tm
     folder = make_run_folder(tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"calibration": strange}))
-    assert calibration_of(load_classifier(str(folder))[0]) is None
+    assert calibration_of(load_classifier(str(folder)).model) is None
 
 
 def test_the_card_says_that_the_calibration_error_is_optimistic(calibrated):

@@ -10,7 +10,7 @@ from ham_hf.cli.main import main as ham_hf
 from ham_hf.config.recipe import parse_recipe
 from ham_hf.evaluation.predictions import Predictions
 from ham_hf.evaluation.thresholds import fit_threshold, threshold_results
-from ham_hf.inference.classifier import load_classifier
+from ham_hf.inference.load import load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.train import main

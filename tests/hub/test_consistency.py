@@ -20,7 +20,7 @@ from ham_hf.hub.verify.facts_check import check_report_facts
 from ham_hf.hub.verify.files_check import check_checksums
 from ham_hf.hub.verify.page_check import check_pages
 from ham_hf.hub.verify.record_check import check_record
-from ham_hf.inference.classifier import load_classifier
+from ham_hf.inference.load import load_classifier
 from ham_hf.reporting.model_card import claims, read_files, render_card
 from tests.helpers.small_data import ham10000_rows, write_folder
 from tests.helpers.tiny_runs import make_true_run
@@ -394,9 +394,9 @@ def test_a_front_matter_that_is_gone_is_false(copy):
 @pytest.fixture(scope="module")
 def found_here(finished, data) -> tuple[dict, dict, dict]:
     """What the model and the images show."""
-    model, processor = load_classifier(str(finished))
+    classifier = load_classifier(str(finished))
     _, facts, _ = load_checked(DataArguments(data_dir=str(data), split="grouped", split_seed=3))
-    return model_facts(model, processor, None), model.config.to_dict(), facts
+    return model_facts(classifier), classifier.model.config.to_dict(), facts
 
 
 def set_facts(folder, change) -> None:

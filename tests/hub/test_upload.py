@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from ham_hf.config.arguments import ModelArguments
 from ham_hf.hub.model_repo import check_that_it_loads, stage
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.models.build import build_model, build_processor
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline
@@ -504,10 +505,10 @@ def test_what_was_published_answers_the_same_where_ham_hf_is_not_installed(
         sources += [name, repo(published, name).refs["main"]]
     image, patient = json.loads(python(published, tmp_path, "-c", FRESH, photo, *sources).splitlines()[-1])
     picture = Image.open(photo)
-    [expected] = probabilities(*load_classifier(str(image_run)), [picture])
+    [expected] = probabilities(load_classifier(str(image_run)), [picture])
     for answers in image:
         assert [answers[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-5)
-    [expected] = probabilities(*load_classifier(str(patient_run)), [picture], [(45.0, "female", "back")])
+    [expected] = probabilities(load_classifier(str(patient_run)), [picture], [(45.0, "female", "back")])
     for answers in patient:
         assert [answers[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-5)
 
@@ -545,8 +546,8 @@ def test_ham_hf_predict_takes_a_repository_and_a_pinned_revision(published, imag
         main.refs["main"] = commit
     picture = Image.open(photo)
     rows = [
-        *probabilities(*load_classifier(str(image_run)), [picture]),
-        *probabilities(*load_classifier(str(patient_run)), [picture], [(45.0, "female", "back")]),
+        *probabilities(load_classifier(str(image_run)), [picture]),
+        *probabilities(load_classifier(str(patient_run)), [picture], [(45.0, "female", "back")]),
     ]
     lines = [line.split() for line in shown.splitlines() if line.startswith("  ")]
     printed = [{words[0]: float(words[-1]) for words in lines[at : at + 7]} for at in (0, 7)]

@@ -34,8 +34,9 @@ from ham_hf.config.arguments import ModelArguments  # noqa: E402
 from ham_hf.data.image_io import read_photo  # noqa: E402
 from ham_hf.evaluation.thresholds import keep_threshold
 from ham_hf.inference import demo  # noqa: E402
-from ham_hf.inference.classifier import load_classifier, probabilities  # noqa: E402
 from ham_hf.inference.demo import answer_html, running_demo  # noqa: E402
+from ham_hf.inference.engine import probabilities  # noqa: E402
+from ham_hf.inference.load import load_classifier  # noqa: E402
 from ham_hf.inference.predict import SYNTHETIC_ALONE  # noqa: E402
 from ham_hf.inference.thresholds import suspicion
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS  # noqa: E402
@@ -73,8 +74,7 @@ def uploads(tmp_path_factory):
 def image_run(tmp_path_factory) -> Path:
     """Of synthetic images, with a threshold and four views."""
     run = make_run_folder(tmp_path_factory.mktemp("runs") / "my <run>")
-    model, _ = load_classifier(str(run))
-    keep_threshold(run, model, 0.1)
+    keep_threshold(run, load_classifier(str(run)).model, 0.1)
     config = json.loads((run / "config.json").read_text()) | {"test_time_augmentation": "flips"}
     (run / "config.json").write_text(json.dumps(config))
     (run / "run.json").write_text(json.dumps({"data": {"synthetic": True}}))
@@ -140,8 +140,7 @@ def rows(answer: str) -> list[tuple[str, str]]:
 
 
 def expected_rows(run: Path, photo: Path, patients=None) -> list[tuple[str, str]]:
-    model, processor = load_classifier(str(run))
-    [row] = probabilities(model, processor, [read_photo(photo)], patients)
+    [row] = probabilities(load_classifier(str(run)), [read_photo(photo)], patients)
     return [(f"{FULL_NAMES[LABELS[i]]} ({LABELS[i]})", f"{row[i]:.4f}") for i in np.argsort(-row)]
 
 
@@ -247,9 +246,9 @@ def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploa
 
 
 def test_what_is_missing_is_said_with_what_to_install(image_run, photo, monkeypatch, capsys):
-    model, processor = load_classifier(str(image_run))
+    classifier = load_classifier(str(image_run))
     monkeypatch.setitem(sys.modules, "captum", None)
-    answer = answer_html(model, processor, read_photo(photo), None)
+    answer = answer_html(classifier, read_photo(photo), None)
     assert "[explain]&quot;</code>" in answer and "base64" not in answer and DISCLAIMER in answer
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert ham_hf(["demo", str(image_run)]) == 2

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ham_hf.cli.main import main
 from ham_hf.inference import export, onnx
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.labels import DISCLAIMER, LABELS
 from ham_hf.system.errors import InputError
 from tests.inference.test_predict import make_run_folder, noise
@@ -77,21 +78,23 @@ def test_other_families_are_exported_too(name, tmp_path, capsys):
     path, difference = export.export_onnx(str(folder), tmp_path / "small.onnx")
     assert path == tmp_path / "small.onnx" and 0 <= difference < 1e-5
     images = [noise(seed=i) for i in range(3)]
-    theirs = probabilities(*onnx.load_onnx(*onnx.open_onnx(path)), images)
-    assert theirs == pytest.approx(probabilities(*load_classifier(str(folder)), images), abs=1e-5)
+    theirs = probabilities(onnx.load_onnx(*onnx.open_onnx(path)), images)
+    assert theirs == pytest.approx(probabilities(load_classifier(str(folder)), images), abs=1e-5)
 
 
 def test_a_file_that_answers_otherwise_is_not_written(run_folder, exported, tmp_path, monkeypatch):
-    before, answer = exported.read_bytes(), onnx.OnnxClassifier.__call__
+    before, answer = exported.read_bytes(), onnx.OnnxModel.__call__
 
     def shifted(self, pixel_values):
         output = answer(self, pixel_values)
         output.logits[:, 0] += 1
         return output
 
-    monkeypatch.setattr(onnx.OnnxClassifier, "__call__", shifted)
+    monkeypatch.setattr(onnx.OnnxModel, "__call__", shifted)
     monkeypatch.setattr(export, "_write", lambda *args: args[-1].write_bytes(before))
-    with pytest.raises(InputError, match="in ONNX answers otherwise: a probability differs by 0.*expected 0.0001"):
+    with pytest.raises(
+        InputError, match="other probabilities in ONNX: they differ by up to 0.*expected at most 0.0001"
+    ):
         export.export_onnx(str(run_folder), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -118,14 +121,14 @@ def test_foreign_and_damaged_files_are_refused(tmp_path, capsys):
     sys.modules["onnx"].save(foreign, tmp_path / "foreign.onnx")
     (tmp_path / "damaged.onnx").write_bytes(b"no model")
     for name, message in (
-        ("foreign", "does not say its ham_hf, labels"),
+        ("foreign", "has no metadata ham_hf, labels"),
         ("damaged", "onnxruntime cannot read it"),
         ("gone", "no file at"),
     ):
         assert main(["predict", str(tmp_path / f"{name}.onnx"), str(tmp_path / "photo.png")]) == 2
         assert message in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "foreign.onnx"), str(tmp_path / "photo.png"), "--revision", "x"]) == 2
-    assert "leave it out" in capsys.readouterr().err
+    assert "does not apply: remove it" in capsys.readouterr().err
 
 
 def test_flags_that_cannot_be_are_refused(run_folder, exported, tmp_path, capsys):
@@ -146,5 +149,5 @@ def test_without_onnxruntime_the_extra_is_named(exported, tmp_path, monkeypatch,
 
 def test_models_too_large_for_one_file_are_refused(run_folder, monkeypatch):
     monkeypatch.setattr(export, "LARGEST", 1000)
-    with pytest.raises(InputError, match="one ONNX file holds up to 2 GB"):
+    with pytest.raises(InputError, match="an ONNX file holds at most 2 GB"):
         export.export_onnx(str(run_folder), None)

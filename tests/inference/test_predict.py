@@ -21,20 +21,13 @@ from transformers import BitImageProcessor, pipeline
 from ham_hf.cli.main import main
 from ham_hf.data.image_io import check_photos, find_photos, read_photo, upright_rgb
 from ham_hf.inference.batches import AHEAD, BATCH_SIZE, MOST_THREADS, prepared_batches
-from ham_hf.inference.classifier import (
-    BF16_LIMIT,
-    BF16_PHOTOS,
-    iterate_probabilities,
-    load_classifier,
-    probabilities,
-    usable_bf16_difference,
-)
+from ham_hf.inference.engine import iterate_probabilities, probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.predict import predict_photos
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.models.build import build_model, build_processor, classifier_of
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
-from ham_hf.system.hardware import supports_bf16
 from tests.helpers.hub_server import File, HubServer, Repo
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 
@@ -80,8 +73,9 @@ def test_the_pipeline_of_transformers_gives_the_same_probabilities(name, tmp_pat
     noise(90, 60).save(tmp_path / "wide.png")
     noise(60, 90, seed=1).save(tmp_path / "high.jpg")
     photos = [tmp_path / "wide.png", tmp_path / "high.jpg"]
-    model, processor = load_classifier(str(folder))
-    ours = probabilities(model, processor, map(read_photo, photos))
+    classifier = load_classifier(str(folder))
+    processor = classifier.processor
+    ours = probabilities(classifier, map(read_photo, photos))
     classify = pipeline("image-classification", model=str(folder), top_k=7)
 
     assert isinstance(processor, BitImageProcessor) and isinstance(classify.image_processor, BitImageProcessor)
@@ -93,25 +87,25 @@ def test_the_pipeline_of_transformers_gives_the_same_probabilities(name, tmp_pat
 
 
 def test_probabilities_follow_the_names_of_a_models_labels_and_not_their_places(run_folder, classifier, tmp_path):
-    model, processor = classifier
     images = [noise(seed=i) for i in range(3)]
-    expected = probabilities(model, processor, images)
+    expected = probabilities(classifier, images)
     shuffled = make_run_folder(tmp_path / "shuffled", labels=LABELS[::-1])
-    other, _ = load_classifier(str(shuffled))
+    other = load_classifier(str(shuffled)).model
+    model = classifier.model
     other.load_state_dict(model.state_dict())
     with torch.no_grad():
         other.classifier.weight.copy_(model.classifier.weight.flip(0))
         other.classifier.bias.copy_(model.classifier.bias.flip(0))
-    assert probabilities(other, processor, images) == pytest.approx(expected, abs=1e-6)
+    assert probabilities(classifier._replace(model=other), images) == pytest.approx(expected, abs=1e-6)
 
 
 def test_probabilities_are_float64_and_sum_to_one_in_any_number_of_batches(classifier):
     images = [noise(seed=i) for i in range(BATCH_SIZE + 1)]
-    together = probabilities(*classifier, images)
+    together = probabilities(classifier, images)
     assert together.dtype == np.float64 and together.shape == (BATCH_SIZE + 1, 7)
     assert together.sum(axis=1) == pytest.approx(np.ones(BATCH_SIZE + 1), abs=1e-12)
-    assert probabilities(*classifier, images[-1:])[0] == pytest.approx(together[-1], abs=1e-6)
-    assert probabilities(*classifier, []).shape == (0, 7)
+    assert probabilities(classifier, images[-1:])[0] == pytest.approx(together[-1], abs=1e-6)
+    assert probabilities(classifier, []).shape == (0, 7)
 
 
 def test_a_bounded_number_of_images_is_held_however_many_there_are(classifier):
@@ -123,7 +117,7 @@ def test_a_bounded_number_of_images_is_held_however_many_there_are(classifier):
             counts["most"] = max(counts["most"], counts["read"] - counts["answered"])
         return noise(seed=number)
 
-    for _ in iterate_probabilities(*classifier, itertools.count(), read=read):
+    for _ in iterate_probabilities(classifier, itertools.count(), read=read):
         counts["answered"] += 1
         if counts["answered"] == 6 * BATCH_SIZE:
             break
@@ -152,9 +146,9 @@ def test_images_are_read_in_threads_ahead_of_the_model_and_answered_in_order(cla
         time.sleep(0.01 * (number % 3 == 0))  # some overtake others
         return noise(seed=number)
 
-    rows = list(iterate_probabilities(*classifier, range(40), read=read))
+    rows = list(iterate_probabilities(classifier, range(40), read=read))
     assert all(name.startswith("prepare") for name in readers)
-    np.testing.assert_array_equal(rows, probabilities(*classifier, [noise(seed=i) for i in range(40)]))
+    np.testing.assert_array_equal(rows, probabilities(classifier, [noise(seed=i) for i in range(40)]))
 
 
 def test_pixels_are_the_processors_own_in_channels_last(classifier):
@@ -170,7 +164,7 @@ def test_reading_ahead_leaves_torchs_threads_as_they_were(classifier):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        rows = iterate_probabilities(*classifier, [noise()] * 5)
+        rows = iterate_probabilities(classifier, [noise()] * 5)
         next(rows)
         assert torch.get_num_threads() == 3
         rows.close()
@@ -187,7 +181,7 @@ def test_an_image_that_cannot_be_read_stops_the_prediction_with_its_name(classif
     noise().save(tmp_path / "a.png")
     photos = [tmp_path / "a.png"] * 3 + [tmp_path / "gone.png"]
     with pytest.raises(InputError, match="gone.png: no file"):
-        list(predict_photos(*classifier, photos))
+        list(predict_photos(classifier, photos))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -320,7 +314,7 @@ def test_the_csv_has_one_row_a_photograph_and_every_digit(run_folder, classifier
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "prediction", *LABELS]
     photos = [tmp_path / "a, b.jpg", tmp_path / "c.jpg"]
-    expected = probabilities(*classifier, map(read_photo, photos))
+    expected = probabilities(classifier, map(read_photo, photos))
     assert [row["file"] for row in rows] == list(map(str, photos))
     assert [[float(row[label]) for label in LABELS] for row in rows] == expected.tolist()
     assert [row["prediction"] for row in rows] == [LABELS[i] for i in expected.argmax(axis=1)]
@@ -332,7 +326,7 @@ def test_files_have_the_permissions_that_the_umask_gives(run_folder, classifier,
     noise().save(tmp_path / "a.jpg")
     before = os.umask(0o027)
     try:
-        list(predict_photos(*classifier, [tmp_path / "a.jpg"], tmp_path / "out.csv"))
+        list(predict_photos(classifier, [tmp_path / "a.jpg"], tmp_path / "out.csv"))
         replace_file(tmp_path / "report.json", "{}")
     finally:
         os.umask(before)
@@ -342,52 +336,39 @@ def test_files_have_the_permissions_that_the_umask_gives(run_folder, classifier,
 
 def test_an_interrupted_prediction_leaves_no_csv(run_folder, classifier, tmp_path):
     noise().save(tmp_path / "a.jpg")
-    results = predict_photos(*classifier, [tmp_path / "a.jpg"] * 3, tmp_path / "out.csv")
+    results = predict_photos(classifier, [tmp_path / "a.jpg"] * 3, tmp_path / "out.csv")
     next(results)
     results.close()
     assert [file.name for file in tmp_path.iterdir()] == ["a.jpg"]
 
 
-needs_bf16 = pytest.mark.skipif(not supports_bf16(), reason="this machine has no hardware for bfloat16")
-
-
-def test_bfloat16_gives_the_answer_of_float32_also_in_a_close_call(classifier):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_16_bit_type_changes_probabilities_a_little(classifier, dtype):
     images = [noise(seed=i) for i in range(20)]
-    exact = probabilities(*classifier, images)
-    rough = probabilities(*classifier, images, bf16_difference=-1)
-    difference = abs(rough - exact).max()
-    assert 1e-6 < difference < 0.05
-    second, first = np.sort(rough, axis=1)[:, -2:].T
-    margin = np.median(first - second)
-    answers = probabilities(*classifier, images, bf16_difference=margin / 2)
-    close = first - second <= margin
-    assert 0 < close.sum() < 20
-    np.testing.assert_allclose(answers[close], exact[close], atol=1e-6)
-    np.testing.assert_array_equal(answers[~close], rough[~close])
-    kept = probabilities(*classifier, images, bf16_difference=difference)
-    np.testing.assert_array_equal(kept.argmax(axis=1), exact.argmax(axis=1))
+    exact = probabilities(classifier, images)
+    rough = probabilities(classifier, images, dtype=dtype)
+    assert 1e-6 < abs(rough - exact).max() < 0.05
+    # Nothing of it is left behind, nor seen by the caller between two batches
+    assert torch.get_autocast_dtype("cpu") and not torch.is_autocast_enabled("cpu")
+    rows = iterate_probabilities(classifier, images, dtype=dtype)
+    next(rows)
+    assert not torch.is_autocast_enabled("cpu")
+    np.testing.assert_array_equal(probabilities(classifier, images), exact)
 
 
-@needs_bf16
-def test_a_large_folder_is_computed_in_bfloat16_where_the_run_says_how_far_that_is(tmp_path, capsys):
-    folder = make_run_folder(tmp_path / "run")
+def test_predict_computes_in_the_dtype_that_is_asked_for(run_folder, classifier, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
-    for number in range(BF16_PHOTOS):
-        noise(seed=number).save(tmp_path / "photos" / f"{number:03d}.png")
-    exact, _ = predicted(folder, tmp_path, capsys)
-    for difference, used in ((0.01, True), (None, False), (BF16_LIMIT * 1.1, False)):
-        run = {"data": {"synthetic": False}, "model": {"bf16_difference": difference}}
-        (folder / "run.json").write_text(json.dumps(run))
-        rows, out = predicted(folder, tmp_path, capsys)
-        assert ("Computed in bfloat16, which moved no probability" in out) is used
-        assert np.array_equal(rows, exact) is not used
-        assert (rows.argmax(axis=1) == exact.argmax(axis=1)).all()
-    assert usable_bf16_difference(str(folder), BF16_PHOTOS - 1) is None
+    noise().save(tmp_path / "photos" / "a.png")
+    for dtype in ("float32", "bfloat16"):
+        rows, _ = predicted(run_folder, tmp_path, capsys, "--dtype", dtype)
+        np.testing.assert_allclose(rows, probabilities(classifier, [noise()], dtype=dtype), atol=1e-7)
+    assert main(["predict", str(tmp_path / "model.onnx"), str(tmp_path / "photos"), "--dtype", "float16"]) == 2
+    assert "--dtype float16 does not apply to an ONNX file: remove it" in capsys.readouterr().err
 
 
-def predicted(folder, tmp_path, capsys) -> tuple[np.ndarray, str]:
+def predicted(folder, tmp_path, capsys, *flags) -> tuple[np.ndarray, str]:
     """The CSV's probabilities, and what was printed."""
-    assert main(["predict", str(folder), str(tmp_path / "photos"), "--csv", str(tmp_path / "out.csv")]) == 0
+    assert main(["predict", str(folder), str(tmp_path / "photos"), "--csv", str(tmp_path / "out.csv"), *flags]) == 0
     with (tmp_path / "out.csv").open(newline="") as file:
         return np.array(
             [[float(row[label]) for label in LABELS] for row in csv.DictReader(file)]
@@ -405,7 +386,7 @@ def test_a_model_of_synthetic_images_says_so(tmp_path, capsys):
 
 def test_a_model_of_the_hub_says_so_too_and_a_failure_is_not_taken_for_no(tmp_path):
     code = """
-from ham_hf.inference.classifier import is_trained_on_synthetic_images
+from ham_hf.inference.run_files import is_trained_on_synthetic_images
 from ham_hf.system.errors import InputError
 for name in ("ada/made-up", "ada/silent", "ada/broken"):
     try:
@@ -426,14 +407,13 @@ for name in ("ada/made-up", "ada/silent", "ada/broken"):
             text=True,
             check=True,
         ).stdout.splitlines()
-    assert said[:2] == ["True", "False"] and said[2].startswith("ada/broken: its run.json, if it has one, cannot be")
+    assert said[:2] == ["True", "False"] and said[2].startswith("ada/broken: run.json, if it exists, cannot be")
 
 
 def test_what_a_prediction_leaves_behind_does_not_break_a_training(tmp_path):
     """BEiT keeps tensors between passes, for all its instances."""
     folder = make_run_folder(tmp_path / "beit", "microsoft/beit-base-patch16-224-pt22k")
-    model, processor = load_classifier(str(folder))
-    probabilities(model, processor, [Image.new("RGB", (40, 30))])
-    another, _ = load_classifier(str(folder))
+    probabilities(load_classifier(str(folder)), [Image.new("RGB", (40, 30))])
+    another = load_classifier(str(folder)).model
     another.train()(pixel_values=torch.zeros(1, 3, 32, 32)).logits.sum().backward()
     assert any(weight.grad.abs().max() > 0 for weight in another.parameters() if weight.grad is not None)

@@ -9,7 +9,8 @@ from PIL import Image
 from transformers import pipeline
 
 from ham_hf.hub.model_repo import check_that_it_loads
-from ham_hf.inference.classifier import labels_of, load_classifier, probabilities
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.tta import VIEWS, dihedral_views, set_test_time_augmentation, which_views
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
@@ -65,32 +66,33 @@ def test_the_eight_views_are_the_eight_ways_to_turn_and_mirror_an_image():
 
 def test_the_answer_is_the_mean_over_the_views_and_the_same_however_the_photograph_is_turned(tmp_path, photo):
     folder = str(make_run_folder(tmp_path / "run"))
-    model, processor = load_classifier(folder)
+    classifier = load_classifier(folder)
+    model, processor = classifier
     pixels = processor(photo, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         views = [model(view).logits.double().softmax(1).numpy()[0] for view in dihedral_views(pixels)]
-    one = probabilities(model, processor, [photo])[0]
+    one = probabilities(classifier, [photo])[0]
     set_test_time_augmentation(model, "dihedral")
-    mean = probabilities(model, processor, [photo])[0]
+    mean = probabilities(classifier, [photo])[0]
     np.testing.assert_allclose(mean, np.mean(views, axis=0), atol=1e-6)
     assert abs(mean - one).max() > 1e-3
-    turned = probabilities(model, processor, [photo.transpose(Image.Transpose.ROTATE_90)])[0]
+    turned = probabilities(classifier, [photo.transpose(Image.Transpose.ROTATE_90)])[0]
     np.testing.assert_allclose(turned, mean, atol=1e-2)  # resizing is not the same to the last bit in both directions
 
 
 def test_a_checkpoint_keeps_it_and_the_pipeline_looks_once(tmp_path, photo):
     folder = make_run_folder(tmp_path / "run")
-    model, processor = load_classifier(str(folder))
+    model = load_classifier(str(folder)).model
     set_test_time_augmentation(model, "dihedral")
     model.save_pretrained(folder)
-    again, _ = load_classifier(str(folder))
-    assert which_views(again) == "dihedral"
+    again = load_classifier(str(folder))
+    assert which_views(again.model) == "dihedral"
     once = {
         answer["label"]: answer["score"] for answer in pipeline("image-classification", str(folder), top_k=7)(photo)
     }
-    set_test_time_augmentation(again, "none")
-    row = probabilities(again, processor, [photo])[0]
-    assert [once[label] for label in labels_of(again)] == pytest.approx(row.tolist(), abs=1e-5)
+    set_test_time_augmentation(again.model, "none")
+    row = probabilities(again, [photo])[0]
+    assert [once[label] for label in again.labels] == pytest.approx(row.tolist(), abs=1e-5)
     check_that_it_loads(folder, folder)
 
 
@@ -113,15 +115,15 @@ def test_a_recipe_s_figures_and_card_are_with_the_views_it_asks_for(tmp_path, sy
     assert facts["model"]["test_time_augmentation"] == "dihedral"
     assert "the mean over several views" in (tmp_path / "run" / "report.md").read_text()
     assert "This looks at an image once" in (tmp_path / "run" / "README.md").read_text()
-    model, processor = load_classifier(str(tmp_path / "run"))
-    assert which_views(model) == "dihedral"
+    classifier = load_classifier(str(tmp_path / "run"))
+    assert which_views(classifier.model) == "dihedral"
     again = flags.replace(
         str(run), str(tmp_path / "run")
     ).split()  # a training that goes out from it and asks for none
     main([*again, "--output_dir", str(tmp_path / "again")])
-    assert which_views(load_classifier(str(tmp_path / "again"))[0]) == "none"
+    assert which_views(load_classifier(str(tmp_path / "again")).model) == "none"
     line = (tmp_path / "run" / "predictions_validation.csv").read_text().splitlines()[1].split(",")
     [file] = synthetic_dir.rglob(f"{line[0]}.jpg")
-    row = probabilities(model, processor, [Image.open(file)])[0]
+    row = probabilities(classifier, [Image.open(file)])[0]
     assert list(map(float, line[3:])) == pytest.approx(row.tolist(), abs=1e-6)
     assert len(line[3:]) == len(LABELS)

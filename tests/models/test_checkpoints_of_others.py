@@ -42,7 +42,8 @@ from transformers import (
 from ham_hf.cli.main import main as ham_hf
 from ham_hf.config.arguments import ModelArguments
 from ham_hf.inference import onnx
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.saliency import crop_of
 from ham_hf.labels import LABELS
 from ham_hf.models.build import build_model, classifier_of, freeze_parts
@@ -289,7 +290,7 @@ def timm_answer(model: torch.nn.Module, image: Image.Image) -> np.ndarray:
 
 
 def test_a_folder_of_timm_answers_as_in_timm(timm_model, timm_folders, photo):
-    [row] = probabilities(*load_classifier(str(timm_folders["named"])), [photo])
+    [row] = probabilities(load_classifier(str(timm_folders["named"])), [photo])
     np.testing.assert_allclose(row, timm_answer(timm_model, photo), atol=1e-6)
 
 
@@ -313,13 +314,13 @@ def test_a_folder_of_timm_is_explained_and_exported(timm_folders, photo, tmp_pat
     from ham_hf.inference.export import export_onnx
 
     folder = str(timm_folders["named"])
-    model, processor = load_classifier(folder)
-    crop = crop_of(processor, photo)
+    classifier = load_classifier(folder)
+    crop = crop_of(classifier.processor, photo)
     assert crop.shape == (224, 224, 3) and np.ptp(crop) > 0.5
     path, difference = export_onnx(folder, tmp_path / "model.onnx")
     assert difference < 1e-5
-    theirs = probabilities(*onnx.load_onnx(*onnx.open_onnx(path)), [photo])
-    np.testing.assert_allclose(theirs, probabilities(model, processor, [photo]), atol=1e-5)
+    theirs = probabilities(onnx.load_onnx(*onnx.open_onnx(path)), [photo])
+    np.testing.assert_allclose(theirs, probabilities(classifier, [photo]), atol=1e-5)
 
 
 def test_outputs_that_share_a_diagnosis_are_not_exported(timm_folders, tmp_path):
@@ -332,7 +333,7 @@ def test_outputs_that_share_a_diagnosis_are_not_exported(timm_folders, tmp_path)
 
 
 def test_a_preparation_of_timm_that_fills_the_memory_is_refused(timm_folders):
-    _, processor = load_classifier(str(timm_folders["named"]))
+    processor = load_classifier(str(timm_folders["named"])).processor
     processor.data_config["crop_pct"] = 1e-6
     with pytest.raises(InputError, match="crop_pct 1e-06: expected 0.1 at least"):
         check_processor("it", processor)

@@ -19,7 +19,9 @@ from ham_hf.data.dataset import canonical_features
 from ham_hf.evaluation.metadata_ablation import write_ablations
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.inference import export
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.predict import read_patients
 from ham_hf.labels import LABELS
 from ham_hf.models.build import IMAGENET_MEAN, IMAGENET_STD, build_model, build_processor
@@ -257,7 +259,7 @@ def test_a_checkpoint_in_half_precision_is_loaded_and_computes_in_float32(build,
     expected = logits(model, processor)
     model.to(torch.bfloat16).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    loaded, _ = load_classifier(str(tmp_path))
+    loaded = load_classifier(str(tmp_path)).model
     assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
     torch.testing.assert_close(logits(loaded, processor), expected, rtol=0, atol=0.01)
 
@@ -520,8 +522,8 @@ def test_it_answers_the_same_where_ham_hf_is_not_installed(kind, build, tmp_path
     assert answer.returncode == 0, answer.stderr
     by_model, by_pipe, unknown, message = json.loads(answer.stdout.splitlines()[-1])
     loaded = load_classifier(str(tmp_path))
-    [ours] = probabilities(*loaded, [photo], [(45.0, "female", "back")])
-    [ours_unknown] = probabilities(*loaded, [photo])
+    [ours] = probabilities(loaded, [photo], [(45.0, "female", "back")])
+    [ours_unknown] = probabilities(loaded, [photo])
     assert [by_model[label] for label in LABELS] == pytest.approx(ours.tolist(), abs=1e-5)
     assert [by_pipe[label] for label in LABELS] == pytest.approx(ours.tolist(), abs=1e-5)
     assert [unknown[label] for label in LABELS] == pytest.approx(ours_unknown.tolist(), abs=1e-5)
@@ -533,7 +535,7 @@ def test_it_answers_the_same_where_ham_hf_is_not_installed(kind, build, tmp_path
 def test_ablations_are_predictions_with_fields_hidden(kind, build, tmp_path):
     from datasets import Dataset
 
-    model, processor = build(kind)
+    classifier = Classifier(*build(kind))
     rows = {
         "image": photos(4),
         "image_id": [f"ISIC_{i}" for i in range(4)],
@@ -545,7 +547,7 @@ def test_ablations_are_predictions_with_fields_hidden(kind, build, tmp_path):
         "localization": ["back", "face", "unknown", "back"],
     }
     split = Dataset.from_dict(rows, features=canonical_features())
-    write_ablations(tmp_path / "ablation", model, processor, split, LABELS)
+    write_ablations(tmp_path / "ablation", classifier, split)
     read = {path.stem: read_predictions(path, LABELS) for path in (tmp_path / "ablation").iterdir()}
     assert set(read) == {"age_hidden", "sex_hidden", "localization_hidden", "all_hidden", "shuffled"}
     images = [row["image"] for row in split]
@@ -559,9 +561,7 @@ def test_ablations_are_predictions_with_fields_hidden(kind, build, tmp_path):
         "all_hidden": [(None, None, None)] * 4,
     }
     for name, patients in expected.items():
-        np.testing.assert_allclose(
-            read[name].probabilities, probabilities(model, processor, images, patients), atol=1e-6
-        )
+        np.testing.assert_allclose(read[name].probabilities, probabilities(classifier, images, patients), atol=1e-6)
     assert read["shuffled"].image_ids == rows["image_id"]
 
 
@@ -594,7 +594,7 @@ def test_predict_takes_a_patient_from_the_command_line(kind, published, tmp_path
     folder, photo = published(kind), tmp_path / "a.png"
     assert main(["predict", str(folder), str(photo), "--age", "45", "--sex", "female", "--site", "Back"]) == 0
     [shown] = printed(capsys.readouterr().out)
-    [expected] = probabilities(*load_classifier(str(folder)), photos(1), [(45.0, "female", "back")])
+    [expected] = probabilities(load_classifier(str(folder)), photos(1), [(45.0, "female", "back")])
     assert shown == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=6e-5)
 
 
@@ -606,7 +606,7 @@ def test_predict_takes_patients_from_a_csv(published, tmp_path, capsys):
     assert main(["predict", str(folder), *files, "--patients", str(table)]) == 0
     shown = printed(capsys.readouterr().out)
     patients = [(45.0, "female", "back"), (None, None, None)]
-    expected = probabilities(*load_classifier(str(folder)), photos(2), patients)
+    expected = probabilities(load_classifier(str(folder)), photos(2), patients)
     for one, row in zip(shown, expected, strict=True):
         assert one == pytest.approx(dict(zip(LABELS, row.tolist(), strict=True)), abs=6e-5)
 
@@ -656,11 +656,11 @@ def test_an_image_model_refuses_a_patient(checkpoint, tmp_path, capsys):
     )
     photos(1)[0].save(tmp_path / "a.png")
     assert main(["predict", str(folder), str(tmp_path / "a.png"), "--age", "45"]) == 2
-    assert "reads the photograph alone: leave out --age" in capsys.readouterr().err
+    assert "reads the photograph alone: remove --age" in capsys.readouterr().err
 
 
 def test_a_model_that_reads_the_patient_is_not_exported(published, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export, "require_packages", lambda *names: None)
     assert main(["export", "onnx", str(published("mlp")), "--output", str(tmp_path / "model.onnx")]) == 2
-    assert "reads the patient beside the image" in capsys.readouterr().err
+    assert "reads patient data beside the image" in capsys.readouterr().err
     assert not (tmp_path / "model.onnx").exists()

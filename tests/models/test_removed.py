@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ham_hf.inference.classifier import load_classifier
+from ham_hf.inference.load import load_classifier
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
 from ham_hf.training.resume import Settings, went_on

@@ -13,7 +13,8 @@ from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.evaluation.training_record import FILE, read_record
 from ham_hf.hub.model_repo import check_that_it_loads, stage
-from ham_hf.inference.classifier import load_classifier, probabilities
+from ham_hf.inference.engine import probabilities
+from ham_hf.inference.load import load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.system.files import new_folder
@@ -46,10 +47,10 @@ def ensemble(runs, synthetic_dir, tmp_path_factory):
 
 def test_it_answers_the_mean_of_its_members_until_it_is_calibrated(runs):
     loaded = [load_classifier(str(run)) for run in runs]
-    joined = join([model for model, _ in loaded], [0.25, 0.75])
+    joined = join([classifier.model for classifier in loaded], [0.25, 0.75])
     photos = [noise(seed=seed) for seed in range(3)]
-    members = [probabilities(model, processor, photos) for model, processor in loaded]
-    ours = probabilities(joined, loaded[0][1], photos)
+    members = [probabilities(classifier, photos) for classifier in loaded]
+    ours = probabilities(loaded[0]._replace(model=joined), photos)
     np.testing.assert_allclose(ours, 0.25 * members[0] + 0.75 * members[1], atol=1e-6)
 
 

@@ -11,21 +11,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from ham_hf import __version__
-from ham_hf.inference.classifier import labels_of, probabilities
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.engine import probabilities
 from ham_hf.inference.tta import set_test_time_augmentation
-from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.system.errors import InputError
 from ham_hf.system.serialization import read_json
-
-if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PreTrainedModel
-
-    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 
 TOLERANCE = 1e-5  # between the probabilities of a user's pipeline and ours, on the same machine
 
@@ -45,8 +40,7 @@ _PATIENT = {"age": 45, "sex": "female", "localization": "back"}
 
 def check_pipeline(
     folder: Path,
-    model: "PreTrainedModel",
-    processor: "BaseImageProcessor | PatientProcessor",
+    classifier: Classifier,
     labels: Mapping[int, str],
     images: Sequence[Image.Image],
     *,
@@ -57,8 +51,8 @@ def check_pipeline(
 
     Args:
         folder: the files as they are published.
-        model: the model of these files, from `load_classifier`, with its `processor`. It is moved to the CPU, and
-            looks at an image once from then on, as the pipeline does.
+        classifier: of these files, from `load_classifier`. It is moved to the CPU, and its test-time augmentation is
+            switched off, since the pipeline has none.
         labels: what config.json in `folder` calls the model's outputs, by number.
         images: RGB.
         tolerance: between two probabilities.
@@ -68,7 +62,7 @@ def check_pipeline(
         InputError: the files need code that is not ours, do not load, or give other probabilities.
     """
     has_code = check_code(folder)
-    reads_patient = isinstance(model, PatientModel)
+    model, reads_patient = classifier.model, classifier.reads_patients
     with tempfile.TemporaryDirectory(prefix="ham_hf-pipeline-") as temporary:
         photos = [str(Path(temporary) / f"photo{number}.png") for number in range(len(images))]
         for image, photo in zip(images, photos, strict=True):
@@ -80,10 +74,11 @@ def check_pipeline(
             answers = _here(folder, cases)
         set_test_time_augmentation(model, "none")
         patients = [tuple(_PATIENT.values())] * len(photos) if reads_patient else None
-        rows = probabilities(model.cpu(), processor, photos, patients, read=Image.open)
+        model.cpu()
+        rows = probabilities(classifier, photos, patients, read=Image.open)
     for answer, row in zip(answers, rows, strict=True):
         _compare(
-            answer, dict(zip(labels_of(model), row.tolist(), strict=True)), labels, model.config.id2label, tolerance
+            answer, dict(zip(classifier.labels, row.tolist(), strict=True)), labels, model.config.id2label, tolerance
         )
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import yaml
 from datasets import DatasetDict
 from huggingface_hub import HfApi, snapshot_download
-from transformers import BaseImageProcessor
 
 from ham_hf import __version__
 from ham_hf.config.arguments import DataArguments
@@ -56,11 +55,10 @@ from ham_hf.hub.verify.record_check import check_record
 from ham_hf.hub.verify.result import Verification, exit_code, render, unchecked
 from ham_hf.hub.verify.signs import signs_of_ours
 from ham_hf.inference.batches import image_reader
-from ham_hf.inference.classifier import find_classifier, labels_of, load_classifier
-from ham_hf.inference.thresholds import threshold_of
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.models import safe_loading
-from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.reporting.eval_results import FOLDER
 from ham_hf.reporting.model_card import FILES
 from ham_hf.reporting.report import split_results
@@ -69,9 +67,7 @@ from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+    pass
 
 __all__ = ["Verification", "exit_code", "render", "verify_card", "write_corrected"]
 
@@ -108,9 +104,9 @@ def verify_card(
         data.split = "all" if are_strangers(data, name, revision) else ""
     if not data.split:
         data.split, data.split_seed = _split_of(claims, report)
-    model, processor = load_classifier(location, commit, label_map, altered=True)
+    classifier = load_classifier(location, commit, label_map, altered=True)
     labels = safe_loading.read_config(name, location, revision=commit).id2label  # of our own classes too, known by now
-    data.classes = "diagnoses" if labels_of(model) == LABELS else "nevus_or_other"
+    data.classes = "diagnoses" if classifier.labels == LABELS else "nevus_or_other"
     splits, facts, checks = load_checked(data)
     reported = {
         split: report["run"]["data"]["splits"][split]["sha256"]
@@ -119,12 +115,12 @@ def verify_card(
     }
     wanted = {part or claim.split for claim in claims} | reported.keys()
     predicted = {
-        split: predict_rows(model, processor, splits[split], split)
+        split: predict_rows(classifier, splits[split], split)
         for split in EVALUATION_SPLITS
         if split in wanted and len(splits[split])
     }
     results = {
-        split: split_results(*rows, threshold_of(model), unknown_lesions=facts["splits"][split]["unknown_lesions"])
+        split: split_results(*rows, classifier.threshold, unknown_lesions=facts["splits"][split]["unknown_lesions"])
         for split, rows in predicted.items()
     }
     image_ids = [image_id for predictions, _ in predicted.values() for image_id in predictions.image_ids]
@@ -134,14 +130,14 @@ def verify_card(
         doubts = _doubts_without_run(report, evidence)
     verdicts = [_doubted(judge(claim, part, evidence), doubts.get(part or claim.split)) for claim in claims]
     if report is not None:
-        about_model = (model_facts(model, processor, None), model.config.to_dict())
+        about_model = (model_facts(classifier), classifier.model.config.to_dict())
         findings += check_pages(folder, report, None if Path(location).is_dir() else location)
         findings += _check_ours(folder, report, about_model, predicted, evidence)
         findings += check_record(folder, report, splits["train"], evidence.hashes["train"], checks)
     findings += _check_files(folder, report)
-    findings += _check_as_a_user(folder, model, processor, labels, splits, list(results), ours=report is not None)
+    findings += _check_as_a_user(folder, classifier, labels, splits, list(results), ours=report is not None)
     files = files_in(folder) if Path(location).is_dir() else HfApi().list_repo_files(location, revision=commit)
-    record, reads_patient = (folder / "run.json").is_file(), isinstance(model, PatientModel)
+    record, reads_patient = (folder / "run.json").is_file(), classifier.reads_patients
     return Verification(verdicts, findings, unchecked(files, report, record=record, reads_patient=reads_patient))
 
 
@@ -228,15 +224,14 @@ def _check_files(folder: Path, report: Mapping | None) -> list[Finding]:
 
 def _check_as_a_user(
     folder: Path,
-    model: "PreTrainedModel",
-    processor: "BaseImageProcessor | PatientProcessor",
+    classifier: Classifier,
     labels: Mapping[int, str],
     splits: DatasetDict,
     measured: Sequence[str],
     *,
     ours: bool,
 ) -> list[Finding]:
-    """Whether `pipeline` of transformers answers as what was measured; the last check, for it changes `model`."""
+    """Whether `pipeline` of transformers answers as what was measured; the last check, for it changes the model."""
     images = [upright_rgb(image_reader(splits[split])(0)) for split in measured]
     try:
         check_code(folder)
@@ -244,7 +239,7 @@ def _check_as_a_user(
         return [Finding("pipeline", CANNOT_TELL, f"{error}, so what users get was not checked")]
     try:
         tolerance = SAME_ANSWER if ours else TOLERANCE
-        check_pipeline(folder, model, processor, labels, images, tolerance=tolerance, own_process=False)
+        check_pipeline(folder, classifier, labels, images, tolerance=tolerance, own_process=False)
     except InputError as error:
         return [Finding("pipeline", FALSE if ours else CANNOT_TELL, f"users get something else: {error}")]
     return []
