@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
+from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.lesions import official_lesions
 from ham_hf.evaluation.contamination import check_members, check_start, doubts_about, load_unseen
 from ham_hf.evaluation.training_record import (
@@ -170,12 +172,32 @@ def test_a_training_does_not_start_from_a_model_that_has_seen_its_validation_ima
     assert facts["overlap"]["test"]["train"] == 0 and facts["seen_before"] is None
 
 
+def test_lesions_are_recorded_and_an_unknown_one_is_left_blank():
+    rows = {"image_id": ["a", "b", "c", "d"], "lesion_id": ["a", "b", "b", "lesion d"]}
+    checks = {name: ImageCheck(name * 64, None, f"{number}" * 64, None) for number, name in enumerate("abcd")}
+    images = images_of(Dataset.from_dict(rows), checks, "train")
+    assert [image.lesion_id for image in images] == ["", "b", "b", "lesion d"]
+    assert images[3] == TrainingImage("d", "lesion d", "train", "d" * 64, "3" * 64)
+
+
+def test_a_sibling_of_an_image_that_only_the_record_has_is_counted():
+    record = TrainingRecord([TrainingImage("x", "lesion x", "train", "0" * 64, "1" * 64)], True)
+    test = Dataset.from_dict({"image_id": ["y", "z"], "lesion_id": ["lesion x", "z"]})
+    checks = {name: ImageCheck(name * 64, None, name * 64, None) for name in "yz"}
+    overlap = find_overlap(record, {"validation": test.select([]), "test": test}, checks)
+    assert overlap["test"] == {"images": 2, "train": 0, "validation": 0, "siblings": 1}
+
+
 def test_a_record_has_what_came_before_and_training_counts_more_than_validation():
     image = TrainingImage("a", "", "validation", "0" * 64, "1" * 64)
     other = image._replace(image_id="b", split="train")
     before = TrainingRecord([image, other], False)
     joined = join_records([TrainingRecord([image._replace(split="train")], True), before])
     assert joined == TrainingRecord([image._replace(split="train"), other], False)
+    # The other way around too, where the image that was trained on sorts after the one that was validated on
+    validated = image._replace(lesion_id="")
+    trained = image._replace(lesion_id="lesion", split="train")
+    assert join_records([TrainingRecord([validated, trained], True)]).images == [trained]
 
 
 def test_an_ensemble_has_the_images_of_its_members_and_of_what_these_began_with(trained, data, tmp_path):
