@@ -189,7 +189,7 @@ TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
     "dataloader_in_order": "the order of the batches would depend on the speed of the workers; leave it out",
     "remove_unused_columns": "the images would be removed before they are decoded; leave it out",
     "label_names": "the pipeline's own is 'labels'; leave it out",
-    "train_sampling_strategy": HONOURED,
+    "train_sampling_strategy": "an epoch shows the images in random order, or as `sampling` says; leave it out",
     "length_column_name": _LANGUAGE,
     # Processes and devices
     "use_cpu": HONOURED,

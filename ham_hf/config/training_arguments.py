@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
+from transformers.debug_utils import DebugOption
 from transformers.integrations import get_available_reporting_integrations
 
 from ham_hf.config.arguments import BY_RESULT
@@ -119,6 +120,8 @@ def _check_reporting(args: "RunArguments") -> None:
         if name not in available:
             installed = ", ".join(["none", *available])
             raise InputError(f"report_to is {name!r}: expected one that is installed here: {installed}")
+    if DebugOption.TPU_METRICS_DEBUG in args.debug:
+        raise InputError("debug is tpu_metrics_debug, which requires a TPU: expected underflow_overflow")
     metric, lower = (args.metric_for_best_model or "").removeprefix("eval_"), args.greater_is_better is False
     if args.metric_for_best_model and lower != (metric in LOWER_IS_BETTER):
         better = "lower" if metric in LOWER_IS_BETTER else "higher"

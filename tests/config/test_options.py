@@ -84,6 +84,11 @@ def test_every_training_argument_has_a_rule():
         ("--eval_do_concat_batches false", "the metrics need the predictions of all validation images"),
         ("--batch_eval_metrics true", "the metrics need the predictions of all validation images"),
         ("--prediction_loss_only true", "the metrics need the predictions of all validation images"),
+        (
+            "--train_sampling_strategy group_by_length",
+            "an epoch shows the images in random order",
+        ),
+        ("--debug tpu_metrics_debug", "debug is tpu_metrics_debug, which requires a TPU"),
         ("--label_names foo", "label_names is ['foo']: the pipeline's own is 'labels'"),
         ("--remove_unused_columns true", "the images would be removed before they are decoded"),
         ("--neftune_noise_alpha 5", "it is for language models"),
