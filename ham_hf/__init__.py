@@ -1,7 +1,7 @@
-"""ham_hf: fine-tune, judge and publish skin-lesion classifiers on HAM10000 with the Hugging Face Trainer.
+"""ham_hf: fine-tune, evaluate and publish skin lesion classifiers on HAM10000 with the Hugging Face Trainer.
 
-For notebooks: `from ham_hf import load_ham10000, build_model, evaluate_run, predict`. Each is imported when somebody
-asks for it, so that `import ham_hf` and `ham-hf --help` stay quick. No module here may bear the name of one of them.
+For notebooks: `from ham_hf import load_ham10000, build_model, evaluate_run, predict`. Each is imported on first use,
+so that `import ham_hf` and `ham-hf --help` stay fast. No module in this folder may have the name of one of them.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`from ham_hf import …`: what a notebook finds, and that the README's examples run."""
+"""The four functions that `ham_hf` exports, and the README's examples of them."""
 
 import pkgutil
 import re
@@ -19,13 +19,13 @@ from tests.cli.test_main import HEAVY, ROOT, run_python
 from tests.helpers.small_data import make_rows, write_folder, write_image
 from tests.inference.test_predict import make_run_folder
 
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## In a notebook")[2].partition("\n## ")[0]
+SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Python in ten lines")[2].partition("\n## ")[0]
 EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with all that the README's examples name: images with HAM10000's ids, a run, photographs."""
+    """Return a folder with what the README's examples name: images with HAM10000's ids, a run, photographs."""
     folder = tmp_path_factory.mktemp("notebook")
     rows = make_rows(lesions=70, images=1)
     for number, row in enumerate(rows):
@@ -48,7 +48,7 @@ def test_an_example_of_the_readme_is_short_and_runs(example, place, monkeypatch)
         assert sum(len(split) for split in names["splits"].values()) == 70 and names["facts"]["split"] == "study"
         assert list(names["model"].config.id2label.values()) == list(LABELS)
     else:
-        assert list(names["answers"]) == ["photo.jpg", "photos/a.jpg", "photos/b.png"]
+        assert list(names["predictions"]) == ["photo.jpg", "photos/a.jpg", "photos/b.png"]
         assert names["metrics"]["balanced_accuracy"]["interval"][0] <= names["metrics"]["balanced_accuracy"]["value"]
 
 
@@ -58,7 +58,7 @@ def test_the_readme_shows_every_name():
     assert sorted(shown) == ham_hf.__all__ == sorted(set(ham_hf.__all__) & set(dir(ham_hf)))
 
 
-def test_no_module_bears_the_name_of_a_function():
+def test_no_module_has_the_name_of_a_function():
     modules = {module.name for module in pkgutil.iter_modules(ham_hf.__path__)}
     assert not modules & set(ham_hf.__all__) and "labels" in modules
     assert all(callable(getattr(ham_hf, name)) for name in ham_hf.__all__)
@@ -71,11 +71,11 @@ def test_a_misspelt_name_is_an_import_error_and_importing_ham_hf_imports_nothing
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_an_evaluation_scores_what_the_model_answers(part, place):
+def test_evaluate_run_scores_the_predictions_of_the_model(part, place):
     run, data = place / "runs" / "my_run", place / "path" / "to" / "HAM10000"
     rows = ham_hf.load_ham10000(data)[0][part]
-    answers = probabilities(load_classifier(str(run)), rows["image"])
-    expected = compute_scores(answers, np.array(rows["label"][:]))
+    predicted = probabilities(load_classifier(str(run)), rows["image"])
+    expected = compute_scores(predicted, np.array(rows["label"][:]))
     metrics = ham_hf.evaluate_run(run, data, part=part)
     for name in metrics:
         undefined = np.isnan(expected[name])
@@ -84,7 +84,7 @@ def test_an_evaluation_scores_what_the_model_answers(part, place):
     assert low < expected["log_loss"] < high
 
 
-def test_an_evaluation_of_no_image_says_what_is_missing(place):
+def test_evaluating_without_images_is_an_error(place):
     run, data = place / "runs" / "my_run", place / "path" / "to" / "HAM10000"
     with pytest.raises(InputError, match="has no validation image under the split 'all'"):
         ham_hf.evaluate_run(run, data, split="all")
@@ -92,11 +92,11 @@ def test_an_evaluation_of_no_image_says_what_is_missing(place):
         ham_hf.evaluate_run(run, data, part="train")
 
 
-def test_predictions_are_those_of_the_command_and_no_diagnosis(place, caplog):
+def test_predictions_are_those_of_the_command_with_the_disclaimer(place, caplog):
     run, photo = place / "runs" / "my_run", place / "photo.jpg"
-    [(name, answer)] = ham_hf.predict(run, photo).items()
-    assert name == str(photo) and list(answer) == list(LABELS)
-    assert list(answer.values()) == probabilities(load_classifier(str(run)), [read_photo(photo)])[0].tolist()
+    [(name, predicted)] = ham_hf.predict(run, photo).items()
+    assert name == str(photo) and list(predicted) == list(LABELS)
+    assert list(predicted.values()) == probabilities(load_classifier(str(run)), [read_photo(photo)])[0].tolist()
     assert caplog.messages == [DISCLAIMER]
     (run / "run.json").write_text('{"data": {"synthetic": true}}')
     caplog.clear()
@@ -105,7 +105,7 @@ def test_predictions_are_those_of_the_command_and_no_diagnosis(place, caplog):
     (run / "run.json").unlink()
 
 
-def test_patients_are_one_for_each_photograph(place):
+def test_there_must_be_one_patient_per_photograph(place):
     run = place / "runs" / "my_run"
     with pytest.raises(InputError, match="1 patients for 2 photographs"):
         ham_hf.predict(run, place / "photos", patients=[(45, "female", "back")])
