@@ -1,4 +1,4 @@
-"""No test reaches the network or the user's caches; the real images are used where they are."""
+"""Keep tests away from the network and the user's caches; use the real images if they are present."""
 
 import os
 import tempfile
@@ -21,7 +21,7 @@ SHARED = Path(__file__).parent.parent.parent / "shared"
 
 @pytest.fixture(scope="session")
 def ham10000_dir() -> Path:
-    """HAM10000 as published: the whole table, and the images of the study's training and validation lesions."""
+    """Return HAM10000 as published: the whole table, and the images of the study's training and validation lesions."""
     folder = SHARED / "ham10000"
     if not folder.is_dir():
         pytest.skip(f"the real images are not at {folder}")
@@ -30,7 +30,7 @@ def ham10000_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def isic_export_dir() -> Path:
-    """The first 800 rows of an ISIC Archive export; the images are those of `ham10000_dir`."""
+    """Return the first 800 rows of an ISIC Archive export; the images are those of `ham10000_dir`."""
     folder = SHARED / "isic_archive_export"
     if not folder.is_dir():
         pytest.skip(f"the ISIC Archive export is not at {folder}")
@@ -39,7 +39,7 @@ def isic_export_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic_dir(tmp_path_factory) -> Path:
-    """140 synthetic images in the official layout; copy the folder before changing anything in it."""
+    """Return 140 synthetic images in the official layout; copy the folder before changing anything in it."""
     folder = tmp_path_factory.mktemp("synthetic")
     write_synthetic(folder, images=140, seed=0)
     return folder

@@ -1,4 +1,4 @@
-"""How fast is it, against whom, on what machine? Figures that anyone can measure again; never part of the tests.
+"""Measure the speed of ham_hf and of alternatives on this machine; not part of the tests.
 
 python -m tests.benchmarks.NAME        (in an otherwise quiet machine: the load average is printed with the figures)
 
@@ -29,7 +29,7 @@ Side = Callable[[], float | None]
 
 
 class Ratio(NamedTuple):
-    """How many times as long as ours a peer took: median, least and most of the rounds."""
+    """How many times as long as ours a peer took: median, minimum and maximum of the rounds."""
 
     median: float
     low: float
@@ -76,14 +76,14 @@ def compare(
 
 
 def in_its_process(make: Callable[..., Side], *args) -> Side:
-    """The side that `make(*args)` makes, in a process of its own: how one side sets up its process helps no other.
+    """Run the side that `make(*args)` returns in its own process, so that its setup helps no other side.
 
     `make` and `args` are pickled; what it prepares is made once, and is not timed.
     """
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, make, args), daemon=True)
     process.start()
-    ours.recv()  # it is ready
+    ours.recv()  # ready
 
     def side() -> float:
         ours.send(None)
@@ -95,14 +95,14 @@ def in_its_process(make: Callable[..., Side], *args) -> Side:
 def _serve(calls: Connection, make: Callable[..., Side], args: tuple) -> None:
     side = make(*args)
     calls.send(None)
-    with suppress(EOFError):  # whoever asked is gone
+    with suppress(EOFError):  # the parent has exited
         while True:
             calls.recv()
             calls.send(timed(side))
 
 
 def timed(side: Side) -> float:
-    """The seconds of one call of `side`, or those that it returns."""
+    """Return the seconds of one call of `side`, or the seconds that it returns."""
     started = time.perf_counter()
     own = side()
     return time.perf_counter() - started if own is None else own

@@ -1,4 +1,4 @@
-"""An epoch of a classifier on a frozen ViT-B/16: from the second on, on kept features, beside the live backbone.
+"""Time an epoch of a classifier on a frozen ViT-B/16, from the second on: cached features against the live backbone.
 
 python -m tests.benchmarks.frozen
 

@@ -1,4 +1,4 @@
-"""`ham-hf predict` beside the pipeline of transformers; where an evaluation's time goes; cost as the work grows.
+"""Compare `ham-hf predict` with the pipeline of transformers, and profile an evaluation and growing inputs.
 
 python -m tests.benchmarks.inference --data_dir path/to/HAM10000 [--model runs/my_run]
 
@@ -40,9 +40,9 @@ def main() -> None:
     parser.add_argument("--model", help="a run folder")
     parser.add_argument("--photos", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="photographs, for the cost as they grow")
-    parser.add_argument("--skip_evaluate", action="store_true", help="leave out the two evaluations of the split")
-    parser.add_argument("--cost_of", type=int, help=argparse.SUPPRESS)  # what the process of one size is asked for
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="numbers of photographs")
+    parser.add_argument("--skip_evaluate", action="store_true", help="skip the two evaluations of the split")
+    parser.add_argument("--cost_of", type=int, help=argparse.SUPPRESS)  # passed to the process of one size
     args = parser.parse_args()
     photos, _ = find_photos([args.data_dir])
     if args.cost_of:
@@ -75,7 +75,7 @@ def against_the_pipeline(name: str, photos: list[Path], rounds: int) -> None:
 
 def ours(name: str, photos: list[Path], dtype: DType) -> Side:
     loaded = load_classifier(name)
-    set_test_time_augmentation(loaded.model, "none")  # the pipeline looks once
+    set_test_time_augmentation(loaded.model, "none")  # as the pipeline does
 
     def run() -> None:
         check_photos(photos)
@@ -131,11 +131,11 @@ def cost_as_the_work_grows(name: str, data_dir: str, sizes: list[int]) -> None:
 
 
 def cost(name: str, photos: list[Path], size: int) -> dict[str, float]:
-    """In a process of its own, for its memory; the photographs again and again where there are fewer than `size`."""
+    """Measure in a separate process, for its memory, repeating photographs if there are fewer than `size`."""
     photos = list(itertools.islice(itertools.cycle(photos), size))
     loaded = load_classifier(name)
     for _ in predict_photos(loaded, photos[:64]):
-        pass  # what torch keeps of its first batches is no cost of growth
+        pass  # torch's caches of the first batches are no cost of growth
     before, started = peak_memory(), time.perf_counter()
     for _ in predict_photos(loaded, photos):
         pass
@@ -143,7 +143,7 @@ def cost(name: str, photos: list[Path], size: int) -> dict[str, float]:
 
 
 def peak_memory() -> float:
-    """MB."""
+    """Return the memory in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

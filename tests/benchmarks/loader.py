@@ -1,4 +1,4 @@
-"""Training and evaluation images, from files and from the cache, beside the loaders that people use.
+"""Compare our loading of training and evaluation images, from files and from the cache, with common loaders.
 
 python -m tests.benchmarks.loader --data_dir path/to/HAM10000
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    keep_freed_memory()  # as a training does; it serves all sides
+    keep_freed_memory()  # as a run does; it helps all sides
     header("torch", "torchvision", "datasets", "timm", "pillow")
     splits, _, checks = load_checked(DataArguments(data_dir=args.data_dir, allow_missing_images=True))
     images = splits["train"].shuffle(seed=0).select(range(args.images))
@@ -107,7 +107,7 @@ def main() -> None:
         args.rounds,
     )
     share = one["decode alone (libjpeg-turbo, one thread)"]
-    print(f"\nof the speed of decoding alone: {share}")
+    print(f"\nrelative to the speed of decoding alone: {share}")
 
 
 def exhaust(batches: Iterable) -> None:

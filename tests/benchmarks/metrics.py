@@ -1,4 +1,4 @@
-"""Metrics with their intervals, and the whole report, of as many images as the study's validation split has.
+"""Time the metrics with intervals, and the whole report, for as many images as the study's validation split.
 
 python -m tests.benchmarks.metrics
 """
@@ -17,7 +17,7 @@ from tests.benchmarks import compare, header
 from tests.reporting.test_report import PREVALENCE, make_run
 
 IMAGES, LESIONS = 1992, 1490
-OF_PEER = 20  # draws that are timed; the rest take as long
+OF_PEER = 20  # draws that are timed; the others take as long
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How long until `ham-hf` says something? Each command in a process of its own, beside Python and its slow imports.
+"""Time the start of each `ham-hf` command in its own process, against Python and its slow imports.
 
 python -m tests.benchmarks.startup
 """

@@ -1,4 +1,4 @@
-"""A training step on this machine's CPU: ours beside the Trainer's defaults; the Trainer beside a bare loop.
+"""Time a training step on this CPU: ours against the Trainer's defaults, and the Trainer against a bare loop.
 
 python -m tests.benchmarks.training_step
 """
@@ -65,7 +65,7 @@ def main() -> None:
             stock = copy.deepcopy(model).to(memory_format=torch.channels_last)
             sides["bf16 and channels_last, stock depthwise gradients"] = steps(stock, True)
         compare(f"{name}, {BATCH} images of {SIZE} pixels", steps(fast, True), sides, args.rounds)
-    # What the process keeps of freed memory cannot be taken back: last, for all sides
+    # Last, for all sides: a process cannot return the freed memory that it keeps
     keep_freed_memory()
     model = timm_model("resnet18").to(memory_format=torch.channels_last)
     compare(
@@ -100,7 +100,7 @@ def step(model, optimizer, pixels, labels, bf16: bool) -> None:
 
 
 class Noise(Dataset):
-    """The same picture again and again: what is measured is not the loading."""
+    """Repeat one image: loading is not measured."""
 
     pixels = torch.randn(3, SIZE, SIZE).contiguous()
 

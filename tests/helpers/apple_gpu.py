@@ -1,4 +1,4 @@
-"""What an Apple GPU refuses, imposed on a CPU: no float64 there, and no numpy array of a tensor that is still there.
+"""Impose the limits of an Apple GPU on a CPU: no float64, and no numpy array from a tensor on the device.
 
 A tensor counts as on the GPU if it is a model's weight, or was computed from one by a call from Python; `cpu()` brings
 it back. What happens inside one call, such as `backward`, is not seen.
@@ -19,12 +19,12 @@ WAITS |= {torch.Tensor.__bool__, torch.Tensor.__int__, torch.Tensor.__float__, t
 
 
 class AppleGpu(TorchFunctionMode):
-    """With `in_step`, copying a value to the host is refused too: a training step would wait for the GPU."""
+    """With `in_step`, copying a value to the host fails too: a training step would wait for the GPU."""
 
     def __init__(self):
         super().__init__()
         self.in_step = False
-        self.moved = 0  # tensors brought back
+        self.moved = 0  # tensors copied back
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -51,7 +51,7 @@ def is_there(value: object) -> bool:
 
 @contextmanager
 def apple_gpu(monkeypatch, steps: list[tuple[type, str]]) -> Iterator[AppleGpu]:
-    """Impose it, with the methods `steps` as parts of a training step."""
+    """Impose the limits, with the methods `steps` as parts of a training step."""
     gpu = AppleGpu()
 
     def within(method: Callable) -> Callable:

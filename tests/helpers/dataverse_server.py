@@ -1,4 +1,4 @@
-"""A Dataverse on loopback: what `ham-hf data download` asks of Harvard's, over HTTP.
+"""Serve on loopback the part of Dataverse's HTTP API that `ham-hf data download` uses.
 
 Written after the guides (https://guides.dataverse.org/en/latest/api/, native API and data access API) and Dataverse's
 own JsonPrinter; Harvard's server was not asked.
@@ -34,25 +34,25 @@ class Asked:
 
 @dataclass
 class Fault:
-    """What happens with the next `times` requests whose "GET /path" matches."""
+    """A fault in the next `times` requests whose "GET /path" matches."""
 
     pattern: str
     times: int
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    data: bytes | None = None  # in place of the file
-    cut: int | None = None  # bytes of the answer, after which the connection is closed
-    stall: int | None = None  # bytes of the answer, after which nothing comes any more
-    ranges: bool = True  # False: the range is not looked at
+    data: bytes | None = None  # instead of the file
+    cut: int | None = None  # bytes of the response before the connection closes
+    stall: int | None = None  # bytes of the response before it stalls
+    ranges: bool = True  # False: the range is ignored
 
 
 class DataverseServer:
-    """The server and its state; a context manager. `asked` are the requests that came."""
+    """The server and its state; a context manager. `asked` lists the requests received."""
 
     def __init__(self):
         self.data: dict[int, bytes] = {}
-        self.tables: dict[int, bytes] = {}  # what Dataverse made of an ingested table
+        self.tables: dict[int, bytes] = {}  # Dataverse's conversion of an ingested table
         self.files: list[dict] = []
         self.listing: dict = {
             "status": "OK",
@@ -71,10 +71,10 @@ class DataverseServer:
         self.closing = threading.Event()
 
     def add(self, label: str, data: bytes, table: bytes | None = None) -> int:
-        """List a file; `table` is what was made of it where it was ingested. Returns its id."""
+        """List a file, with its conversion `table` if it was ingested, and return its id."""
         number = 3172584 + len(self.files)
         self.data[number] = data
-        md5 = hashlib.md5(data).hexdigest()  # of what was uploaded, in either case
+        md5 = hashlib.md5(data).hexdigest()  # of the upload, ingested or not
         entry = {
             "id": number,
             "persistentId": "",
@@ -99,7 +99,7 @@ class DataverseServer:
         return number
 
     def entry(self, label: str) -> dict:
-        """The listing's words about a file, to be spoiled."""
+        """Return the entry of a file in the listing, for tests to corrupt."""
         return next(entry for entry in self.files if entry["label"] == label)
 
     def __enter__(self) -> "DataverseServer":
@@ -130,7 +130,7 @@ class DataverseServer:
         return None
 
     def loaded(self, number: int) -> list[tuple[str | None, int]]:
-        """(range, bytes sent) of every answer with a file's bytes, in turn."""
+        """Return (range, bytes sent) of every response with a file's bytes, in order."""
         return [(a.headers.get("Range"), a.sent) for a in self.asked if re.search(rf"/{number}\b", a.what) and a.sent]
 
     def file_requests(self) -> list[str]:
@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             super().handle()
         except ConnectionError:
-            pass  # the client has gone, or was killed
+            pass  # the client closed the connection or was killed
 
     def do_GET(self) -> None:
         self.asked = Asked(f"GET {self.path}", dict(self.headers))

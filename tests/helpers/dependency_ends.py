@@ -1,4 +1,4 @@
-"""The tests with the oldest, or the newest, versions of the dependencies that pyproject.toml admits.
+"""Run the tests with the oldest, or the newest, versions of the dependencies that pyproject.toml allows.
 
     pip install uv
     python -m tests.helpers.dependency_ends oldest
@@ -28,7 +28,7 @@ def main() -> int:
         subprocess.run(["uv", "venv", "--python", sys.executable, python.parent.parent], check=True)
         install = ["uv", "pip", "install", "--python", python, "--resolution", RESOLUTION[args.end]]
         subprocess.run([*install, "-e", f"{ROOT}[offline,dev]"], check=True)
-        # Without this environment's own variables, such as PYTHONPATH, another ham_hf could not get in the way
+        # Without this environment's own variables, such as PYTHONPATH, no other ham_hf can be imported
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return subprocess.run([python, "-m", "pytest", *words], cwd=ROOT, env=environment).returncode
 

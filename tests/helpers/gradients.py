@@ -1,4 +1,4 @@
-"""Gradients of one optimiser step over the same 16 images, for tests; also run under torchrun with two processes."""
+"""Compute the gradients of one optimizer step over the same 16 images, also under torchrun with two processes."""
 
 import sys
 from pathlib import Path
@@ -98,7 +98,7 @@ def _batch_norm_in_evaluation(model: nn.Module, _inputs: tuple) -> None:
 
 
 def one_step(name: str, batch: int, accumulation: int, folder: Path) -> dict[str, torch.Tensor]:
-    """The gradients of the first optimiser step over 16 seeded random images, keyed by parameter."""
+    """Return the gradients of the first optimizer step over 16 seeded random images, keyed by parameter."""
     torch.manual_seed(0)
     model = MODELS[name]()
     for parameter in model.parameters():  # a class token of zeros has gradients of thousands behind its layer norm

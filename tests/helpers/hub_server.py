@@ -1,4 +1,4 @@
-"""A Hub on loopback: what huggingface_hub's own client needs to publish a repository and to load it back, over HTTP.
+"""Serve on loopback the part of the Hub's HTTP API that huggingface_hub needs to publish and load a repository.
 
 Written after what huggingface_hub 2.4.0 sends and reads (hf_api, _commit_api, lfs, file_download, utils/_http);
 nothing of the client is patched. It reads HF_ENDPOINT when it is imported: give `HubServer.environment()` to a new
@@ -42,7 +42,7 @@ from urllib.parse import parse_qs, unquote
 
 DATE = "2026-01-01T00:00:00.000Z"
 LFS_SUFFIXES = (".safetensors", ".png", ".parquet")
-LFS_SIZE = 10_000_000  # bytes, from which any file goes by LFS
+LFS_SIZE = 10_000_000  # bytes, above which any file is sent by LFS
 
 
 class File(NamedTuple):
@@ -94,11 +94,11 @@ class Repo:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What is on the main branch."""
+        """Return the commit of the main branch."""
         return {path: file.data for path, file in self.commits[self.refs["main"]].files.items()}
 
     def titles(self, ref: str = "main") -> list[str]:
-        """Of the commits of a branch, the newest first."""
+        """Return the commits of a branch, newest first."""
         titles, oid = [], self.refs[ref]
         while oid:
             titles.append(self.commits[oid].title)
@@ -108,18 +108,18 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What happens with the next `times` requests whose "METHOD /path" matches."""
+    """A fault in the next `times` requests whose "METHOD /path" matches."""
 
     pattern: str
     times: int
-    status: int | None = None  # the answer is this error
+    status: int | None = None  # respond with this error
     headers: dict[str, str] = field(default_factory=dict)
-    cut: str | None = None  # "request": half of it is read; "answer": all is done as asked, half of the answer is sent
-    action: Callable[[], None] | None = None  # before the request is looked at
+    cut: str | None = None  # "request": read half of it; "answer": do as asked, but send half of the response
+    action: Callable[[], None] | None = None  # before the request is handled
 
 
 class Refused(Exception):
-    """An error answer: status, message and the X-Error-Code that the client goes by."""
+    """An error response: status, message and the X-Error-Code that the client relies on."""
 
     def __init__(self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None):
         super().__init__(message)
@@ -163,7 +163,7 @@ class HubServer:
         self.server.server_close()
 
     def environment(self, home: Path, token: str | None = "hf_ada") -> dict[str, str]:
-        """Variables for a process that is to find this Hub, and keeps all it downloads in `home`."""
+        """Return the variables for a process that uses this Hub and keeps its downloads in `home`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
@@ -178,11 +178,11 @@ class HubServer:
         self.faults.append(Fault(pattern, times, status, headers or {}))
 
     def cut(self, pattern: str, where: str = "request", times: int = 1) -> None:
-        """Cut the connection of the next `times` requests like `pattern`, in the middle of the request or answer."""
+        """Cut the connection of the next `times` requests like `pattern`, in the middle of the request or response."""
         self.faults.append(Fault(pattern, times, cut=where))
 
     def when(self, pattern: str, action: Callable[[], None]) -> None:
-        """Call `action` once, before a request like `pattern` is looked at."""
+        """Call `action` once, before a request like `pattern` is handled."""
         self.faults.append(Fault(pattern, 1, action=action))
 
     def next_fault(self, request: str) -> Fault | None:
@@ -225,7 +225,7 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Message": refused.message} | code | refused.headers
             self.send(refused.status, json.dumps({"error": refused.message}).encode(), headers)
         else:
-            if answer is not None:  # else the endpoint has sent its own
+            if answer is not None:  # otherwise the endpoint has sent its own response
                 self.send(200, json.dumps(answer).encode())
 
     do_HEAD = do_POST = do_PUT = do_GET
@@ -260,7 +260,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_) -> None:
         pass
 
-    # Who may do what
+    # Permissions
 
     def user(self) -> dict | None:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")

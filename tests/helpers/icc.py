@@ -1,16 +1,16 @@
-"""Small ICC profiles (version 2) of every kind that photographs come with."""
+"""Build small ICC profiles (version 2) of every kind found in photographs."""
 
 import struct
 from collections.abc import Callable
 
 import numpy as np
 
-# Red, green and blue in XYZ under D50, as the profiles of these names have them
+# Red, green and blue in XYZ under D50, as in the profiles of these names
 SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
 DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
 ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 WHITE = (0.96420, 1.0, 0.82491)
-Curve = Callable[[np.ndarray], np.ndarray]  # 0 to 1 as encoded → as light
+Curve = Callable[[np.ndarray], np.ndarray]  # encoded 0 to 1 → linear light
 
 
 def srgb_curve(x: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ def grey_profile(curve: Curve) -> bytes:
 
 
 def cmyk_profile() -> bytes:
-    """Ink that takes away light in proportion, magenta more than sRGB's naive inverse says."""
+    """Return a profile of inks that absorb light in proportion, magenta more than the naive inverse of sRGB."""
     nodes = np.stack(np.meshgrid(*[(0.0, 1.0)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
     lightness = 100 * (1 - nodes[:, 3]) * (1 - 0.25 * nodes[:, 0] - 0.45 * nodes[:, 1] - 0.1 * nodes[:, 2])
     a = np.where(nodes[:, 3] > 0, 0, 70 * nodes[:, 1] - 35 * nodes[:, 0])

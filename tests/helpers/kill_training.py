@@ -1,4 +1,4 @@
-"""A real training killed again and again, at random moments, against the same training left in peace.
+"""Kill a real training run repeatedly, at random moments, and compare it with the uninterrupted run.
 
     python -m tests.helpers.kill_training --data_dir path/to/HAM10000 --kills 30
 
@@ -57,13 +57,13 @@ def main() -> int:
         command += [str(part) for key, value in FLAGS.items() for part in (f"--{key}", value)]
         started = time.monotonic()
         _finish([*command, "--output_dir", str(runs["unbroken"])])
-        print(f"unbroken: {time.monotonic() - started:.0f} s", flush=True)
+        print(f"uninterrupted: {time.monotonic() - started:.0f} s", flush=True)
         command += ["--output_dir", str(runs["killed"]), "--resume"]
         moments: Counter[str] = Counter()
         while moments.total() < args.kills:
             moment = _kill(command, runs["killed"], rng.uniform(1, args.longest), rng.choice(("KILL", "TERM")))
             if moment is None:
-                print("it finished between two kills: it is trained again")
+                print("it finished between two kills: training again")
                 for path in runs["killed"].glob("*"):
                     subprocess.run(["rm", "-r", str(path)], check=True)
                 continue
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def _write_split(data_dir: str, path: Path) -> Path:
-    """The last lesions of the study's training and validation split; all others take no part."""
+    """Return the last lesions of the study's training and validation split; all others are unused."""
     splits, _ = load_ham10000(data_dir, "study", allow_missing_images=True)
     used: dict[str, str] = {}
     for name, count in (("train", TRAINING), ("validation", VALIDATION)):
@@ -96,7 +96,7 @@ def _write_split(data_dir: str, path: Path) -> Path:
 
 
 def _kill(command: list[str], run: Path, seconds: float, name: str) -> str | None:
-    """Start, wait, kill; returns the moment it was at. None where it had finished by then."""
+    """Start, wait, kill; return where it was, or None if it had finished."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         out, _ = process.communicate(timeout=seconds)

@@ -1,4 +1,4 @@
-"""Train → push → load without ham_hf → verify, for an image model and for MMBT, by a loopback Hub; data, too.
+"""Train → push → load without ham_hf → verify, for an image model and for MMBT, through a loopback Hub; then the data.
 
     python -m tests.helpers.publish_and_verify path/to/HAM10000
 
@@ -28,7 +28,7 @@ DATASET = "ada/ham10000"
 ROOT = Path(__file__).parents[2]
 RUNS = {"image": "recipes/offline/efficientnet_lite0.yaml", "patient": "recipes/offline/mmbt_fields.yaml"}
 SMALL = "--image_size 96 --train_size 96 --eval_resize 110 --max_train_samples 1024 --num_train_epochs 2"
-SMALL += " --test_time_augmentation none --disable_tqdm true"  # the pipeline looks once
+SMALL += " --test_time_augmentation none --disable_tqdm true"  # as the pipeline does
 LOAD = """
 import json, sys
 sys.modules["ham_hf"] = None
@@ -51,7 +51,7 @@ def main() -> None:
         python = fresh_python(folder / "venv") if args.fresh_environment else sys.executable
         photo = next(path for path in sorted(args.data_dir.rglob("*.jpg")))
         push = f"{sys.executable} -m ham_hf data push {args.data_dir} {DATASET} --allow_missing_images"
-        call(push, environment, expected=2)  # nothing leaves the machine before --accept_license
+        call(push, environment, expected=2)  # nothing is uploaded without --accept_license
         call(f"{push} --accept_license --private", environment)
         for kind, recipe in RUNS.items():
             publish_and_verify(kind, recipe, args.data_dir, photo, folder, environment, python)
@@ -67,7 +67,7 @@ def publish_and_verify(
     call(f"{sys.executable} push_to_hub.py {run} {repo} --eval_results", environment)
     call(
         f"{sys.executable} push_to_hub.py {run} {repo} --eval_results", environment
-    )  # a second push without change: no commit
+    )  # a second push without changes: no commit
     without_us = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
     loaded = json.loads(call([python, "-c", LOAD, repo, str(photo)], without_us).splitlines()[-1])
     patient = " --age 45 --sex female --site back" if kind == "patient" else ""
@@ -85,7 +85,7 @@ def publish_and_verify(
 
 
 def falsify(run: Path, data_dir: Path, environment: dict[str, str]) -> None:
-    """What verify says of a card with an edited claim, with an edited table, and of other weights."""
+    """Check what verify says about a card with an edited claim or table, and about other weights."""
     verify = f"{sys.executable} -m ham_hf verify {{}} --data_dir {data_dir} --allow_missing_images"
     for name, falsified in (("claim", edit_claim), ("table", edit_table), ("weights", edit_weights)):
         copy = Path(

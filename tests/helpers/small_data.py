@@ -1,4 +1,4 @@
-"""A table and tiny images, each different, in the official layout: quick to write and to spoil."""
+"""Write a table and tiny images, each different, in the official layout."""
 
 import csv
 from pathlib import Path
@@ -13,7 +13,7 @@ COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization
 
 
 def make_rows(lesions: int = 35, images: int = 2) -> list[dict[str, str]]:
-    """Rows of `lesions` lesions, the diagnoses in turn, with `images` images each."""
+    """Return rows of `lesions` lesions, cycling through the diagnoses, with `images` images each."""
     return [
         {
             "lesion_id": f"LES_{lesion:03d}",
@@ -30,7 +30,7 @@ def make_rows(lesions: int = 35, images: int = 2) -> list[dict[str, str]]:
 
 
 def ham10000_rows() -> list[dict[str, str]]:
-    """The rows of `make_rows` under ids of HAM10000's."""
+    """Return the rows of `make_rows` with ids of HAM10000."""
     return [row | {"image_id": f"ISIC_{24306 + number:07d}"} for number, row in enumerate(make_rows())]
 
 

@@ -1,4 +1,4 @@
-"""Small, randomly initialised checkpoints in the format that each recipe's own checkpoint has, weights aside."""
+"""Write small, randomly initialized checkpoints in the format of each recipe's own checkpoint."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ TIMM_ARGUMENTS = {
 
 
 def make_tiny_checkpoint(name: str, folder: Path) -> Path:
-    """Write a checkpoint that stands for `name`, a recipe's model_name_or_path, and return its folder."""
+    """Write a stand-in for the checkpoint `name`, a recipe's model_name_or_path, and return its folder."""
     torch.manual_seed(0)
     architecture, _, tag = name.removeprefix("timm/").partition(".")
     if name.startswith("timm/"):
@@ -101,7 +101,7 @@ def _tiny_model(name: str) -> PreTrainedModel:
 
 
 def _save_bert(folder: Path) -> None:
-    """BERT's special words at BERT's own ids, then characters: every word can be spelt."""
+    """Write a vocabulary of BERT's special tokens at BERT's own ids, then characters, which can spell every word."""
     characters = "0123456789abcdefghijklmnopqrstuvwxyz.,-"
     words = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     words += [
@@ -121,7 +121,7 @@ def _save_bert(folder: Path) -> None:
 
 
 def _save_like_timm(architecture: str, tag: str, folder: Path) -> None:
-    """What the Hub holds for timm/…: timm's own config.json and names of weights, and no processor file."""
+    """Write what the Hub holds for timm/…: timm's own config.json and names of weights, no processor file."""
     arguments = TIMM_ARGUMENTS[architecture]
     model = timm.create_model(architecture, num_classes=LABELS, **arguments)
     config = {

@@ -1,4 +1,4 @@
-"""A training of seconds that evaluates and saves in the middle of an epoch, and a run with a true card."""
+"""Train for seconds, evaluating and saving within an epoch, and write a run with a correct card."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tests.reporting.test_report import change_facts, make_run
 
 
 def tiny_flags(checkpoint: Path, data: Path, output: Path, **changes) -> list[str]:
-    """Of `checkpoint` (tiny_checkpoints) on the synthetic images in `data`; 22 steps. Hardest to resume."""
+    """Return the options of a run of 22 steps, the hardest to resume, of `checkpoint` on the images in `data`."""
     values = {
         "data_dir": data,
         "split": "grouped",
@@ -36,7 +36,7 @@ def tiny_flags(checkpoint: Path, data: Path, output: Path, **changes) -> list[st
 
 
 def make_true_run(folder: Path, data: Path) -> Path:
-    """A run with a true card: a tiny model's own predictions, and the rest of a training's record.
+    """Write a run with a correct card: a tiny model's own predictions, and the rest of a run's record.
 
     Of the images in `data`, split by lesion with the seed 3.
     """

@@ -1,4 +1,4 @@
-"""Hundreds of odd values and pairs of options, each in a training of one step: none may end in a traceback.
+"""Try hundreds of odd values and pairs of options, each in a run of one step: none may end in a traceback.
 
     python -m tests.helpers.try_options --output outcomes.csv
     python -m tests.helpers.try_options adam_beta1 optim
@@ -36,7 +36,7 @@ SHARES = ("-0.1", "0", "0.9999999", "1", "2", "nan")
 SWITCHES = ("true", "false", "perhaps")
 WORDS = ("", "banana")
 
-# Values of one option each
+# Values of one option
 SINGLES: dict[str, tuple[str, ...]] = {
     # TrainingArguments
     "output_dir": ("", "/dev/null/run", "/proc/run", "a\tb"),
@@ -162,7 +162,7 @@ SINGLES: dict[str, tuple[str, ...]] = {
     "do_predict": SWITCHES,
     "resume_from_checkpoint": ("/absent", "true", "last", ""),
     "local_rank": ("-1", "0", "5"),
-    # Ours
+    # Options of ham_hf
     "resume": SWITCHES,
     "base_learning_rate": ("-1", "0", "1e30", "nan"),
     "image_learning_rate": ("-1", "1e-3"),
@@ -490,13 +490,13 @@ TIMEOUT = 120  # seconds of a trial
 
 
 def trials() -> list[dict[str, str]]:
-    """Options and their values, of every trial."""
+    """Yield the options and their values of every trial."""
     singles = ({name: value} for name, values in SINGLES.items() for value in values)
     return list(chain(singles, PAIRS))
 
 
 def write_tiny(folder: Path) -> dict[str, str | int]:
-    """Write a ViT and 35 images in `folder`; returns the flags of a training on them of one step."""
+    """Write a ViT and 35 images to `folder`; return the options of a one-step run on them."""
     from transformers import BitImageProcessor, ViTConfig, ViTForImageClassification
 
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
@@ -516,7 +516,7 @@ def write_tiny(folder: Path) -> dict[str, str | int]:
 
 
 def run_trial(flags: dict[str, str | int], options: dict[str, str], output: Path) -> tuple[int, str]:
-    """Train with `options`, in this process; returns the exit code and what it said last (1: a traceback)."""
+    """Train with `options` in this process; return the exit code (1: a traceback) and the last message."""
     from ham_hf.cli.main import main
 
     values = flags | {"output_dir": output} | options
@@ -553,7 +553,7 @@ def _fork(flags: dict[str, str | int], options: dict[str, str], folder: Path) ->
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="a CSV of the outcomes")
-    parser.add_argument("names", nargs="*", help="options; all when left out")
+    parser.add_argument("names", nargs="*", help="options (default: all)")
     args = parser.parse_args()
     import ham_hf.train  # noqa: F401  (once, before the forks)
 

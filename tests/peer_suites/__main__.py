@@ -1,4 +1,4 @@
-"""transformers' own common tests, run over this project's models and processors: a check before a release.
+"""Run transformers' own common tests on our models and processors, before a release.
 
     python -m tests.peer_suites                   # all; about four minutes on two cores
     python -m tests.peer_suites -k Ensemble       # further words go to pytest
@@ -21,9 +21,9 @@ import pytest
 import transformers
 
 NAME = f"transformers-{transformers.__version__}"
-SUITES = "transformers_suites"  # what the folder `tests` of the source distribution is called here, beside our own
+SUITES = "transformers_suites"  # the name here for the folder `tests` of the source distribution
 COMMON = ("configuration", "modeling", "processing", "image_processing")
-# What the common tests import from files that the source distribution does not hold
+# Stubs of what the common tests import and the source distribution omits
 ABSENT = {
     "__init__.py": "",
     "exporters/__init__.py": "",
@@ -48,7 +48,7 @@ def main() -> int:
     install(folder / NAME)
     sys.path.insert(0, str(folder / NAME))
     outcomes = Outcomes()
-    files = [str(HERE / name) for name in ("models.py", "processors.py")]  # which a normal run of pytest passes over
+    files = [str(HERE / name) for name in ("models.py", "processors.py")]  # not collected by default
     options = ["-o", "addopts=", "-q", "--tb=short", "--no-header", "--no-summary", "-p", "no:warnings"]
     code = pytest.main([*options, *files, *sys.argv[1:]], plugins=[outcomes])
     outcomes.print_table()
@@ -76,7 +76,7 @@ def install(folder: Path) -> None:
 
 
 class Outcomes:
-    """What became of each test, by the class that holds it."""
+    """Collect the outcome of each test by its class."""
 
     def __init__(self):
         self.counts: dict[str, Counter] = defaultdict(Counter)

@@ -1,4 +1,4 @@
-"""Our models in transformers' common tests: MMBT in its three encodings, the fusion model, and the ensemble."""
+"""Run transformers' common tests on MMBT in its three encodings, the fusion model and the ensemble."""
 
 import json
 import unittest
@@ -40,9 +40,9 @@ def text_config() -> BertConfig:
 
 
 class ModelTester:
-    """What the common tests ask of a model: a tiny config, its measures, and a batch."""
+    """Provide what the common tests need of a model: a tiny config, its sizes, and a batch."""
 
-    batch_size = 7  # the suite extends smaller ones by numbers that may be no sex and no site
+    batch_size = 7  # the suite extends smaller ones by numbers that may not be valid sexes or sites
     is_training = True
     image_size = IMAGE_SIZE
     num_attention_heads = 2
@@ -99,7 +99,7 @@ def not_applicable(reason: str):
 
 
 class Common(ModelTesterMixin):
-    """What holds for all of our models."""
+    """Settings that all our models share."""
 
     test_can_init_all_missing_weights_before_2023 = True  # the suite reads a model's year from its licence's header
     # The suite reads the width from `vision_config`; ours is `image_config`, and a feature map has its width second
@@ -165,7 +165,7 @@ class MMBTFieldsViTTest(Fields, unittest.TestCase):
 
 class Fusion(Common):
     kind = "fusion"
-    test_resize_embeddings = False  # there are no words
+    test_resize_embeddings = False  # no word embeddings
     test_model_get_set_embeddings = not_applicable("the image encoder embeds patches or pixels, not words")
     all_model_classes = (ImagePatientFusionForImageClassification,)
     additional_model_inputs = ["age", "sex", "localization"]
@@ -184,7 +184,7 @@ class FusionViTTest(Fusion, unittest.TestCase):
 
 class Ensemble(Common):
     kind = "ensemble"
-    test_resize_embeddings = False  # there are no words
+    test_resize_embeddings = False  # no word embeddings
     test_model_get_set_embeddings = not_applicable("an ensemble's members embed, each for itself")
     all_model_classes = (EnsembleForImageClassification,)
     config_arguments = ("members", "weights")

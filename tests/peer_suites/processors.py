@@ -1,4 +1,4 @@
-"""Our processors in transformers' common tests: of patients in their three encodings."""
+"""Run transformers' common tests on our processors, with patients in their three encodings."""
 
 import tempfile
 import unittest

@@ -1,7 +1,7 @@
-"""`ham-hf evaluate` and `ham-hf report` killed again and again, at random moments, over the quick start's run.
+"""Kill `ham-hf evaluate` and `ham-hf report` repeatedly, at random moments, on the quick start's run.
 
     accelerate launch -m ham_hf.train recipes/quickstart.yaml
-    python -m tests.helpers.kill_judging runs/quickstart --kills 30
+    python -m tests.helpers.kill_evaluation runs/quickstart --kills 30
 
 Half of the kills each. After every kill an evaluation's folder must not be there, and every file of a report be the
 old one or the new one; the command given again must then end as it does in peace. Exit code 1 where that is not so.
@@ -79,7 +79,7 @@ def _kill_evaluations(run: Path, folder: Path, kills: int, rng: random.Random) -
 
 
 def _answers(folder: Path) -> dict[str, bytes | None]:
-    """Every file of an evaluation, and what is in those that have no times in them."""
+    """Return every file of an evaluation, with the contents of those without timestamps."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(file.relative_to(folder)): file.read_bytes() if file.suffix == ".csv" else None for file in files}
 
@@ -90,7 +90,7 @@ def _start(command: list[str]) -> subprocess.Popen:
 
 
 def _kill(command: list[str], seconds: float, rng: random.Random) -> bool:
-    """Start, wait, kill; whether it was still at work by then."""
+    """Start, wait, kill; return whether it was still running."""
     process = _start(command)
     try:
         process.communicate(timeout=seconds)
@@ -102,7 +102,7 @@ def _kill(command: list[str], seconds: float, rng: random.Random) -> bool:
 
 
 def _finish(command: list[str]) -> float:
-    """Seconds that it took."""
+    """Return the seconds it took."""
     started = time.monotonic()
     process = _start(command)
     out, _ = process.communicate()
