@@ -45,7 +45,7 @@ from ham_hf.reporting.console import print_results
 from ham_hf.reporting.report import strict, write_report
 from ham_hf.system.environment import hardware, hindrances, versions, weights_sha256
 from ham_hf.system.errors import InputError, TrainingError
-from ham_hf.system.files import replace_file
+from ham_hf.system.files import apply_umask, replace_file
 from ham_hf.training.build import (
     build_model_and_processor,
     build_trainer,
@@ -61,6 +61,7 @@ from ham_hf.training.build import (
 from ham_hf.training.checkpointing import has_checkpoint, last_whole_checkpoint, only_writer
 from ham_hf.training.datasets import build_inputs
 from ham_hf.training.resume import settings_of, went_on
+from ham_hf.training.subprocess_run import CLAIM
 from ham_hf.training.trainer import HamTrainer
 
 logger = logging.getLogger("ham_hf.train")
@@ -165,7 +166,8 @@ def _checkpoint_to_resume(folder: Path, resume: bool) -> Path | None:
         return None
     last = last_whole_checkpoint(folder)
     if last is None:
-        logger.info("no checkpoint in %s to go on from: starting afresh", folder)
+        if not (folder / CLAIM).exists():  # a command that trains several models always passes --resume
+            logger.info("no checkpoint in %s to resume from: starting from the beginning", folder)
         return None
     logger.info("resuming from %s", last)
     return last
@@ -266,6 +268,7 @@ def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> None:
     fitted = calibration.calibrate(classifier, splits["validation"], prior, metric)
     logger.info("calibrated: temperature %.3f, prior strength %.2f", fitted.temperature, fitted.prior_strength)
     classifier.model.save_pretrained(folder)
+    apply_umask(folder)
 
 
 def _fit_threshold(folder: Path, model: PreTrainedModel, sensitivity: float) -> None:

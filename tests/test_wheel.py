@@ -8,7 +8,6 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from ham_hf import __version__
 from ham_hf.config.recipe_file import shipped_recipes

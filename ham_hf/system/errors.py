@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -71,8 +72,17 @@ def as_input_error(error: BaseException) -> InputError | None:
     ):
         return InputError(f"a path cannot be used: {_shortened(error)}")
     if is_of_files and error.errno in _OF_A_PATH:
-        return InputError(f"{_shortened(error.filename or 'the disk')}: {error.strerror}")
+        return InputError(f"{_shortened(error.filename or 'the disk')}: {error.strerror}{_remedy(error.filename)}")
     return None if error.__cause__ is None else as_input_error(error.__cause__)  # datasets wraps what it met
+
+
+def _remedy(path: object) -> str:
+    """Return what to do if a path that cannot be used is where the Hugging Face libraries keep their caches."""
+    if not isinstance(path, str):
+        return ""
+    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    in_question = Path(path) == cache or cache in Path(path).parents or Path(path) in cache.parents
+    return ". Set HF_HOME to a folder that you can write to: models and data sets are cached there" * in_question
 
 
 def is_out_of_memory(error: BaseException) -> bool:

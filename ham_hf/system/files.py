@@ -169,6 +169,19 @@ def new_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def apply_umask(folder: Path) -> None:
+    """Give the weights in `folder` the permissions of any new file: safetensors lets only their owner read them.
+
+    Do nothing on Windows, which has no such permissions.
+    """
+    if os.name == "nt":
+        return
+    umask = os.umask(0)  # the only way to read it
+    os.umask(umask)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(path.stat().st_mode | (0o666 & ~umask))
+
+
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Of a file's content, in hexadecimal; `algorithm` is a name of hashlib's."""
     digest = hashlib.new(algorithm, usedforsecurity=False)

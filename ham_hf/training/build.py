@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -189,9 +190,9 @@ def build_trainer(
     )
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStopping(args.early_stopping_patience))
-    trainer.remove_callback(PrinterCallback)  # what stands in for the bars where tqdm is disabled
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)  # the Trainer's replacement of the bar with disable_tqdm
+    trainer.remove_callback(ProgressCallback)
+    if not args.disable_tqdm and sys.stderr.isatty():
         trainer.add_callback(QuietProgress)
     return trainer
 

@@ -36,7 +36,7 @@ from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassificatio
 from ham_hf.reporting.report import write_report
 from ham_hf.system.environment import weights_sha256
 from ham_hf.system.errors import InputError
-from ham_hf.system.files import check_new_folder, new_folder, replace_file
+from ham_hf.system.files import apply_umask, check_new_folder, new_folder, replace_file
 from ham_hf.system.serialization import read_json
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.cross_validation import SPLIT as CROSS_VALIDATION_SPLIT
@@ -120,6 +120,7 @@ def _build_into(
     if calibration:
         calibrate(Classifier(model, processor), splits["validation"], None, "accuracy")
     model.save_pretrained(unfinished)
+    apply_umask(unfinished)
     processor.save_pretrained(unfinished)
     if cross_validation is not None:  # which whoever verifies it needs
         shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)

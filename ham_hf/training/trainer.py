@@ -21,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 
 from ham_hf.config.option_errors import explained, options_of
 from ham_hf.system.errors import InputError, MachineError, TrainingError
+from ham_hf.system.files import apply_umask
 from ham_hf.training.checkpointing import find_damage, write_checksums
 from ham_hf.training.last_batch import last_batch, starved_norm
 from ham_hf.training.optimization import decay_by_epoch, give_own_rate, set_rates_by_block, unfreeze_gradually
@@ -260,6 +261,8 @@ class HamTrainer(Trainer):
             self._processor.save_pretrained(output_dir or self.args.output_dir)
         if self._average is not None and _internal_call and self.args.should_save:
             save_model(self.model, str(Path(output_dir) / TRAINED_WEIGHTS))
+        if self.args.should_save:
+            apply_umask(Path(output_dir or self.args.output_dir))
 
     # Checkpoints are sealed with checksums before an older one goes: whenever the process is killed, one is whole
 
