@@ -376,7 +376,7 @@ def running_app(hub: HubServer, folder: Path):
     )
     try:
         said = [process.stdout.readline() for _ in range(3)]
-        assert said[0] == f"{DISCLAIMER}\n" and "it asks for no password" in said[1] and str(port) in said[2]
+        assert said[0] == f"{DISCLAIMER}\n" and "it has no password" in said[1] and str(port) in said[2]
         yield f"http://127.0.0.1:{port}/"
         process.terminate()
         asked, package = json.loads(process.communicate()[0])

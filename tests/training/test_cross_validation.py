@@ -147,7 +147,7 @@ def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp
 
 def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, synthetic_dir, tmp_path, capsys):
     for more, message in (
-        (["--folds", "1"], "--folds is '1': expected a number from 2 on"),
+        (["--folds", "1"], "--folds is 1: expected at least 2"),
         (["--folds", "400"], "lesions: choose as many or fewer"),
         (["--early_stopping_patience", "1"], "watches the validation images, which a fold is to be judged on"),
         (["--lr_scheduler_type", "greedy"], "lr_scheduler_type: greedy watches the validation images"),
