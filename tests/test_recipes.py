@@ -18,7 +18,7 @@ from ham_hf.config.recipe import Recipe, parse_recipe
 from ham_hf.config.recipe_file import read_header
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.models.build import build_model, classifier_of
-from ham_hf.training.search import read_sweep
+from ham_hf.training.sweep import read_sweep
 from tests.helpers.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 ROOT = Path(__file__).parent.parent

@@ -25,7 +25,7 @@ from ham_hf.inference.load import load_classifier
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from ham_hf.training.trainer import TRAINED_WEIGHTS
+from ham_hf.training.ema import TRAINED_WEIGHTS
 from tests.helpers.small_data import load
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 from tests.helpers.tiny_runs import tiny_flags
@@ -51,13 +51,14 @@ RUN_FILES = {
 KILLED_AT_THE_SECOND_EVALUATION = """
 import os, signal, sys
 from ham_hf import train
-class Killed(train.EpochLine):
+from ham_hf.training import build
+class Killed(build.EpochLine):
     seen = 0
     def on_evaluate(self, *args, **kwargs):
         Killed.seen += 1
         if Killed.seen == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-train.EpochLine = Killed
+build.EpochLine = Killed
 train.main(sys.argv[1:])
 """
 

@@ -1,7 +1,7 @@
-"""What a run makes of every number and every one of TrainingArguments: honoured, honoured within a range, or refused.
+"""List the ranges of all numbers in a recipe, and which TrainingArguments are supported.
 
-`TRAINING_ARGUMENTS` covers all fields of transformers 5.20 to 5.24, so that none is accepted and then ignored; a field
-of a later version is refused until it has a line here.
+`TRAINING_ARGUMENTS` covers all fields of transformers 5.20 to 5.24, so that none is accepted and then ignored. Fields
+of later versions are refused until they have a line here.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Range(NamedTuple):
-    """The numbers from `low` to `high`; with `above` or `below`, without that end."""
+    """A range of numbers from `low` to `high`; `above` and `below` exclude these ends."""
 
     low: float
     high: float = math.inf
@@ -41,7 +41,7 @@ LEARNING_RATE = Range(0, 100, example=1e-3)
 INTERVAL = Range(0, above=True)  # steps, or below 1 a share of all steps
 PIXELS = Range(1, 4096)
 
-# Of ham_hf's own options
+# ham_hf's own options
 RANGES: Mapping[str, Range] = {
     "max_train_samples": COUNT,
     "image_size": PIXELS,
@@ -80,11 +80,11 @@ RANGES: Mapping[str, Range] = {
 HONOURED = None
 
 _PUBLISHES_NOTHING = "a run publishes nothing; remove it, and publish the finished run with `ham-hf push`"
-_LANGUAGE = "it is for language models; leave it out"
-_EVALUATION = "the metrics need the predictions of all validation images, and nothing else; leave it out"
-_PARALLEL = "only data parallelism, FSDP and DeepSpeed are supported; leave it out"
+_LANGUAGE = "it is for language models; remove it"
+_EVALUATION = "the metrics require exactly the predictions for all validation images; remove it"
+_PARALLEL = "only data parallelism, FSDP and DeepSpeed are supported; remove it"
 
-# TrainingArguments: a range, or why another value than the default is refused
+# TrainingArguments: a range, or the reason why only the default is supported
 TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
     "output_dir": HONOURED,
     "per_device_train_batch_size": COUNT,
@@ -103,14 +103,14 @@ TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
     "adam_beta2": BELOW_ONE,
     "adam_epsilon": Range(0, 1, above=True, example=1e-8),
     "gradient_accumulation_steps": COUNT,
-    "average_tokens_across_devices": "the loss is a mean over the images of all processes; leave it out",
+    "average_tokens_across_devices": "the loss is a mean over the images of all processes; remove it",
     "max_grad_norm": FROM_ZERO,
     "label_smoothing_factor": BELOW_ONE,
     # Precision, memory and speed
     "bf16": HONOURED,
     "fp16": HONOURED,
-    "bf16_full_eval": "evaluation has the precision of bf16 or fp16; leave it out",
-    "fp16_full_eval": "evaluation has the precision of bf16 or fp16; leave it out",
+    "bf16_full_eval": "evaluation uses the precision of bf16 or fp16; remove it",
+    "fp16_full_eval": "evaluation uses the precision of bf16 or fp16; remove it",
     "tf32": HONOURED,
     "activation_checkpointing": HONOURED,
     "activation_checkpointing_kwargs": HONOURED,
@@ -131,7 +131,7 @@ TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
     "logging_first_step": HONOURED,
     "log_on_each_node": HONOURED,
     "logging_nan_inf_filter": HONOURED,
-    "include_num_input_tokens_seen": "images have no tokens to count; leave it out",
+    "include_num_input_tokens_seen": "images have no tokens to count; remove it",
     "log_level": HONOURED,
     "log_level_replica": HONOURED,
     "disable_tqdm": HONOURED,
@@ -147,7 +147,7 @@ TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
     "eval_delay": FROM_ZERO,
     "per_device_eval_batch_size": COUNT,
     "prediction_loss_only": _EVALUATION,
-    "eval_on_start": "it counts the untrained model among the evaluations of a training; leave it out",
+    "eval_on_start": "it would count the untrained model among the evaluations of the run; remove it",
     "eval_do_concat_batches": _EVALUATION,
     "eval_use_gather_object": _EVALUATION,
     "eval_accumulation_steps": COUNT,
@@ -161,15 +161,15 @@ TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
     "save_steps": INTERVAL,
     "save_on_each_node": HONOURED,
     "save_total_limit": COUNT,
-    "enable_jit_checkpoint": "an interrupted run resumes from its last checkpoint (--resume); leave it out",
+    "enable_jit_checkpoint": "an interrupted run resumes from its last checkpoint (--resume); remove it",
     "load_best_model_at_end": HONOURED,
     "resume_from_checkpoint": "use --resume, which resumes from the last checkpoint in --output_dir",
     "ignore_data_skip": HONOURED,
-    "restore_callback_states_from_checkpoint": "--resume restores its own; leave it out",
+    "restore_callback_states_from_checkpoint": "--resume restores them; remove it",
     # The Hub
     "push_to_hub": _PUBLISHES_NOTHING,
-    "hub_token": "it would be written into the run's files; leave it out: HF_TOKEN or `hf auth login` let a training "
-    "read what is private",
+    "hub_token": "it would be written into the run's files; remove it, and use HF_TOKEN or `hf auth login` to read "
+    "private repositories",
     "hub_private_repo": _PUBLISHES_NOTHING,
     "hub_model_id": _PUBLISHES_NOTHING,
     "hub_strategy": _PUBLISHES_NOTHING,
@@ -186,35 +186,35 @@ TRAINING_ARGUMENTS: Mapping[str, Range | str | None] = {
     "dataloader_persistent_workers": HONOURED,
     "dataloader_prefetch_factor": COUNT,
     "dataloader_multiprocessing_context": HONOURED,
-    "dataloader_in_order": "the order of the batches would depend on the speed of the workers; leave it out",
-    "remove_unused_columns": "the images would be removed before they are decoded; leave it out",
-    "label_names": "the pipeline's own is 'labels'; leave it out",
-    "train_sampling_strategy": "an epoch shows the images in random order, or as `sampling` says; leave it out",
+    "dataloader_in_order": "the order of the batches would depend on the speed of the workers; remove it",
+    "remove_unused_columns": "the images would be removed before they are decoded; remove it",
+    "label_names": "the pipeline uses 'labels'; remove it",
+    "train_sampling_strategy": "an epoch shows the images in random order, or as `sampling` says; remove it",
     "length_column_name": _LANGUAGE,
     # Processes and devices
     "use_cpu": HONOURED,
-    "accelerator_config": "the pipeline deals out the batches; leave it out, and set the processes with `accelerate "
-    "launch`",
+    "accelerator_config": "the pipeline distributes the batches; remove it, and configure the processes with "
+    "`accelerate launch`",
     "parallelism_config": _PARALLEL,
     "ddp_find_unused_parameters": HONOURED,
     "ddp_bucket_cap_mb": COUNT,
-    "ddp_broadcast_buffers": "every process would evaluate with batch norm statistics of its own; leave it out",
+    "ddp_broadcast_buffers": "each process would evaluate with its own batch norm statistics; remove it",
     "ddp_static_graph": HONOURED,
     "ddp_backend": HONOURED,
     "ddp_timeout": COUNT,
     "fsdp": HONOURED,
     "fsdp_config": HONOURED,
     "deepspeed": HONOURED,
-    "local_rank": "the launcher says which process is which; leave it out",
+    "local_rank": "the launcher numbers the processes; remove it",
     # Other
     "debug": HONOURED,
     "skip_memory_metrics": HONOURED,
-    "do_train": "a run trains; leave it out, and evaluate a trained model with `ham-hf evaluate`",
-    "do_eval": "a run ends with an evaluation of the validation images; leave it out",
+    "do_train": "a run always trains; remove it, and evaluate a trained model with `ham-hf evaluate`",
+    "do_eval": "a run always ends with an evaluation of the validation images; remove it",
     "do_predict": HONOURED,
 }
 
-# Fields of the model's config that the pipeline itself sets or relies on
+# Fields of the model's config that the pipeline sets or relies on
 FIXED_CONFIG: tuple[str, ...] = (
     *("return_dict", "use_return_dict", "output_attentions", "output_hidden_states", "torchscript"),
     *("num_labels", "id2label", "label2id", "label_names", "problem_type", "num_channels"),

@@ -1,4 +1,4 @@
-"""What TrainingArguments may say: whatever a run would ignore or could not honour is refused before it begins."""
+"""Check the TrainingArguments of a recipe: whatever a run would ignore or could not do is refused before it starts."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LOWER_IS_BETTER = ("loss", "log_loss", "brier", "ece")
 WITHOUT_BETAS = ("sgd", "adagrad", "rmsprop", "adafactor")
-# What optim_args may set, of the optimizers that torch and transformers bring
+# What optim_args may set for the optimizers of torch and transformers
 OPTIM_ARGS = {
     "adamw_torch": (),
     "adamw_torch_fused": (),
@@ -36,7 +36,7 @@ NEEDED_KWARGS = {
 
 
 def spell(value) -> str:
-    """Return a value as a recipe has it."""
+    """Return a value as it is written in a recipe."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value.value if isinstance(value, Enum) else value)[:80]
@@ -54,17 +54,17 @@ def changed(arguments) -> dict[str, Any]:
 
 
 def check_given(args: "RunArguments") -> None:
-    """Check the arguments as they were given, before TrainingArguments derives some of them from others.
+    """Check the arguments as given, before TrainingArguments derives some of them from others.
 
     Raises:
-        InputError: one of them is refused, or would have no effect beside the others.
+        InputError: an argument is not supported, or has no effect in combination with the others.
     """
     given = changed(args)
     known = {field.name for field in fields(TrainingArguments)}
     for name in [name for name in given if name in known]:
         words = "is set" if name.endswith("token") else f"is {spell(given[name]) or 'empty'}"
         if name not in TRAINING_ARGUMENTS:
-            raise InputError(f"{name} {words}: an option of a transformers that ham_hf does not know; leave it out")
+            raise InputError(f"{name} {words}: ham_hf does not know this option of transformers; remove it")
         if isinstance(reason := TRAINING_ARGUMENTS[name], str):
             raise InputError(f"{name} {words}: {reason}")
     if args.output_dir == "":
@@ -72,14 +72,14 @@ def check_given(args: "RunArguments") -> None:
     for names, reason in _without_effect(args):
         for name in names:
             if name in given:
-                raise InputError(f"{name} is {spell(given[name])}, which has no effect {reason}; leave it out")
+                raise InputError(f"{name} is {spell(given[name])}, which has no effect {reason}; remove it")
 
 
 def check_resolved(args: "RunArguments") -> None:
-    """Check what follows from several arguments, or from this machine.
+    """Check combinations of arguments, and what this machine supports.
 
     Raises:
-        InputError: a run could not honour them.
+        InputError: a run could not use them.
     """
     _check_lengths(args)
     _check_precision(args)
@@ -100,8 +100,8 @@ def _check_lengths(args: "RunArguments") -> None:
     end = last.get(args.eval_strategy)
     if end is not None and 0 < end < args.eval_delay:
         raise InputError(
-            f"eval_delay is {args.eval_delay:g}, but the training ends after {end:g} "
-            f"{'epochs' if args.eval_strategy == 'epoch' else 'steps'}: it would never be evaluated"
+            f"eval_delay is {args.eval_delay:g}, but the run ends after {end:g} "
+            f"{'epochs' if args.eval_strategy == 'epoch' else 'steps'}: the model would never be evaluated"
         )
 
 
@@ -109,9 +109,7 @@ def _check_precision(args: "RunArguments") -> None:
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     precision = "fp16" if args.fp16 else "bf16" if args.bf16 else launched
     if precision not in ("no", "bf16") and args.device.type == "cpu":
-        raise InputError(
-            f"{precision} is for GPUs, and this training would run on the CPU, in float32: use bf16, or leave it out"
-        )
+        raise InputError(f"{precision} requires a GPU, and this run would use the CPU: use bf16, or remove it")
 
 
 def _check_reporting(args: "RunArguments") -> None:
@@ -119,15 +117,14 @@ def _check_reporting(args: "RunArguments") -> None:
     for name in args.report_to:
         if name not in available:
             installed = ", ".join(["none", *available])
-            raise InputError(f"report_to is {name!r}: expected one that is installed here: {installed}")
+            raise InputError(f"report_to is {name!r}, which is not installed: expected one of {installed}")
     if DebugOption.TPU_METRICS_DEBUG in args.debug:
         raise InputError("debug is tpu_metrics_debug, which requires a TPU: expected underflow_overflow")
     metric, lower = (args.metric_for_best_model or "").removeprefix("eval_"), args.greater_is_better is False
     if args.metric_for_best_model and lower != (metric in LOWER_IS_BETTER):
         better = "lower" if metric in LOWER_IS_BETTER else "higher"
         raise InputError(
-            f"greater_is_better is {spell(args.greater_is_better)}, but {metric} is better where it is {better}: "
-            "leave it out"
+            f"greater_is_better is {spell(args.greater_is_better)}, but a {better} {metric} is better: remove it"
         )
 
 
@@ -152,40 +149,42 @@ def _check_schedule(args: "RunArguments") -> None:
     if kind in NEEDED_KWARGS:
         words, names, example = NEEDED_KWARGS[kind]
         if not names & set(kwargs):
-            raise InputError(f"lr_scheduler_type: {kind} needs {words} in lr_scheduler_kwargs, such as '{example}'")
+            raise InputError(f"lr_scheduler_type: {kind} requires {words} in lr_scheduler_kwargs, such as '{example}'")
 
 
 def _check_processes(args: "RunArguments") -> None:
     if args.fsdp and args.world_size == 1:
-        raise InputError("fsdp divides a model among several processes, and there is one: see `accelerate launch`")
+        raise InputError("fsdp requires several processes, and there is one: see `accelerate launch`")
     if args.fsdp and args.deepspeed:
-        raise InputError("fsdp and deepspeed both divide the model among processes: choose one")
+        raise InputError("fsdp and deepspeed both divide the model among processes: use only one")
     if args.base_learning_rate is not None and args.auto_find_batch_size:
-        raise InputError("auto_find_batch_size changes the batch, which base_learning_rate is scaled by: choose one")
+        raise InputError(
+            "auto_find_batch_size changes the batch size, which base_learning_rate depends on: use only one"
+        )
 
 
 def _without_effect(args: "RunArguments") -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield names of options that do nothing beside these others, and why."""
+    """Yield the names of options that have no effect in combination with the others, and why."""
     optim, kind = spell(args.optim), spell(args.lr_scheduler_type)
     if args.optimizer == "sgd" or (args.optimizer == "adamw" and optim in WITHOUT_BETAS):
         name = f"optim: {optim}" if args.optimizer == "adamw" else "optimizer: sgd"
-        yield ("adam_beta1", "adam_beta2", "adam_epsilon"), f"on {name}"
+        yield ("adam_beta1", "adam_beta2", "adam_epsilon"), f"with {name}"
     if args.optimizer != "adamw":
-        yield ("optim", "optim_args", "optim_target_modules"), f"on optimizer: {args.optimizer}"
+        yield ("optim", "optim_args", "optim_target_modules"), f"with optimizer: {args.optimizer}"
     if args.optimizer != "sgd":
-        yield ("sgd_momentum",), f"on optimizer: {args.optimizer}"
+        yield ("sgd_momentum",), f"with optimizer: {args.optimizer}"
     if not optim.startswith(("galore", "apollo")):
-        yield ("optim_target_modules",), f"on optim: {optim}"
+        yield ("optim_target_modules",), f"with optim: {optim}"
     if args.lr_decay_factor is not None:
         yield (
             ("lr_scheduler_kwargs", "warmup_steps"),
-            "beside lr_decay_factor (see lr_decay_epochs, warmup_epochs)",
+            "with lr_decay_factor (see lr_decay_epochs, warmup_epochs)",
         )
     if kind in ("constant", "constant_with_warmup"):
-        yield ("lr_scheduler_kwargs",), f"on lr_scheduler_type: {kind}"
+        yield ("lr_scheduler_kwargs",), f"with lr_scheduler_type: {kind}"
     if kind in ("constant", *BY_RESULT):
         remedy = ", unlike constant_with_warmup" if kind == "constant" else ""
-        yield ("warmup_steps",), f"on lr_scheduler_type: {kind}{remedy}"
+        yield ("warmup_steps",), f"with lr_scheduler_type: {kind}{remedy}"
     if not args.gradient_checkpointing:
         names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
         yield names, "without gradient_checkpointing"
@@ -201,6 +200,6 @@ def _without_effect(args: "RunArguments") -> Iterator[tuple[tuple[str, ...], str
         names = ("dataloader_persistent_workers", "dataloader_multiprocessing_context", "dataloader_prefetch_factor")
         yield names, "with dataloader_num_workers: 0"
     if args.base_learning_rate is not None:
-        yield ("learning_rate",), "beside base_learning_rate"
+        yield ("learning_rate",), "with base_learning_rate"
     if args.lr_decay_factor is None:
         yield ("lr_decay_epochs",), "without lr_decay_factor"

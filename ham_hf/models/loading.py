@@ -1,6 +1,6 @@
-"""Where a checkpoint is and what is loaded from it, the same way for training, prediction and evaluation.
+"""Find a checkpoint and load it, in the same way for training, prediction and evaluation.
 
-transformers and torch are imported by the functions that need them: a misspelt name is reported without waiting.
+Functions import transformers and torch when they need them, so that a misspelt name is reported at once.
 """
 
 import copy
@@ -67,7 +67,7 @@ def locate(
     if missing == [safe_loading.WEIGHTS]:
         safe_loading.check_weights(name, folder, model_class)  # explains how to convert a pickle
     if missing:
-        raise InputError(f"{name} is no model folder: {', '.join(missing)} not found there; {_remedy(folder)}")
+        raise InputError(f"{name} is not a model folder: it has no {', '.join(missing)}; {_remedy(folder)}")
     return Located(name, name, None)
 
 
@@ -92,8 +92,8 @@ def _remedy(folder: Path) -> str:
     steps = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
     last = max((int(step) for step in steps if step.isdecimal()), default=None)
     if last is None:
-        return "name the run folder of a finished training, a folder written by save_pretrained, or a Hub id"
-    return f"its training is not finished; {folder / f'checkpoint-{last}'} is what it has so far"
+        return "expected a finished run folder, a folder written by save_pretrained, or a Hub id"
+    return f"its training is not finished; its last checkpoint is {folder / f'checkpoint-{last}'}"
 
 
 def load_weights(
@@ -141,10 +141,10 @@ def load_weights(
         )
     except InputError:
         raise
-    except Exception as error:  # transformers and timm raise anything at all for values that do not fit
+    except Exception as error:  # transformers and timm raise anything for unexpected values
         reason = f"{type(error).__name__}: {error}"
         of_values = (
-            f" does not take these values: {overrides}: "
+            f" does not support these values: {overrides}: "
             if overrides
             else ": its files do not fit together or are damaged: "
         )
@@ -152,9 +152,7 @@ def load_weights(
     finally:
         transformers_logging.set_verbosity(verbosity)
     if loading["missing_keys"] and not new_where_missing:
-        raise InputError(
-            f"{name}: weights are missing, such as {sorted(loading['missing_keys'])[:3]}: it is not whole"
-        )
+        raise InputError(f"{name} is incomplete: weights are missing, such as {sorted(loading['missing_keys'])[:3]}")
     safe_loading.check_finite(name, model)
     return model, loading
 
@@ -169,6 +167,6 @@ def load_image_processor(located: Located) -> "BaseImageProcessor":
 
     try:
         return AutoImageProcessor.from_pretrained(located.location, trust_remote_code=False, **located.source)
-    except Exception as error:  # transformers raises anything at all about values that it does not expect
+    except Exception as error:  # transformers raises anything for unexpected values
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{located.name}: its preprocessor_config.json cannot be read: {reason}") from error

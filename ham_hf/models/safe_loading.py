@@ -1,6 +1,6 @@
-"""What is read of a model folder, or of a model on the Hub: plain values and safetensors; no pickle, and no code.
+"""Read only plain values and safetensors of a model folder or of a model on the Hub: no pickle, and no code.
 
-A pickle runs whatever its author put into it when it is read, and so do Python files beside the weights with
+Reading a pickle runs whatever its author put into it, and so do Python files beside the weights with
 `trust_remote_code=True`, which is False wherever this package loads anything.
 """
 
@@ -27,23 +27,23 @@ PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 # Of models that ham_hf 0.1.0 wrote and no later version reads
 COLOR_CONSTANCY = "requires color_constancy, which was removed after ham_hf 0.1.0: use that version, or train it again"
 
-# What a config may ask for at most; a loop over more would seem to hang
+# Limits for a config; a loop over more would seem to hang
 MOST_LAYERS = 1000
 MOST_LABELS = 100_000
-MOST_SIDE = 4096  # pixels of an image that a processor makes
-LEAST_CROP = 0.1  # of an image's side that timm's preparation keeps: it first enlarges the image to size / crop_pct
-MOST_NEW = 50_000_000  # values that a model may have beside those of its file: transformers would make and fill them
-# Arguments of timm's models that are files to read
+MOST_SIDE = 4096  # pixels of an image that a processor returns
+LEAST_CROP = 0.1  # of an image's side that timm's processor keeps: it first enlarges the image to size / crop_pct
+MOST_NEW = 50_000_000  # values that a model may have besides those in its file: transformers would initialize them
+# Arguments of timm's models that name files to read
 _FILES_OF_TIMM = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
 def no_safetensors(name: str, found: str = "", model_class: str = "AutoModelForImageClassification") -> str:
-    """Why a model without safetensors is refused, and the command that makes some of its pickle.
+    """Return why a model without safetensors is refused, and the command that converts its pickle.
 
     Args:
         name: a folder or a Hub id.
-        found: the pickle that was found.
-        model_class: transformers' class that loads it.
+        found: the pickle, if there is one.
+        model_class: the class of transformers that loads it.
     """
     target = f"{name.rstrip('/').rpartition('/')[2] or 'model'}-safetensors"
     processor = "AutoTokenizer" if model_class == "BertModel" else "AutoImageProcessor"
@@ -54,21 +54,21 @@ def no_safetensors(name: str, found: str = "", model_class: str = "AutoModelForI
     )
     what = f"its weights are in {found}, a pickle" if found else "if its weights are a pickle (pytorch_model.bin)"
     return (
-        f"{name} has no {WEIGHTS}, the one format of weights that is read here: {what}"
-        f"{', which' if found else ', that'} runs whatever its author put into it when it is read. Where you trust "
-        f"its author, this makes safetensors of it, in the folder {target}:\n  {shlex.join(['python', '-c', code])}"
+        f"{name} has no {WEIGHTS}, the only supported format: {what}"
+        f"{', which' if found else ', that'} runs whatever its author put into it when it is read. If you trust its "
+        f"author, this converts it to safetensors in the folder {target}:\n  {shlex.join(['python', '-c', code])}"
     )
 
 
 def read_config(name: str, location: str, **source: str | None) -> "PreTrainedConfig":
-    """The config of a model, in one of transformers' or our own classes.
+    """Return the config of a model, in one of transformers' or our own classes.
 
     Args:
         name: for messages.
         location: a folder or a Hub id; `source` may have its `revision`.
 
     Raises:
-        InputError: it cannot be read or needs code of its own, or asks for files, code or sizes that no config should.
+        InputError: it cannot be read, requires its own code, or has files, code or sizes that are not allowed.
     """
     from transformers import AutoConfig, PreTrainedConfig
 
@@ -78,7 +78,7 @@ def read_config(name: str, location: str, **source: str | None) -> "PreTrainedCo
         config = AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
     except InputError:
         raise
-    except Exception as error:  # transformers raises anything at all about values that are not as they should be
+    except Exception as error:  # transformers raises anything for unexpected values
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{name}: transformers cannot read its config.json: {reason}") from error
     if config.model_type == "timm_wrapper" and isinstance(config.model_args, dict):
@@ -94,13 +94,13 @@ def _check_values(name: str, config: Any) -> None:
         if value == "ColorConstancyImageProcessor":
             raise InputError(f"{name} {COLOR_CONSTANCY}")
         if any(not character.isprintable() and character not in "\n\t" for character in f"{key}{value}"):
-            wrong = "expected no control characters"
+            wrong = "must not contain control characters"
         elif key == "transformers_weights" and value is not None:
             wrong = f"expected the weights in {WEIGHTS}"
         elif key.endswith("_implementation") and "/" in str(value):
-            wrong = "that is code on the Hub; leave it out"
+            wrong = "that is code on the Hub; remove it"
         elif key == "model_args" and isinstance(value, Mapping) and (files := set(value) & set(_FILES_OF_TIMM)):
-            wrong = f"expected no {sorted(files)[0]}, which is a file of its own; leave it out"
+            wrong = f"{sorted(files)[0]} would read another file; remove it"
         elif key == "architecture" and not re.fullmatch(r"[\w.-]+", str(value)):
             wrong = "expected the name of an architecture"
         elif key in ("num_labels", "num_classes") and _sum(value) > MOST_LABELS:
@@ -112,7 +112,7 @@ def _check_values(name: str, config: Any) -> None:
 
 
 def entries(config: Any) -> Iterator[tuple[str, Any]]:
-    """Every key and its value, at any depth."""
+    """Yield every key and its value, at any depth."""
     match config:
         case dict():
             for key, value in config.items():
@@ -131,10 +131,10 @@ def _sum(value: Any) -> float:
 def fetch_weights(
     name: str, location: str, revision: str | None, model_class: str = "AutoModelForImageClassification"
 ) -> Path:
-    """The folder with a model's safetensors: `location` itself, or where they are downloaded to from the Hub.
+    """Return the folder with a model's safetensors: `location`, or the one to which they are downloaded from the Hub.
 
     Raises:
-        InputError: there are none, they are not what they should be, or cannot be had.
+        InputError: there are none, they are not valid, or not available.
     """
     folder = Path(location)
     if not folder.is_dir():
@@ -154,11 +154,11 @@ def fetch_weights(
 
 
 def check_weights(name: str, folder: Path, model_class: str = "AutoModelForImageClassification") -> None:
-    """Raises InputError where a folder has no weights in safetensors, or others would be read in their place."""
+    """Raise an InputError if a folder has no weights in safetensors, or others would be read instead."""
     if (folder / "adapter_config.json").is_file():
         raise InputError(
-            f"{name} is an adapter (adapter_config.json) of another model: expected a whole one, as "
-            "`merge_and_unload` of peft makes it"
+            f"{name} is an adapter (adapter_config.json) of another model: expected a complete model, as returned by "
+            "peft's `merge_and_unload`"
         )
     if (folder / WEIGHTS).is_file():
         return
@@ -170,7 +170,7 @@ def check_weights(name: str, folder: Path, model_class: str = "AutoModelForImage
 
 
 def _check_index(path: Path) -> None:
-    """Of weights in several files: transformers would read a pickle, if the index named one."""
+    """Check the index of weights in several files, because transformers would read a pickle that it names."""
     index = read_json(path)
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not files:
@@ -179,7 +179,7 @@ def _check_index(path: Path) -> None:
         if not isinstance(file, str) or not re.fullmatch(r"[\w.-]+\.safetensors", file):
             raise InputError(f"{path} names {file!r}: expected files that end in .safetensors, in the same folder")
         if not (path.parent / file).is_file():
-            raise InputError(f"{path} names {file}, which is not there: the model is not whole; fetch it again")
+            raise InputError(f"{path} names {file}, which is missing: the model is incomplete; download it again")
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -189,7 +189,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _check_names(name: str, path: Path) -> None:
-    """transformers prints the names of tensors that it has no use for."""
+    """Check the names of the tensors, because transformers prints those that it does not use."""
     from safetensors import SafetensorError, safe_open
 
     if not os.access(path, os.R_OK):
@@ -200,40 +200,41 @@ def _check_names(name: str, path: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{name}: its files do not fit together or are damaged: {path.name}: {error}") from error
     if odd:
-        raise InputError(f"{name}: {path.name} has a tensor {odd[0]!r}: expected names without control characters")
+        raise InputError(f"{name}: {path.name} has a tensor {odd[0]!r}: names must not contain control characters")
 
 
 def check_recorded(name: str, folder: Path) -> None:
-    """Raises InputError where weights are not those that the folder's run.json, if it has one, was written for.
+    """Raise an InputError if the weights are not those that the folder's run.json, if any, records.
 
-    A bit that fell over on a disk changes answers, and nothing else would tell.
+    A flipped bit on a disk changes predictions, and nothing else would reveal it.
     """
     from ham_hf.system.environment import weights_sha256
 
     run = read_json(folder / "run.json") if (folder / "run.json").is_file() else None
     model = run.get("model") if isinstance(run, dict) else None
     recorded = model.get("weights_sha256") if isinstance(model, dict) else None
-    if recorded is None:  # an older run does not say
+    if recorded is None:  # an older run does not record them
         return
     there = weights_sha256(folder)
     before = recorded if isinstance(recorded, dict) else {}
     for file in sorted(before.keys() | there.keys()):
         if before.get(file) != there.get(file):
             raise InputError(
-                f"{name}: {file} is not the file that its training wrote (run.json has another SHA-256), so its "
-                "report is not about it: it was damaged or replaced; put the one of the training back, or move other "
-                "weights and their config.json into a folder of their own"
+                f"{name}: {file} is not the file that its training wrote (run.json has another SHA-256): it was "
+                "damaged or replaced, and the report does not apply to it; restore it, or move other weights and "
+                "their config.json into another folder"
             )
 
 
 def check_proportion(name: str, folder: Path, make: Callable[[], "PreTrainedModel"]) -> None:
-    """Raises InputError where a config describes a far larger model than its weights are of.
+    """Raise an InputError if a config describes a far larger model than its weights.
 
-    transformers makes and fills whatever the file lacks before it says so, until the memory is full.
+    transformers would initialize the missing weights before it reports them, until the memory is full.
 
     Args:
+        name: for messages.
         folder: with the weights.
-        make: a new model of the config; called where no memory is taken.
+        make: returns a new model of the config; called on the meta device, which takes no memory.
     """
     import torch
 
@@ -243,13 +244,13 @@ def check_proportion(name: str, folder: Path, make: Callable[[], "PreTrainedMode
     bytes_there = sum(path.stat().st_size for path in _files_of(folder))
     if values > bytes_there + MOST_NEW:
         raise InputError(
-            f"{name}: config.json describes a model of {values:,} values, and its weights are {bytes_there:,} bytes: "
+            f"{name}: config.json describes a model of {values:,} values, but its weights have {bytes_there:,} bytes: "
             "they do not belong together"
         )
 
 
 def check_finite(name: str, model: "PreTrainedModel") -> None:
-    """Raises InputError for the first tensor of a model that has a value which is no number."""
+    """Raise an InputError for the first tensor of a model that has NaN or infinite values."""
     import torch
 
     for key, tensor in model.state_dict().items():
@@ -259,13 +260,13 @@ def check_finite(name: str, model: "PreTrainedModel") -> None:
         if not all(map(math.isfinite, torch.aminmax(tensor))):
             broken = int((~torch.isfinite(tensor)).sum())
             raise InputError(
-                f"{name}: {broken:,} of {tensor.numel():,} values of {key} are NaN or infinite, so its answers would "
-                "mean nothing: its training diverged, or the file is damaged; take an earlier checkpoint"
+                f"{name}: {broken:,} of {tensor.numel():,} values of {key} are NaN or infinite, so its predictions "
+                "would be meaningless: its training diverged, or the file is damaged; use an earlier checkpoint"
             )
 
 
 def check_processor(name: str, processor: "BaseImageProcessor") -> None:
-    """Raises InputError for a preparation that would make images of a size that fills the memory."""
+    """Raise an InputError for a processor whose images would fill the memory."""
     for key, value in entries(processor.to_dict()):
         numbers = [number for number in _numbers(value) if not 0 <= number <= MOST_SIDE]  # false for NaN as well
         if "size" in key and numbers:

@@ -42,14 +42,14 @@ ERASED_AREA, ERASED_RATIO = (0.02, 0.2), (1 / 3, 3)  # of the crop, and height b
 
 
 class Augment:
-    """Flips, turns, one warp, colours and sharpness, as far as a recipe asks for them."""
+    """Flip, rotate, warp and change colours and sharpness, as a recipe says."""
 
     def __init__(self, args: ImageArguments):
         self._args = args
         self._warps = args.rotation or args.shear or args.perspective
 
     def __call__(self, pixels: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        """`pixels` (N, 3, S, S) uint8 → the same, uint8 or float32 from 0 to 255; `drawn` is (N, len(DRAWN))."""
+        """Return `pixels` (N, 3, S, S) uint8 augmented, uint8 or float32 from 0 to 255; `drawn` is (N, len(DRAWN))."""
         args = self._args
         channels_last = pixels.is_contiguous(memory_format=torch.channels_last)
         number = {name: column[:, None, None, None] for name, column in zip(DRAWN, drawn.unbind(1), strict=True)}
@@ -77,7 +77,7 @@ class Augment:
         return pixels.contiguous(memory_format=torch.channels_last) if channels_last else pixels
 
     def erase(self, pixels: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        """Normalised pixels (N, 3, S, S) with a box of 0, the mean colour, in some.
+        """Return normalized pixels (N, 3, S, S) with a box of 0, the mean colour, in some of them.
 
         Source: random erasing, Zhong et al., 2017, https://arxiv.org/abs/1708.04896
         """
@@ -96,7 +96,7 @@ class Augment:
         return pixels * ~(box & chosen)
 
     def _homographies(self, number: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(N, 3, 3): where in the old image, from -1 to 1, a place in the new one comes from."""
+        """Return (N, 3, 3) matrices from coordinates of the new image, from -1 to 1, to those of the old one."""
         args = self._args
 
         def signed(name: str) -> torch.Tensor:
@@ -107,7 +107,7 @@ class Augment:
         cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
         turn = _matrix((cos, -sin, zero), (sin, cos, zero), (zero, zero, one))
         shear = _matrix((one, shear_x, zero), (shear_y, one, zero), (zero, zero, one))
-        # A plane that is tilted: its far side looks smaller
+        # A tilted plane: its far side looks smaller
         tilt = (args.perspective * signed(f"tilt_{axis}") for axis in "xy")
         return turn @ shear @ _matrix((one, zero, zero), (zero, one, zero), (*tilt, one))
 
@@ -146,7 +146,7 @@ def call_seeded(transform: v2.Transform, seed: int, *inputs: torch.Tensor) -> An
 def box_mask(
     size: int, left: torch.Tensor, top: torch.Tensor, width: torch.Tensor, height: torch.Tensor
 ) -> torch.Tensor:
-    """(N, 1, size, size) bool: the pixels whose middle lies in a box, whose numbers (N,) are shares of the side."""
+    """Return (N, 1, size, size) bool: the pixels whose centre lies in a box, given as shares (N,) of the side."""
     middle = (torch.arange(size, device=left.device) + 0.5) / size
     across = (middle >= left[:, None]) & (middle < (left + width)[:, None])  # (N, size)
     down = (middle >= top[:, None]) & (middle < (top + height)[:, None])
@@ -154,9 +154,9 @@ def box_mask(
 
 
 def _choose(chosen: torch.Tensor, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
-    """`torch.where` on bytes (N, 3, H, W), in a quarter of its time, in the memory of `yes`.
+    """Do `torch.where` on bytes (N, 3, H, W) in a quarter of the time, in the memory of `yes`.
 
-    Picking the chosen ones out would wait for the device.
+    Indexing the chosen images would wait for the device.
     """
     chosen = chosen.to(torch.uint8)  # (N, 1, 1, 1)
     return yes.mul_(chosen).add_(no * (1 - chosen))
@@ -167,7 +167,7 @@ def _matrix(*rows: tuple[torch.Tensor, ...]) -> torch.Tensor:
 
 
 def _warp(pixels: torch.Tensor, homographies: torch.Tensor) -> torch.Tensor:
-    """Bilinear; what comes in from beyond the edges is their mirror image."""
+    """Warp bilinearly; beyond its edges an image is mirrored."""
     height, width = pixels.shape[2:]
     unit = torch.eye(2, 3, device=pixels.device)[None]
     x, y = F.affine_grid(unit, (1, 1, height, width), align_corners=False).unbind(3)  # (1, H, W)
@@ -179,7 +179,7 @@ def _warp(pixels: torch.Tensor, homographies: torch.Tensor) -> torch.Tensor:
 def _jitter_colors(
     pixels: torch.Tensor, brightness: torch.Tensor, contrast: torch.Tensor, saturation: torch.Tensor
 ) -> None:
-    """As torchvision's ColorJitter, in place and always in this order.
+    """Change colours as torchvision's ColorJitter, in place and always in this order.
 
     Args:
         pixels: (N, 3, H, W), from 0 to 255.
@@ -193,13 +193,13 @@ def _jitter_colors(
 
 
 def _grey(pixels: torch.Tensor) -> torch.Tensor:
-    """(N, 1, H, W) by ITU-R 601-2, as Pillow's mode "L"."""
+    """Return the luminance (N, 1, H, W) by ITU-R 601-2, as in Pillow's mode "L"."""
     red, green, blue = pixels.split(1, dim=1)
     return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Colours turned about the grey axis by `turns` (N, 1, 1, 1) of a circle: linear, where HSV needs branches."""
+    """Rotate colours about the grey axis by `turns` (N, 1, 1, 1) of a circle, which is linear, unlike in HSV."""
     angle = 2 * math.pi * turns.flatten()
     cos, third, sin = angle.cos(), (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
     on, left, right = cos + third, third - sin, third + sin
@@ -208,7 +208,7 @@ def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 
 
 def _times(matrices: torch.Tensor, planes: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    """Three planes (N or 1, H, W) times (N, 3, 3): one by one, for the last bit of torch's product depends on N."""
+    """Multiply three planes (N or 1, H, W) by (N, 3, 3), one by one: the last bit of torch's product depends on N."""
     return [
         sum(factor[:, None, None] * plane for factor, plane in zip(row.unbind(1), planes, strict=True))
         for row in matrices.unbind(1)
@@ -216,7 +216,7 @@ def _times(matrices: torch.Tensor, planes: tuple[torch.Tensor, ...]) -> list[tor
 
 
 def _sharpen(pixels: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """As Pillow's ImageEnhance.Sharpness on every pixel: 0 is smooth, 1 the image itself, 2 sharp."""
+    """Do what Pillow's ImageEnhance.Sharpness does, at every pixel: 0 is smooth, 1 the image itself, 2 sharp."""
     padded = F.pad(pixels, (1, 1, 1, 1), mode="replicate")
     smooth = (9 * F.avg_pool2d(padded, 3, stride=1) + 4 * pixels) / 13  # all nine places, the middle five times
     return torch.lerp(smooth, pixels, factor).clamp_(0, 255)

@@ -1,4 +1,4 @@
-"""What happens around a training run's steps: the epoch for the augmentation, a line of log an epoch, a warning."""
+"""Callbacks of a run: pass on the epoch, log a line per evaluation, warn of a collapse, stop early."""
 
 import logging
 
@@ -11,17 +11,17 @@ from ham_hf.training.transforms import TrainTransform
 logger = logging.getLogger(__name__)
 
 COLLAPSED = """\
-The model has collapsed: at two evaluations running, at least %.1f %% of the images got one and the same answer \
+The model has collapsed: at two consecutive evaluations, at least %.1f %% of the images got the same prediction \
 (now %.1f %%). Likely causes, and what to try:
-- the learning rate is too high for a pretrained BERT or transformer, or starts without warm-up: a tenth of \
-learning_rate, warmup_steps 0.1
-- the pixels are on the wrong scale, such as images that are normalised twice: normalization checkpoint
-- the batch is too small, or there were too few steps so far: a larger per_device_train_batch_size, more epochs
-- one diagnosis outweighs the others: logit_adjustment 1"""
+- the learning rate is too high for a pretrained BERT or transformer, or has no warm-up: a tenth of learning_rate, \
+warmup_steps 0.1
+- the pixels are on the wrong scale, such as images that are normalized twice: normalization checkpoint
+- the batch is too small, or there were too few steps: a larger per_device_train_batch_size, more epochs
+- one diagnosis dominates: logit_adjustment 1"""
 
 
 class TellEpoch(TrainerCallback):
-    """Tells the training transform, or the loss, which epoch it is: both may differ from epoch to epoch."""
+    """Tell the training transform, or the loss, which epoch it is."""
 
     def __init__(self, listener: TrainTransform | ClassificationLoss):
         self._listener = listener
@@ -31,21 +31,21 @@ class TellEpoch(TrainerCallback):
 
 
 class QuietProgress(ProgressCallback):
-    """The Trainer's progress bars without a printed dictionary at every logging step."""
+    """Show the Trainer's progress bars without printing a dictionary at every logging step."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         pass
 
 
 class CollapseGuard(TrainerCallback):
-    """Warns, once a run, when the answer no longer depends on the image; with `stop_on_collapse`, ends the training.
+    """Warn once when predictions no longer depend on the image; with `stop_on_collapse`, stop the training.
 
-    What it knows is the Trainer's own log, which a checkpoint holds: a resumed run goes on where it was.
+    It reads the Trainer's log, which checkpoints hold, so that a resumed run continues where it was.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
         if args.stop_on_collapse and state.global_step in collapsed_steps(state.log_history):
-            control.should_training_stop = True  # as it was decided before the process was killed
+            control.should_training_stop = True  # as decided before the process was killed
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         steps = collapsed_steps(state.log_history)
@@ -54,12 +54,12 @@ class CollapseGuard(TrainerCallback):
         if len(steps) == 1:
             logger.warning(COLLAPSED, 100 * COLLAPSED_SHARE, 100 * metrics["eval_top_class_share"])
         if args.stop_on_collapse:
-            logger.warning("Stopping after step %d, for --stop_on_collapse was asked for.", state.global_step)
+            logger.warning("Stopping after step %d, because of --stop_on_collapse.", state.global_step)
             control.should_training_stop = True
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """The stock one forgets, when a run goes on, for how long it has waited and that it ended the training (5.24)."""
+    """Remember in a resumed run how long it has waited, and that it stopped, unlike the stock callback (5.24)."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
@@ -70,7 +70,7 @@ class EarlyStopping(EarlyStoppingCallback):
 
 
 class EpochLine(TrainerCallback):
-    """One line at every evaluation: losses, and the validation metrics people look at first."""
+    """Log one line at every evaluation, with the losses and the main validation metrics."""
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         if not state.is_world_process_zero:

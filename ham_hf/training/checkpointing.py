@@ -1,4 +1,4 @@
-"""The checkpoints of a run that was broken off: which of them are whole, and that one process writes at a time."""
+"""Find the complete checkpoints of an interrupted run, and let one process at a time write a run folder."""
 
 import json
 import logging
@@ -9,24 +9,26 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ham_hf.system.errors import cannot_write
+from ham_hf.system.errors import InputError, cannot_write
 from ham_hf.system.files import file_digest, one_alone, replace_file
 
 logger = logging.getLogger(__name__)
 
-# The last file of a checkpoint: the SHA-256 of all others. One without it was not finished
+# The last file of a checkpoint, with the SHA-256 of all others. A checkpoint without it was not finished
 CHECKSUMS = "checksums.json"
+# In an unfinished run folder of a sweep, a cross-validation or an ensemble: its recipe and command line
+CLAIM = "training.json"
 LOCK = ".lock"
 _STATE = "trainer_state.json"
 
 
 def write_checksums(checkpoint: Path) -> None:
-    """Seal a checkpoint that is written."""
+    """Write the checksums of a complete checkpoint."""
     replace_file(checkpoint / CHECKSUMS, json.dumps(_checksums(checkpoint), indent=2) + "\n")
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None where it is as it was written."""
+    """Return what is wrong with a checkpoint; None if it is complete and unchanged."""
     try:
         written = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -39,7 +41,7 @@ def find_damage(checkpoint: Path) -> str | None:
     if missing := sorted(set(written) - set(there)):
         return f"{missing[0]} is missing"
     if changed := [name for name, sha256 in sorted(written.items()) if there[name] != sha256]:
-        return f"{changed[0]} is not as it was written"
+        return f"{changed[0]} has changed since it was written"
     try:
         _best_of(checkpoint)
     except (OSError, ValueError, KeyError, TypeError):
@@ -48,16 +50,16 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def _best_of(checkpoint: Path) -> str | None:
-    """The name of the best checkpoint when this one was written."""
+    """Return the name of the best checkpoint at the time when this one was written."""
     best = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
     return None if best is None else Path(best).name
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint in a run folder that a training can go on from; None where there is none.
+    """Return the last checkpoint in a run folder that a run can resume from; None if there is none.
 
-    Damaged ones are named and removed: the training comes to their steps again. One whose best checkpoint so far is
-    damaged is of no use either, for the training ends with the best one.
+    Damaged checkpoints are removed with a warning, because the run trains their steps again. So are those whose best
+    checkpoint so far is damaged, because the run ends with the best one.
     """
     whole = {}
     for checkpoint in _checkpoints(folder):
@@ -65,23 +67,45 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
         if damage is None:
             whole[checkpoint.name] = checkpoint
         else:
-            logger.warning("%s: %s; it is removed", checkpoint, damage)
+            logger.warning("removing %s: %s", checkpoint, damage)
             shutil.rmtree(checkpoint)
     for checkpoint in reversed(whole.values()):
         best = _best_of(checkpoint)
         if best is None or best in whole:
             return checkpoint
-        logger.warning("%s: the best checkpoint so far, %s, is gone; it is removed", checkpoint, best)
+        logger.warning("removing %s: the best checkpoint so far, %s, is missing", checkpoint, best)
         shutil.rmtree(checkpoint)
     return None
 
 
+def checkpoint_to_resume(folder: Path, resume: bool) -> Path | None:
+    """Return the last complete checkpoint in a run folder; None without `resume`, or if there is no checkpoint.
+
+    Raises:
+        InputError: without `resume`, the folder already holds a run.
+    """
+    if not resume:
+        if has_checkpoint(folder) or (folder / "run.json").exists():
+            raise InputError(
+                f"{folder} already holds a run: add --resume to continue it, or choose another --output_dir"
+            )
+        return None
+    last = last_whole_checkpoint(folder)
+    if last is None:
+        if not (folder / CLAIM).exists():
+            logger.info("no checkpoint in %s to resume from: starting from the beginning", folder)
+        return None
+    logger.info("resuming from %s", last)
+    return last
+
+
 def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run folder holds a checkpoint, complete or not."""
     return bool(_checkpoints(folder))
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """In the order of their steps."""
+    """Return the checkpoints in the order of their steps."""
     prefix = f"{PREFIX_CHECKPOINT_DIR}-"
     steps = {path: path.name.removeprefix(prefix) for path in folder.glob(f"{prefix}*") if path.is_dir()}
     return sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
@@ -94,10 +118,11 @@ def _checksums(checkpoint: Path) -> dict[str, str]:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold a run folder against other processes; one that is made for it and stays empty is removed again.
+    """Lock a run folder against other processes; a folder that is made for it and stays empty is removed again.
 
     Raises:
-        InputError: another process holds it, or it cannot be written.
+        InputError: the folder cannot be written.
+        MachineError: another process has locked it.
     """
     made = not folder.exists()
     try:

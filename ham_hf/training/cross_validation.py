@@ -1,10 +1,10 @@
-"""How good is a recipe, whatever the split? Every training and validation lesion judged by a model that never saw it.
+"""Cross-validate a recipe: every training and validation lesion is predicted by a model that never saw it.
 
 ham-hf cross-validate recipes/x.yaml --folds 5 [--output_dir FOLDER] [--flag value …]
 
-The training and validation lesions of the recipe's split are shared out into folds, by diagnosis; each fold is
-predicted by a training on all others. Test lesions take no part. What is there of a broken-off run is kept: the same
-command goes on with it.
+The training and validation lesions of the recipe's split are divided into folds, stratified by diagnosis; each fold is
+predicted by a model trained on all others. Test lesions are not used. If interrupted, run the same command again to
+resume.
 """
 
 import io
@@ -34,7 +34,7 @@ from ham_hf.reporting.sections import SYNTHETIC_WARNING, by_diagnosis_section, h
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 from ham_hf.training.checkpointing import only_writer
-from ham_hf.training.subprocess_run import train_once
+from ham_hf.training.child_run import train_in_child
 
 logger = logging.getLogger("ham_hf.training.cross_validation")
 
@@ -47,12 +47,12 @@ def cross_validate(words: Sequence[str], folds: int, output_dir: Path | None = N
     Args:
         words: the recipe and its options, as words of a command line.
         folds: how many folds.
-        output_dir: the folder of the cross-validation; by default that of the recipe and -cross-validation.
+        output_dir: the folder of the cross-validation; default: that of the recipe and -cross-validation.
 
     Raises:
         InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
         TrainingError: the settings of the recipe do not work.
-        MachineError: another process is at work in the folder, or the machine was in the way of a training.
+        MachineError: another process writes in the folder, or the machine interrupted a run.
     """
     recipe = parse_recipe(list(words))
     folder = output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
@@ -66,41 +66,42 @@ def cross_validate(words: Sequence[str], folds: int, output_dir: Path | None = N
 
 
 def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
-    """Columns image_id and fold: 1 to `folds` for training and validation images, 0 for images left out.
+    """Return columns image_id and fold (1 to `folds`, or 0 for unused images), and the ids of the test images.
 
-    And the ids of the test images, which take no part. Whole lesions, stratified by diagnosis; depends on the ids and
-    the seed only.
+    Folds have whole lesions and are stratified by diagnosis; they depend only on the ids and the seed.
 
     Raises:
         InputError: a diagnosis has fewer lesions than there are folds.
     """
-    for name, asks in {
+    for name, is_set in {
         "early_stopping_patience": recipe.training.early_stopping_patience is not None,
         "stop_on_collapse": recipe.training.stop_on_collapse,
         "lr_scheduler_type: reduce_lr_on_plateau": recipe.training.lr_scheduler_type == "reduce_lr_on_plateau",
         "lr_scheduler_type: greedy": recipe.training.lr_scheduler_type == "greedy",
     }.items():
-        if asks:
-            raise InputError(f"{name} watches the validation images, which a fold is to be judged on: leave it out")
+        if is_set:
+            raise InputError(f"{name} watches the validation images, which are the fold to be evaluated: remove it")
     if recipe.data.group_near_duplicates:
-        raise InputError("group_near_duplicates is not for cross-validation: its folds keep lesions together only")
+        raise InputError(
+            "cross-validation does not support group_near_duplicates: its folds keep only lesions together"
+        )
     splits, facts, checks = load_checked(recipe.data)
     if not len(splits["train"]) + len(splits["validation"]):
         raise InputError(f"the split {facts['split']!r} has no training or validation image: choose another --split")
     if unknown := sum(facts["splits"][name]["unknown_lesions"] for name in ("train", "validation")):
         raise InputError(
-            f"the lesions of {unknown:,} images are unknown, so a fold could be tested on a lesion that it was "
+            f"the lesions of {unknown:,} images are unknown, so a model could be evaluated on a lesion that it was "
             "trained on: add a column lesion_id to the table"
         )
     used = concatenate_datasets([splits["train"], splits["validation"]])
     if recipe.data.pixel_cache and recipe.image.augment:
-        build_cache(used, checks)  # one for all folds: each would make its own
+        build_cache(used, checks)  # one for all folds, which would otherwise each build their own
     rows = pd.DataFrame({name: used[name][:] for name in ("image_id", "lesion_id", "label")}).sort_values("image_id")
     lesions = Counter(rows.drop_duplicates("lesion_id")["label"])
     rarest = min(lesions, key=lesions.get)
     if lesions[rarest] < folds:
         name = splits["train"].features["label"].names[rarest]
-        raise InputError(f"--folds is {folds}, but {name} has {lesions[rarest]} lesions: choose as many or fewer")
+        raise InputError(f"--folds is {folds}, but {name} has {lesions[rarest]} lesions: choose at most that many")
     rows["fold"] = 0
     divide = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.training.seed)
     for fold, (_, held_out) in enumerate(divide.split(rows, rows["label"], rows["lesion_id"]), start=1):
@@ -114,37 +115,38 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
 def _write_folds(folder: Path, folds: pd.DataFrame, test_ids: set[str]) -> None:
     path, text = folder / "folds.csv", folds.to_csv(index=False, lineterminator="\n")
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise InputError(f"{path} has other folds, of another recipe, seed or data: choose another --output_dir")
+        raise InputError(f"{path} has the folds of another recipe, seed or data: choose another --output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(path, text)
-    # Of all folds' models together, as in `ham-hf ensemble`: they have seen every image but the test images
+    # The split for all models together, as in `ham-hf ensemble`: they have seen every image but the test images
     seen = folds["fold"].map(lambda of_image: UNUSED if of_image == 0 else "train")
     split = seen.mask(folds["image_id"].isin(test_ids), "test")
     replace_file(folder / SPLIT, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
 
 
 def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, fold: int) -> None:
-    """Train without fold `fold` in a process of its own, unless that is done."""
+    """Train without fold `fold` in a child process, unless that is done."""
     split = folds["fold"].map(
         lambda of_image: UNUSED if of_image == 0 else "validation" if of_image == fold else "train"
     )
     csv = folder / f"split_{fold}.csv"
     replace_file(csv, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
     run = folder / f"fold_{fold}"
-    # The last checkpoint, as it is: one chosen by its fold, or calibrated on it, would look better there than it is
+    # The last checkpoint, not calibrated: one chosen or calibrated on its fold would look better there than it is
     ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--calibration", "none"]
     ours += ["--output_dir", str(run), "--resume"]
-    train_once(run, recipe.path, [*flags, *ours])
+    train_in_child(run, recipe.path, [*flags, *ours])
 
 
 def write_summary(folder: Path, folds: int) -> dict:
-    """Pool the folds' predictions and write cross_validation.json and .md; returns what the first one holds."""
+    """Pool the predictions of the folds, write cross_validation.json and .md, and return the content of the former."""
     runs = [folder / f"fold_{fold}" for fold in range(1, folds + 1)]
     parts = _read_folds(runs)
-    of_parts = [
+    patients_of_parts = [
         read_patients(run / "patients_validation.csv", part.image_ids) for run, part in zip(runs, parts, strict=True)
     ]
-    pooled, patients = _pooled(parts), Patients(*(sum(column, []) for column in zip(*of_parts, strict=True)))
+    pooled = _pooled(parts)
+    patients = Patients(*(sum(column, []) for column in zip(*patients_of_parts, strict=True)))
     codes = [pooled.names[label] for label in pooled.labels]
     write_predictions(
         folder / "predictions_validation.csv",
@@ -172,10 +174,10 @@ def write_summary(folder: Path, folds: int) -> dict:
 
 
 def _read_folds(runs: Sequence[Path]) -> list[Predictions]:
-    """Return the predictions of the folds' runs.
+    """Return the predictions of the folds.
 
     Raises:
-        InputError: they are not those of the runs, or the runs had different images.
+        InputError: they do not belong to the runs, or the runs had different images.
     """
     parts, images = [], set()
     for run in runs:
@@ -186,8 +188,8 @@ def _read_folds(runs: Sequence[Path]) -> list[Predictions]:
         images.add(data["images_sha256"])
         if len(images) > 1:
             raise InputError(
-                f"{run} was trained on other images than {runs[0]}: the data changed between them. Remove the folders "
-                "of the folds that had the old images, and run the same command again"
+                f"{run} was trained on other images than {runs[0]}: the data has changed since. Remove the folders of "
+                "the folds with the old images, and run the same command again"
             )
     return parts
 
@@ -203,7 +205,7 @@ def _pooled(parts: Sequence[Predictions]) -> Predictions:
 
 
 def render_summary(summary: dict, names: Sequence[str]) -> str:
-    """cross_validation.json as a page."""
+    """Return the content of cross_validation.json as a Markdown page."""
     folds, pooled = summary["folds"], summary["pooled"]
     header = ["", "all folds together", "mean of the folds", "standard deviation"]
     header += [f"fold {fold}" for fold in range(1, len(folds) + 1)]
@@ -224,14 +226,14 @@ def render_summary(summary: dict, names: Sequence[str]) -> str:
     print("\n".join(table(header, rows)), file=text)
     if constant is not None:
         print(
-            f"\nA model that always answers nv: accuracy {number(constant['accuracy'])}, balanced accuracy "
+            f"\nA model that always predicts nv: accuracy {number(constant['accuracy'])}, balanced accuracy "
             f"{number(constant['balanced_accuracy'])}.",
             file=text,
         )
     print(
-        f"\n{pooled['images']:,} images of {pooled['lesions']:,} lesions, each judged by the model whose training "
-        "left its fold out; of every fold the last checkpoint, not calibrated, so that nothing was chosen on what is "
-        "reported. In brackets: 95 % intervals of a bootstrap over lesions.\n",
+        f"\n{pooled['images']:,} images of {pooled['lesions']:,} lesions, each predicted by the model that was not "
+        "trained on its fold: the last checkpoint, not calibrated, so that nothing was chosen on the reported images. "
+        "In brackets: 95 % intervals of a bootstrap over lesions.\n",
         file=text,
     )
     print(by_diagnosis_section(pooled, names, "all folds together"), file=text)

@@ -1,4 +1,4 @@
-"""From the splits to what the Trainer reads: crops or whole images, decoded or cached, or a backbone's features."""
+"""Read the data of a run and prepare what the Trainer reads: images, decoded or cached, or a backbone's features."""
 
 import logging
 from collections import Counter
@@ -13,11 +13,12 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainerCallback
 
 from ham_hf.config.recipe import Recipe
 from ham_hf.data.crops import eval_crops
+from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.pixel_cache import build_cache
 from ham_hf.inference.batches import image_processor
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
-from ham_hf.system.errors import TrainingError
+from ham_hf.system.errors import InputError, TrainingError
 from ham_hf.training.callbacks import TellEpoch
 from ham_hf.training.frozen_features import (
     Features,
@@ -39,8 +40,38 @@ from ham_hf.training.transforms import (
 logger = logging.getLogger("ham_hf.train")
 
 
+class Data(NamedTuple):
+    """The splits of a run, the facts about them for run.json, and the hashes of each image by image_id."""
+
+    splits: DatasetDict
+    facts: dict
+    checks: Mapping[str, ImageCheck]
+
+
+def read_data(recipe: Recipe) -> Data:
+    """Read the images of a recipe, with at most `max_train_samples` training images.
+
+    Raises:
+        InputError: the data cannot be used, or there is no training or no validation image.
+    """
+    with recipe.training.main_process_first(desc="reading the data"):
+        splits, facts, checks = load_checked(recipe.data)
+    count = recipe.data.max_train_samples
+    if count is not None and count < len(splits["train"]):
+        splits["train"] = splits["train"].shuffle(seed=recipe.training.seed).select(range(count))
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    absent = sum(split["absent_images"] for split in facts["splits"].values())
+    logger.info(
+        "%s, split %s: %s images%s", facts["source"], facts["split"], sizes, f", {absent} absent" if absent else ""
+    )
+    for name in ("train", "validation"):
+        if len(splits[name]) == 0:
+            raise InputError(f"the {name} split has no image: training requires both training and validation images")
+    return Data(splits, facts, checks)
+
+
 class Inputs(NamedTuple):
-    """`finish_batch` is for batches on the model's device, `callbacks` for the Trainer."""
+    """What the Trainer reads; `finish_batch` is called with batches on the model's device."""
 
     train: Dataset | Repeats | Features
     validation: Dataset | Features
@@ -53,15 +84,15 @@ def build_inputs(
     recipe: Recipe,
     model: PreTrainedModel,
     processor: BaseImageProcessor | PatientProcessor,
-    splits: DatasetDict,
-    checks: Mapping[str, ImageCheck],
+    data: Data,
     channels_last: bool,
 ) -> Inputs:
-    """Training and validation images as the recipe prepares them; `checks` are of these images, by image_id.
+    """Return the training and validation images as the recipe prepares them.
 
-    Where a frozen backbone would compute the same in every epoch, it runs here, and `model` answers from its features.
+    A frozen backbone that would compute the same in every epoch runs here, once; `model` then reads its features.
     """
-    images, crops = _cached(recipe, splits, checks, processor)
+    splits = data.splits
+    images, crops = _cached(recipe, data, processor)
     finish_batch = FinishBatch(processor, recipe.image, model.config.num_labels)
     collate = Collator(channels_last)
     whole = EvalTransform(processor, crops)
@@ -75,7 +106,7 @@ def build_inputs(
     train = _encoded(splits["train"]).with_transform(weigh(whole))
     if not _trains_on_features(recipe, model):
         return Inputs(train, validation, collate, finish_batch, [])
-    logger.info("the backbone is frozen and nothing is random: it runs once, the classifier trains on its features")
+    logger.info("the backbone is frozen and images are not augmented: computing its features once")
     args = recipe.training
     model.to(args.device)
     half = torch.float16 if args.fp16 else torch.bfloat16
@@ -93,14 +124,12 @@ def build_inputs(
 
 
 def _cached(
-    recipe: Recipe,
-    splits: DatasetDict,
-    checks: Mapping[str, ImageCheck],
-    processor: BaseImageProcessor | PatientProcessor,
+    recipe: Recipe, data: Data, processor: BaseImageProcessor | PatientProcessor
 ) -> tuple[CachedImages | None, CachedImages | None]:
-    """With `pixel_cache`: the training images, and the crops that the processor makes of all others."""
+    """Return the cached training images, and the cached evaluation crops of all others; None without pixel_cache."""
     if not recipe.data.pixel_cache:
         return None, None
+    splits, _, checks = data
     sha256s = {image_id: check.sha256 for image_id, check in checks.items()}
     random = [splits["train"]] if recipe.image.augment else []
     whole = [splits["validation"]] if recipe.image.augment else [splits["train"], splits["validation"]]
@@ -110,7 +139,7 @@ def _cached(
 
 
 def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | None]) -> Callable:
-    """Transform → transform with the weights a recipe asks for, of mean 1 over `dx_types`, the training images'."""
+    """Return a function that adds image weights to a transform, with mean 1 over the training images' `dx_types`."""
     if by_dx_type is None:
         return lambda transform: transform
     counts = Counter(dx_type or "unknown" for dx_type in dx_types)
@@ -125,7 +154,7 @@ def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | 
 
 
 def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:
-    """Sharded models have no whole backbone to run; features have no place for the weight of an image."""
+    """Return whether to train on features: not with sharded models, or with weights of single images."""
     args = recipe.training
     return (
         recipe.model.freeze == "backbone"
@@ -135,5 +164,5 @@ def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:
 
 
 def _encoded(dataset: Dataset) -> Dataset:
-    """The transforms decode: in threads, where `datasets` decodes one image after the other."""
+    """Leave decoding to the transforms, which use threads; `datasets` decodes one image after the other."""
     return dataset.cast_column("image", Image(decode=False))

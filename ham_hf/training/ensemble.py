@@ -1,4 +1,4 @@
-"""Several models as one: the mean of their probabilities, calibrated last.
+"""Build one model from several: the mean of their probabilities, calibrated last.
 
 ham-hf ensemble runs/a runs/b runs/c --data_dir path/to/HAM10000 --output_dir runs/ensemble
 ham-hf ensemble recipes/a.yaml recipes/b.yaml --data_dir path/to/HAM10000 --output_dir runs/ensemble
@@ -39,16 +39,16 @@ from ham_hf.system.errors import InputError
 from ham_hf.system.files import apply_umask, check_new_folder, new_folder, replace_file
 from ham_hf.system.serialization import read_json
 from ham_hf.training.checkpointing import only_writer
+from ham_hf.training.child_run import train_in_child
 from ham_hf.training.cross_validation import SPLIT as CROSS_VALIDATION_SPLIT
-from ham_hf.training.subprocess_run import train_once
 
 logger = logging.getLogger("ham_hf.training.ensemble")
 
-MOST_PICKS = 20  # of the greedy selection, which may pick a member more than once
+MOST_PICKS = 20  # by the greedy selection, which may pick a member more than once
 
 
 class Member(NamedTuple):
-    """A trained model, what it answered on validation, and its run.json."""
+    """A trained model, its predictions on validation, and its run.json."""
 
     folder: Path
     classifier: Classifier
@@ -65,26 +65,26 @@ def build_ensemble(
     calibration: bool = True,
     argv: list[str],
 ) -> dict:
-    """Join the models of `runs` into one in the new `folder`, judge it on `data` and write its report and card.
+    """Join the models of `runs` into one in the new `folder`, evaluate it on `data` and write its report and card.
 
     Args:
-        runs: run folders of `ham-hf train`, of models of the image alone with one and the same processor; or one
-            folder of `ham-hf cross-validate`, for its folds.
-        data: whose validation images calibrate it, and whose validation and test images judge it. Folds have seen all
-            but the test images, which alone judge their ensemble; it is not calibrated.
-        folder: loads as any model folder does.
+        runs: run folders of `ham-hf train`, of image models with the same processor; or one folder of
+            `ham-hf cross-validate`, for its folds.
+        data: its validation images calibrate the ensemble, and its validation and test images evaluate it. Folds have
+            seen all but the test images, so their ensemble is evaluated on these only, and not calibrated.
+        folder: loads like any model folder.
         greedy: a metric of `compute_scores` that chooses the members and their weights on validation (Caruana et al.,
-            2004, https://doi.org/10.1145/1015330.1015432); None: all of them alike.
+            2004, https://doi.org/10.1145/1015330.1015432); None: equal weights.
         calibration: fit a temperature on validation.
         argv: the command line, for the report.
 
     Returns:
-        What report.json holds.
+        The content of report.json.
 
     Raises:
-        InputError: the folder holds something, or the runs or the data do not fit together.
+        InputError: the folder is not empty, or the runs or the data do not fit together.
     """
-    with new_folder(folder) as unfinished:  # at once: another process that builds it is refused before any work
+    with new_folder(folder) as unfinished:  # at once, so that another process is refused before any work
         return _build_into(unfinished, runs, data, greedy, calibration, argv)
 
 
@@ -114,7 +114,7 @@ def _build_into(
     record = check_members([member.folder for member, _ in chosen], splits, facts, checks)
     model = join([member.classifier.model for member, _ in chosen], [weight for _, weight in chosen])
     processor = chosen[0][0].classifier.processor
-    calibration = calibration and cross_validation is None  # of folds, no image is left that none of them has seen
+    calibration = calibration and cross_validation is None  # all validation images were seen by some fold
     if calibration or greedy is not None:
         record = join_records([record, TrainingRecord(images_of(splits["validation"], checks, "validation"), True)])
     if calibration:
@@ -122,7 +122,7 @@ def _build_into(
     model.save_pretrained(unfinished)
     apply_umask(unfinished)
     processor.save_pretrained(unfinished)
-    if cross_validation is not None:  # which whoever verifies it needs
+    if cross_validation is not None:  # required by `ham-hf verify`
         shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
     joined = load_classifier(str(unfinished))
     write_answers(unfinished, joined, splits)
@@ -143,32 +143,32 @@ def _member_facts(member: Member, weight: float) -> dict:
 
 
 def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -> list[Path]:
-    """Train the recipes among `members`, each in a process of its own, unless that is done; returns run folders.
+    """Train the recipes among `members` in child processes, unless that is done, and return all run folders.
 
-    Into a folder beside the ensemble's `folder`, with -members to its name.
+    They go into a folder beside the ensemble's `folder`, with -members added to its name.
 
     Raises:
-        InputError: a training fails, or a run folder is of another recipe; or the ensemble could not be made later.
+        InputError: a run fails, a run folder belongs to another recipe, or `folder` is not empty.
         MachineError: another process trains them.
     """
     check_new_folder(folder)
     recipes = [member for member in members if member.suffix == ".yaml"]
     if len({recipe.stem for recipe in recipes}) < len(recipes):
-        raise InputError("two recipes have the same name, and would be one run: rename one")
+        raise InputError("two recipes have the same name, which is that of their run folder: rename one")
     if recipes and len(members) == 1:
-        raise InputError("an ensemble of 1 recipe: name two or more")
+        raise InputError("an ensemble of 1 recipe: expected at least two")
     if not recipes:
         return list(members)
     trained = folder.with_name(f"{folder.name}-members")
     runs = {recipe: trained / recipe.stem for recipe in recipes}
     with only_writer(trained):
         for recipe, run in runs.items():
-            train_once(run, recipe, [str(recipe), "--output_dir", str(run), "--resume", *flags])
+            train_in_child(run, recipe, [str(recipe), "--output_dir", str(run), "--resume", *flags])
     return [runs.get(member, member) for member in members]
 
 
 def join(models: Sequence[PreTrainedModel], weights: Sequence[float]) -> EnsembleForImageClassification:
-    """One model of several, in evaluation mode; all have the same labels and ask for the same views."""
+    """Return one model made of several with the same labels and views, in evaluation mode."""
     labels = labels_of(models[0])
     config = EnsembleConfig(
         members=[model.config.to_dict() for model in models],
@@ -186,12 +186,13 @@ def join(models: Sequence[PreTrainedModel], weights: Sequence[float]) -> Ensembl
 def select_greedily(
     probabilities: Sequence[np.ndarray], labels: np.ndarray, names: Sequence[str], metric: str
 ) -> list[float]:
-    """Weights of members: the best one, then again and again whoever makes the mean's `metric` best.
+    """Return the weights of the members: pick the best one, then repeatedly whichever improves the mean most.
 
     Args:
-        probabilities: of each member, (N, C).
+        probabilities: (N, C) of each member.
         labels: (N,).
-        metric: of `compute_scores`; it stops where no pick makes it better.
+        names: of the C classes.
+        metric: of `compute_scores`; the selection stops when no pick improves it.
     """
     picks: list[int] = []
     best = -np.inf
@@ -217,31 +218,31 @@ def _weights(members: Sequence[Member], greedy: str | None) -> list[float]:
 
 
 def _check_data(members: Sequence[Member], facts: dict) -> None:
-    """All were trained and chosen on these images, and on no others: test images would be no test otherwise."""
+    """Check that all were trained and chosen on these images: the test images might otherwise have been seen."""
     for member in members:
         for part in ("train", "validation"):
             if member.facts["data"]["splits"][part]["sha256"] != facts["splits"][part]["sha256"]:
                 raise InputError(
-                    f"{member.folder} has other {part} images than these: give the --data_dir and --split of its "
-                    "training, which is to be that of all members"
+                    f"{member.folder} has other {part} images: expected the --data_dir and --split of its run, which "
+                    "must be the same for all members"
                 )
 
 
 def _check_folds(folder: Path, splits: DatasetDict, greedy: str | None) -> None:
     if greedy is not None:
-        raise InputError("--greedy chooses on validation images, and the folds together have seen all of them")
+        raise InputError("--greedy chooses on validation images, all of which the folds together have seen")
     if not (folder / "cross_validation.json").is_file():
-        raise InputError(f"{folder} is not finished: the same `ham-hf cross-validate` goes on with it")
+        raise InputError(f"{folder} is not finished: run the same `ham-hf cross-validate` again to resume")
     if not len(splits["test"]):
         raise InputError(
-            f"there is no test image, and the folds of {folder} have seen all others: nothing could be said of how "
-            f"good their ensemble is; {folder / 'cross_validation.md'} says it of the folds"
+            f"there are no test images, and the folds of {folder} have seen all others, so their ensemble cannot be "
+            f"evaluated; {folder / 'cross_validation.md'} evaluates the folds"
         )
 
 
 def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
     if len(runs) < 2:
-        raise InputError(f"an ensemble of {len(runs)} run: name two or more")
+        raise InputError(f"an ensemble of {len(runs)} run: expected at least two")
     for run in runs:  # before the weights are loaded
         find_classifier(str(run))
         if missing := [name for name in ("run.json", "predictions_validation.csv") if not (run / name).is_file()]:
@@ -250,7 +251,7 @@ def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
     for run in runs:
         classifier = load_classifier(str(run))
         if classifier.reads_patients:
-            raise InputError(f"{run} reads the patient beside the image: members read the image alone")
+            raise InputError(f"{run} also reads the patient: an ensemble supports only image models")
         predictions = read_predictions(run / "predictions_validation.csv", classifier.labels)
         facts = read_json(run / "run.json")
         check_facts(facts, run / "run.json")
@@ -270,16 +271,16 @@ def _in_order(first: Member, member: Member) -> Predictions:
 
 def _check_alike(first: Member, member: Member) -> None:
     if member.classifier.labels != first.classifier.labels:
-        raise InputError(f"{member.folder} tells other diagnoses apart than {first.folder}")
+        raise InputError(f"{member.folder} has other classes than {first.folder}")
     views, of_first = which_views(member.classifier.model), which_views(first.classifier.model)
     if views != of_first:
         raise InputError(
-            f"{member.folder} asks for test_time_augmentation {views!r}, {first.folder} for {of_first!r}: "
-            "expected the same"
+            f"test_time_augmentation is {views!r} in {member.folder}, but {of_first!r} in {first.folder}: expected "
+            "the same"
         )
     ours, theirs = (json.loads(of.classifier.processor.to_json_string()) for of in (first, member))
     if other := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
         raise InputError(
-            f"{member.folder} prepares images otherwise than {first.folder} ({', '.join(other)}): members share one "
-            "preparation; train them with the same image_size, eval_resize and normalization"
+            f"{member.folder} and {first.folder} prepare images differently ({', '.join(other)}): train all members "
+            "with the same image_size, eval_resize and normalization"
         )

@@ -1,7 +1,7 @@
-"""A frozen backbone runs once: its features are kept, and the classifier is trained on them.
+"""Compute the features of a frozen backbone once and train the classifier on them.
 
-Only where nothing random stands before the classifier (`freeze: backbone`, `augment: false`): every epoch would
-compute the same features again.
+Only if nothing before the classifier is random (`freeze: backbone`, `augment: false`), so that every epoch would
+compute the same features.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from ham_hf.system.errors import InputError
 
 
 class Features(Dataset):
-    """What the classifier reads, in place of the images: rows of `pixel_values` and `labels`, as the Trainer wants."""
+    """The inputs of the classifier instead of images, as rows of `pixel_values` and `labels`."""
 
     def __init__(self, features: torch.Tensor, labels: torch.Tensor):
         self._features, self._labels = features, labels  # (N, …) float32, (N,) int64
@@ -26,27 +26,27 @@ class Features(Dataset):
         return len(self._labels)
 
     def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        """The whole batch at once: nothing is left to collate."""
+        """Return a whole batch, with nothing left to collate."""
         return {"pixel_values": self._features[rows], "labels": self._labels[rows]}
 
 
 def collate_features(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`Features` make batches themselves."""
+    """Return the batch, which `Features` have collated."""
     return batch
 
 
 def has_one_classifier(model: PreTrainedModel) -> bool:
-    """Whether the answers are those of one module on what everything before it computes: not so for MMBT, say."""
+    """Return whether one module turns the output of all others into the logits, unlike in MMBT."""
     return len(classifier_of(model)) == 1
 
 
 def compute_features(
     model: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]], autocast: torch.autocast, description: str
 ) -> Features:
-    """Run the backbone over all `batches` (`pixel_values`, `labels`), once, on the model's device.
+    """Return the features of all `batches` (`pixel_values`, `labels`), computed on the model's device.
 
     Raises:
-        InputError: the classifier's answer to the features is not the model's own: it does more in between.
+        InputError: the model does more with the features than its classifier.
     """
     [classifier] = classifier_of(model)
     inputs: list[torch.Tensor] = []
@@ -63,14 +63,14 @@ def compute_features(
             inputs.clear()
     except AssertionError as error:
         name = type(model).__name__
-        raise InputError(f"{name} does more than its classifier with the features: leave `augment` true") from error
+        raise InputError(f"{name} does more with the features than its classifier: set augment: true") from error
     finally:
         hook.remove()
     return Features(torch.cat(features), torch.cat(labels))
 
 
 def answer_from_features(model: PreTrainedModel) -> None:
-    """Let `model(pixel_values=features)` answer from what `compute_features` kept; the weights are not touched."""
+    """Let `model(pixel_values=features)` return the logits of its classifier; the weights do not change."""
     [classifier] = classifier_of(model)
 
     def forward(pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> ImageClassifierOutput:

@@ -1,4 +1,4 @@
-"""Batch norm cannot learn from one value per channel: what becomes of a batch of one image."""
+"""Find batches of one image, from which batch norm cannot learn."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def last_batch(images: int, batch: int, processes: int = 1, devices: int = 1) -> int:
     """Return how many images the smallest batch of an epoch has on one device.
 
-    Several processes get whole batches all: accelerate completes the last ones with the first images of the epoch.
+    Several processes all get whole batches: accelerate completes the last ones with the first images of the epoch.
 
     Args:
         images: in an epoch.
@@ -25,10 +25,10 @@ def last_batch(images: int, batch: int, processes: int = 1, devices: int = 1) ->
 
 @torch.no_grad()
 def starved_norm(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> str | None:
-    """Return the name of a batch norm layer that `inputs`, of one image, leave one value per channel; None without.
+    """Return the name of a batch norm layer that gets one value per channel for `inputs` of one image; None otherwise.
 
-    Frozen layers do not count: they normalise as in evaluation. The model runs in evaluation mode, so that nothing is
-    drawn at random and no statistics change.
+    Frozen layers do not count, because they normalize as in evaluation. The model runs in evaluation mode, so that
+    nothing is random and no statistics change.
     """
     found: list[str] = []
 

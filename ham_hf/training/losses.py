@@ -1,4 +1,4 @@
-"""The loss, in one place for every model: the Trainer calls it with the logits, and no model computes its own."""
+"""Compute the loss of every model from its logits; no model computes its own."""
 
 from collections.abc import Sequence
 
@@ -8,32 +8,32 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from ham_hf.config.arguments import LossArguments
 
-POWER = {"none": 0.0, "square_root": 0.5, "balanced": 1.0}  # of `class_weights`, by what a recipe calls it
+POWER = {"none": 0.0, "square_root": 0.5, "balanced": 1.0}  # of `class_weights`, by its name in a recipe
 
 
 def class_weights(counts: Sequence[int], power: float) -> torch.Tensor:
-    """(classes,) float64 proportional to 1 / count**power, scaled to a mean of 1 over all images."""
+    """Return (classes,) float64 weights proportional to 1 / count**power, with a mean of 1 over all images."""
     numbers = torch.tensor(counts, dtype=torch.float64).clamp(min=1)  # an absent class must stay finite
     weights = numbers**-power
     return weights * numbers.sum() / (weights * numbers).sum()
 
 
 class ClassificationLoss:
-    """Cross-entropy, focal loss or LDAM, with all that a recipe can say of how much an image counts.
+    """Cross-entropy, focal loss or LDAM, with the weights of classes and images in a recipe.
 
-    Given to the Trainer as `compute_loss_func`. In training it is the sum over the batch divided by the images of the
-    whole optimiser step (`num_items_in_batch`: all accumulated batches of all processes), so that 16x1, 4x4 and two
+    The Trainer's `compute_loss_func`. In training it returns the sum over the batch divided by the images of the whole
+    optimizer step (`num_items_in_batch`: all accumulated batches of all processes), so that 16x1, 4x4 and two
     processes x 2 x 4 give the same gradients: weights have a mean of 1 over the training images, not over a batch. In
-    evaluation, where `HamTrainer` passes no count, it is the plain mean of the cross-entropy.
+    evaluation, where `HamTrainer` passes no count, it returns the mean cross-entropy.
 
     Args:
         class_counts: training images of each class, in label order.
-        args: which loss and weights; of `dx_type_weights` and `sampling` it knows nothing.
-        label_smoothing: share of the true class that goes to all classes alike.
+        args: the loss and its weights, except `dx_type_weights` and `sampling`.
+        label_smoothing: share of the target that is spread over all classes.
 
     Sources: logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314; focal loss, Lin et al., 2017,
     https://arxiv.org/abs/1708.02002; LDAM and deferred re-weighting, Cao et al., 2019,
-    https://arxiv.org/abs/1906.07413, here on a linear classifier's logits, where theirs are scaled cosines.
+    https://arxiv.org/abs/1906.07413, here on the logits of a linear classifier instead of scaled cosines.
     """
 
     def __init__(self, class_counts: Sequence[int], args: LossArguments | None = None, label_smoothing: float = 0.0):
@@ -46,7 +46,7 @@ class ClassificationLoss:
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """For deferred re-weighting: whole epochs done."""
+        """Set the number of finished epochs, for deferred re-weighting."""
         self._epoch = epoch
 
     def __call__(
@@ -87,7 +87,7 @@ class ClassificationLoss:
         return losses
 
     def _losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(N,), not weighted."""
+        """Return the unweighted loss of each image (N,)."""
         match self._args.loss:
             case "cross_entropy":
                 adjusted = logits + self._adjustment.to(logits.device)

@@ -1,4 +1,4 @@
-"""Optimisers and schedules that TrainingArguments has no name for."""
+"""Build optimizers and schedules that TrainingArguments do not offer."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from ham_hf.models.build import classifier_of
 
 
 def optimizer_class(args: RunArguments) -> tuple[type[torch.optim.Optimizer], dict] | None:
-    """For `Trainer(optimizer_cls_and_kwargs=…)`; None leaves AdamW to the Trainer."""
+    """Return the argument `optimizer_cls_and_kwargs` of the Trainer; None lets it build AdamW."""
     match args.optimizer:
         case "adamw":
             return None
@@ -25,7 +25,7 @@ def optimizer_class(args: RunArguments) -> tuple[type[torch.optim.Optimizer], di
 
 
 def give_own_rate(optimizer: torch.optim.Optimizer, weights: set[torch.Tensor], rate: float) -> list[dict]:
-    """Move `weights` into parameter groups of their own, with this learning rate and all else as before; these."""
+    """Move `weights` into their own parameter groups, with this learning rate, and return these groups."""
     before = list(optimizer.param_groups)
     for group in before:
         own = [weight for weight in group["params"] if weight in weights]
@@ -37,10 +37,10 @@ def give_own_rate(optimizer: torch.optim.Optimizer, weights: set[torch.Tensor], 
 
 
 def blocks_from_the_top(model: PreTrainedModel) -> list[list[torch.Tensor]]:
-    """The weights of the classifier, then of each block of the backbone, the last one first.
+    """Return the weights of the classifier, then of each block of the backbone, from the last to the first.
 
-    A block is what shares the first number in its weights' names, such as layer 11 of a ViT or stage 3 of a ResNet;
-    what stands before, between and after blocks makes one of its own.
+    Weights of a block share the first number in their names, such as layer 11 of a ViT or stage 3 of a ResNet; those
+    before, between and after blocks form their own.
     """
     head = {weight for part in classifier_of(model) for weight in part.parameters()}
     blocks: list[tuple[str | None, list[torch.Tensor]]] = []
@@ -56,7 +56,7 @@ def blocks_from_the_top(model: PreTrainedModel) -> list[list[torch.Tensor]]:
 
 
 def set_rates_by_block(optimizer: torch.optim.Optimizer, model: PreTrainedModel, args: RunArguments) -> None:
-    """`head_learning_rate` and `layer_decay`, in parameter groups with a `depth`: how many blocks are above."""
+    """Apply `head_learning_rate` and `layer_decay`, in parameter groups with the number of blocks above as `depth`."""
     rate, decay = args.learning_rate, args.layer_decay or 1.0
     for depth, weights in enumerate(blocks_from_the_top(model)):
         own = args.head_learning_rate if depth == 0 and args.head_learning_rate is not None else rate * decay**depth
@@ -66,7 +66,7 @@ def set_rates_by_block(optimizer: torch.optim.Optimizer, model: PreTrainedModel,
 
 
 def unfreeze_gradually(schedule: LambdaLR, steps: int) -> None:
-    """Let groups of `set_rates_by_block` rest, at a rate of 0, until their turn: the deepest begins at `steps`."""
+    """Keep the rate of each group of `set_rates_by_block` at 0 until its turn; the deepest starts at `steps`."""
     depths = [group["depth"] for group in schedule.optimizer.param_groups]
     deepest = max(max(depths), 1)  # all but the classifier may be frozen
 
@@ -83,11 +83,11 @@ def unfreeze_gradually(schedule: LambdaLR, steps: int) -> None:
 
 
 def decay_by_epoch(epoch: int, fraction: float, args: RunArguments) -> float:
-    """What the learning rate is multiplied with: linear warm-up by step, then a decay by whole epochs.
+    """Return the factor of the learning rate: linear warm-up by step, then decay by whole epochs.
 
     Args:
-        epoch: whole epochs done.
-        fraction: share of the present epoch that will be done after this step, in (0, 1].
+        epoch: finished epochs.
+        fraction: share of the current epoch that is finished after this step, in (0, 1].
     """
     if epoch < args.warmup_epochs:
         return (epoch + fraction) / args.warmup_epochs

@@ -1,4 +1,4 @@
-"""A sheet of training images as a recipe's model sees them: one of each diagnosis, in several epochs.
+"""Draw training images as a recipe's model sees them: one of each diagnosis, in several epochs.
 
 ham-hf data preview RECIPE.yaml [--output FILE.png] [--flag value …]
 """
@@ -43,7 +43,7 @@ def write_preview(words: Sequence[str], path: Path) -> None:
 
 
 def draw_preview(recipe: Recipe) -> Figure:
-    """Rows: the first training image of each diagnosis; columns: the evaluation crop, then EPOCHS epochs."""
+    """Draw a row for the first training image of each diagnosis: the evaluation crop, then EPOCHS epochs."""
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     image = recipe.image
     processor = build_processor(
@@ -69,13 +69,13 @@ def draw_preview(recipe: Recipe) -> Figure:
 
 
 def one_of_each(split: datasets.Dataset) -> datasets.Dataset:
-    """The first image of each diagnosis, in label order."""
+    """Return the first image of each diagnosis, in label order."""
     labels = split["label"][:]
     return split.select([labels.index(label) for label in sorted(set(labels))])
 
 
 def visible(processor: BitImageProcessor, pixels: torch.Tensor) -> np.ndarray:
-    """Normalised (N, 3, H, W) → (N, H, W, 3) from 0 to 1."""
+    """Return normalized pixels (N, 3, H, W) as (N, H, W, 3) from 0 to 1."""
     if processor.do_normalize:
         mean, std = (torch.tensor(of)[:, None, None] for of in (processor.image_mean, processor.image_std))
         pixels = pixels * std + mean

@@ -1,4 +1,4 @@
-"""What a checkpoint was trained with: `--resume` goes on with the same, or is refused."""
+"""Record in each checkpoint what it was trained with, and resume only with the same settings."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from ham_hf.system.serialization import read_json
 
 logger = logging.getLogger("ham_hf.train")
 
-# Of the training's arguments, those that its weights follow from; another one would be half at work, for rates and
+# The training arguments that determine the weights. Another value would take effect only partly, because rates and
 # schedules are in the checkpoint too
 _OF_TRAINING = (
     *("learning_rate", "image_learning_rate", "head_learning_rate", "layer_decay", "gradual_unfreezing"),
@@ -40,11 +40,11 @@ _OF_TRAINING = (
     *("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps", "save_only_model"),
     *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
 )
-_AFTER_TRAINING = ("test_time_augmentation", "calibration", "melanoma_sensitivity")  # of the model's arguments
+_AFTER_TRAINING = ("test_time_augmentation", "calibration", "melanoma_sensitivity")  # arguments of the model
 _IMAGES = {"the training images": "train", "the validation images": "validation"}
 _PATIENTS = "the patients' data"
 _KEPT = {"fixed": dict, "noted": dict, "changes": list, "seconds": float}  # in a checkpoint
-# A run may go on with another one of these, to an end that no unbroken run would have come to
+# These may change when a run resumes, though its result is then not that of an uninterrupted run
 _MAY_CHANGE = (
     *("num_train_epochs", "max_steps", "early_stopping_patience", "stop_on_collapse"),
     *("bf16", "fp16", "tf32", "channels_last", "torch_compile", "gradient_checkpointing", "full_determinism"),
@@ -53,14 +53,14 @@ _MAY_CHANGE = (
 
 
 class Settings(NamedTuple):
-    """Names and plain values: `fixed` must be the same when a run goes on, `noted` may change."""
+    """Names and plain values: `fixed` must stay the same when a run resumes, `noted` may change."""
 
     fixed: dict[str, Any]
     noted: dict[str, Any]
 
 
 def settings_of(recipe: Recipe, splits: DatasetDict, data: Mapping) -> Settings:
-    """Of a training on the images of `splits`; `data` are the facts about them, as `load_checked` gives both."""
+    """Return the settings of a run on the images of `splits`, with the facts `data` about them."""
     args = recipe.training
     model = {name: value for name, value in asdict(recipe.model).items() if name not in _AFTER_TRAINING}
     images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -78,24 +78,27 @@ def settings_of(recipe: Recipe, splits: DatasetDict, data: Mapping) -> Settings:
         fixed[_PATIENTS] = _patients_sha256(splits)
     noted = {name: getattr(args, name) for name in _MAY_CHANGE} | {"processes": args.world_size}
     noted |= {f"{name} (hardware)": value for name, value in hardware(args.device).items()} | versions()
-    return Settings(*json.loads(json.dumps((fixed, noted))))  # as a checkpoint has them
+    return Settings(*json.loads(json.dumps((fixed, noted))))  # as a checkpoint stores them
 
 
 def _patients_sha256(splits: DatasetDict) -> str:
-    """Of what some models read, and some losses weigh by, and the SHA-256 of the images does not cover."""
+    """Return the SHA-256 of the patients' data, which that of the images does not cover."""
     columns = [splits[split][name][:] for split in _IMAGES.values() for name in (*PATIENT, "dx_type")]
     return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
 
 
 class KeepSettings(TrainerCallback, ExportableState):
-    """Has every checkpoint say, in its trainer_state.json, what it was trained with.
+    """Keep in the trainer_state.json of every checkpoint what it was trained with.
 
-    `changes` are what changed each time that the run went on, in words; `seconds` how long it had trained by then.
+    Args:
+        settings: of the run.
+        changes: what changed each time that the run was resumed, in words.
+        seconds: of training before.
     """
 
     def __init__(self, settings: Settings, changes: list[str], seconds: float):
         self._attributes = {**settings._asdict(), "changes": changes}
-        self._seconds, self._started = seconds, time.monotonic()
+        self._seconds, self._started, self._ended = seconds, time.monotonic(), None
 
     @property
     def changes(self) -> list[str]:
@@ -103,36 +106,39 @@ class KeepSettings(TrainerCallback, ExportableState):
 
     @property
     def seconds(self) -> float:
-        """Of training so far, in all its parts."""
-        return self._seconds + time.monotonic() - self._started
+        """Return the seconds of training so far, of all parts of an interrupted run."""
+        return self._seconds + (self._ended or time.monotonic()) - self._started
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._started = time.monotonic()  # without what came before, such as reading weights
-        state.stateful_callbacks[type(self).__name__] = self.state()  # a checkpoint of before may have no such entry
+        self._started = time.monotonic()  # excludes the set-up, such as loading weights
+        state.stateful_callbacks[type(self).__name__] = self.state()  # the checkpoint may have no such entry
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._ended = time.monotonic()
 
     def state(self) -> dict:
         return {"args": {}, "attributes": self._attributes | {"seconds": self.seconds}}
 
 
-def went_on(checkpoint: Path | None, settings: Settings) -> KeepSettings:
-    """For the checkpoints to come: what is not as it was when `checkpoint`, if any, was trained, and for how long.
+def resume_settings(checkpoint: Path | None, settings: Settings) -> KeepSettings:
+    """Return the callback that keeps `settings` in the checkpoints to come, with their changes since `checkpoint`.
 
     Raises:
-        InputError: something changed that must not.
+        InputError: a setting changed that must not.
     """
     if checkpoint is None:
         return KeepSettings(settings, [], 0)
     before = settings_in(checkpoint)
     if before is None:
-        return KeepSettings(settings, [f"{checkpoint.name} does not say what it was trained with"], 0)
+        return KeepSettings(settings, [f"{checkpoint.name} does not record what it was trained with"], 0)
     return KeepSettings(settings, _changes(checkpoint, before, settings), before["seconds"])
 
 
 def settings_in(checkpoint: Path) -> dict | None:
-    """What `KeepSettings` had a checkpoint say; None where it did not.
+    """Return what `KeepSettings` kept in a checkpoint; None if there is nothing.
 
     Raises:
-        InputError: its trainer_state.json is not as the Trainer writes it.
+        InputError: its trainer_state.json does not have the Trainer's format.
     """
     state = read_json(checkpoint / "trainer_state.json")
     try:
@@ -142,8 +148,8 @@ def settings_in(checkpoint: Path) -> dict | None:
         return {name: kind(kept["attributes"][name]) for name, kind in _KEPT.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{checkpoint / 'trainer_state.json'} is not as a training writes it ({type(error).__name__}: {error}): "
-            f"remove {checkpoint}"
+            f"{checkpoint / 'trainer_state.json'} does not have the expected format "
+            f"({type(error).__name__}: {error}): remove {checkpoint}"
         ) from error
 
 
@@ -152,26 +158,23 @@ def _changes(checkpoint: Path, before: Mapping, settings: Settings) -> list[str]
         raise InputError(f"{checkpoint} {COLOR_CONSTANCY}")
     if changed := _changed(before["fixed"], settings.fixed):
         raise InputError(
-            f"{checkpoint} cannot be gone on from with other settings: {'; '.join(changed)}. Give those that it was "
-            "trained with, or choose another --output_dir"
+            f"Cannot resume from {checkpoint}: these settings changed: {'; '.join(changed)}. Restore them, or choose "
+            "another --output_dir"
         )
     if settings.fixed["save_only_model"]:
-        raise InputError(f"{checkpoint} has the weights alone, for save_only_model is true: it cannot be gone on from")
+        raise InputError(f"Cannot resume from {checkpoint}: it has only the weights, because save_only_model is true")
     changed = _changed(before["noted"], settings.noted)
     if settings.noted["ignore_data_skip"]:
         changed.append("ignore_data_skip, so that the first images of the epoch were seen again")
-    changed = [f"went on from {checkpoint.name} with {change}" for change in changed]
+    changed = [f"resumed from {checkpoint.name} with {change}" for change in changed]
     for change in changed:
-        logger.warning("%s: the end may not be that of an unbroken run", change)
+        logger.warning("%s: the result may differ from that of an uninterrupted run", change)
     return [*before["changes"], *changed]
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In the names that both have: a newer version may know more of them."""
+    """Return the changes in words. A newer version may know more names than are in `before`, and skips them."""
     names = [name for name in now if name in before and now[name] != before[name]]
     return [
-        f"{name}, which were others"
-        if name in (*_IMAGES, _PATIENTS)
-        else f"{name} {now[name]!r}, which was {before[name]!r}"
-        for name in names
+        name if name in (*_IMAGES, _PATIENTS) else f"{name} from {before[name]!r} to {now[name]!r}" for name in names
     ]

@@ -1,4 +1,4 @@
-"""Which images an epoch shows, where rare diagnoses are to be seen more often than they are."""
+"""Draw the images of an epoch so that rare diagnoses are seen more often."""
 
 import zlib
 from collections import Counter
@@ -12,17 +12,17 @@ REPEAT = "repeat"  # a column for transforms: how often the epoch has drawn the 
 
 
 class WeightedSampler(Sampler[int]):
-    """As many images as there are, drawn with replacement, anew every epoch.
+    """Draw as many images as there are, with replacement, anew in every epoch.
 
-    The draw depends on (seed, epoch) alone: every process draws the same, and takes its own batches of it; a resumed
-    run goes on in the draw that was broken off. torch's WeightedRandomSampler draws from a state that moves on.
+    The draw depends only on (seed, epoch): all processes draw the same and take their own batches from it, and a
+    resumed run continues the interrupted draw. torch's WeightedRandomSampler draws from a state that changes.
     """
 
     def __init__(self, weights: Sequence[float] | torch.Tensor, seed: int, number_repeats: bool = False):
         """
         Args:
-            weights: of each image, (N,), in any scale.
-            number_repeats: image i is number i + k * N where the epoch has drawn it k times before: see `Repeats`.
+            weights: (N,) for N images, in any scale.
+            number_repeats: yield i + k * N for image i if the epoch has drawn it k times before: see `Repeats`.
         """
         self._number_repeats = number_repeats
         self._weights = torch.as_tensor(weights, dtype=torch.float64)
@@ -45,7 +45,7 @@ class WeightedSampler(Sampler[int]):
 
 
 class Repeats(Dataset):
-    """Images by a `WeightedSampler`'s numbers, for a `transform` that shows an image otherwise at every REPEAT."""
+    """Images by the numbers of a `WeightedSampler`, with a `transform` that augments each repeat differently."""
 
     def __init__(self, rows: datasets.Dataset, transform: Callable[[dict], dict]):
         self._rows, self._transform = rows, transform

@@ -1,36 +1,33 @@
-"""The stock Trainer, subclassed where it has no hook: rates by part, averaged weights, reading of checkpoints."""
+"""Extend the stock Trainer where it has no hook: rates by part, averaged weights, checkpoints, checks of the loss."""
 
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback, TrainerState
+from transformers import BaseImageProcessor, ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from ham_hf.config.option_errors import explained, options_of
 from ham_hf.system.errors import InputError, MachineError, TrainingError
 from ham_hf.system.files import apply_umask
 from ham_hf.training.checkpointing import find_damage, write_checksums
+from ham_hf.training.ema import AveragedWeights
 from ham_hf.training.last_batch import last_batch, starved_norm
 from ham_hf.training.optimization import decay_by_epoch, give_own_rate, set_rates_by_block, unfreeze_gradually
 
 logger = logging.getLogger("ham_hf.train")
 
-# In a checkpoint of a run with averaged weights: the weights being trained, which --resume needs
-TRAINED_WEIGHTS = "trained_weights.safetensors"
-# The options that building these can fail by
+# The options that building these can fail because of
 OF_OPTIMIZER = (
     *("optimizer", "optim", "optim_args", "optim_target_modules", "learning_rate", "base_learning_rate"),
     *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "sgd_momentum", "sgd_nesterov", "freeze"),
@@ -42,13 +39,16 @@ OF_SCHEDULE = (
 
 
 class HamTrainer(Trainer):
-    """With `ema_decay`, the averaged weights are what is evaluated, saved and published.
+    """The Trainer of every run. With `ema_decay` it evaluates, saves and publishes the averaged weights.
 
-    Where it cannot be set up or fails before the end of the first step, a TrainingError names the `options` given.
-
-    `finish_batch` does what is left to do to a batch once it is on the model's device. `train_sampler` chooses an
-    epoch's images. `processor` is saved with every model. As the stock Trainer's `processing_class` (transformers
-    5.23), one that is made of parts would have to have a tokenizer.
+    Args:
+        processor: saved with every model. The stock Trainer's `processing_class` (transformers 5.23) would require a
+            tokenizer in one that is made of parts.
+        finish_batch: called with each batch once that is on the model's device.
+        train_sampler: chooses the images of an epoch; by default the stock Trainer's.
+        options: the options given by the user, which a TrainingError names if the Trainer cannot be set up or fails
+            before the end of the first step; by default those of `args`.
+        kwargs: of the stock Trainer.
     """
 
     def __init__(
@@ -69,17 +69,19 @@ class HamTrainer(Trainer):
         self._train_sampler = train_sampler
         self._processor = processor
         self._finish_batch = finish_batch
-        self._average: AveragedModel | None = None
+        self.channels_last = False  # whether the model was put into that memory format, for the record
+        self._average: AveragedWeights | None = None
         self._image_ids: list[str] = []
         self._unchecked: list[tuple[int, torch.Tensor, list[str]]] = []
         self.add_callback(_CheckLosses(self))
         self.add_callback(_FindBest())
         if self.args.ema_decay:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise InputError("ema_decay needs whole weights on every process: leave it out with FSDP or DeepSpeed")
-            rule = exponential_average(self.args.ema_decay, lambda: int(self._average.n_averaged))
-            self._average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
-            self.add_callback(_UpdateAverage(self._average))
+                raise InputError(
+                    "ema_decay does not support FSDP or DeepSpeed, which divide the weights: leave it out"
+                )
+            self._average = AveragedWeights(self.model, self.args.ema_decay)
+            self.add_callback(self._average)
 
     def train(self, *args, **kwargs) -> TrainOutput:
         self._stepped = False
@@ -91,13 +93,13 @@ class HamTrainer(Trainer):
         return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
 
     def _run_epoch(self, **kwargs) -> None:
-        """The stock one (transformers 5.24) takes a step before it asks whether the run that goes on had ended."""
+        """Run an epoch, unless the resumed run had ended: the stock Trainer (5.24) takes a step before it checks."""
         self.control.should_training_stop |= self.state.global_step >= self.state.max_steps
         if not self.control.should_training_stop:
             super()._run_epoch(**kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the stock one, which drops a last batch of one image where batch norm could not learn from it.
+        """Return the stock loader, which drops a last batch of one image if batch norm cannot learn from it.
 
         Raises:
             InputError: an epoch would have no other batch.
@@ -136,7 +138,7 @@ class HamTrainer(Trainer):
         return True
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """Of every image: where `dataloader_drop_last` is of training, the stock one leaves out some here too."""
+        """Never drop the last evaluation batch, unlike the stock Trainer with `dataloader_drop_last`."""
         drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -151,11 +153,11 @@ class HamTrainer(Trainer):
         return loss
 
     def note_step(self) -> None:
-        """Note that a step is done: an exception from here on is no longer explained by the options."""
+        """Note that a step is done, after which the options no longer explain an exception."""
         self._stepped = True
 
     def check_losses(self) -> None:
-        """Raises TrainingError where a loss since the last call is not finite. It waits for the device."""
+        """Raise a TrainingError if a loss since the last call is not finite. Waits for the device."""
         if not self._unchecked:
             return
         unchecked, self._unchecked = self._unchecked, []
@@ -164,9 +166,9 @@ class HamTrainer(Trainer):
             return
         step, loss, image_ids = unchecked[finite.index(False)]
         raise TrainingError(
-            f"the loss of step {step + 1} is {loss.item()}; its images: {', '.join(image_ids) or 'not known'}. The "
+            f"the loss of step {step + 1} is {loss.item()}; its images: {', '.join(image_ids) or 'unknown'}. The "
             "training diverged, or a weight of the checkpoint is damaged: try a lower learning_rate, or "
-            "warmup_steps; --resume goes on from the last checkpoint"
+            "warmup_steps; --resume continues from the last checkpoint"
         )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -179,7 +181,7 @@ class HamTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ):
-        """The stock one gives the loss nothing but the labels, and counts images in evaluation too (5.24)."""
+        """Pass the loss the image weights, and in training alone the count, unlike the stock Trainer (5.24)."""
         loss = self.compute_loss_func
         self.compute_loss_func = partial(loss, image_weights=inputs.pop("image_weights", None))
         try:
@@ -231,24 +233,8 @@ class HamTrainer(Trainer):
 
     # Averaged weights
 
-    @contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
-        if self._average is None:
-            yield
-            return
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        averaged = self._average.module.state_dict()
-        for name, trained in self.model.state_dict().items():
-            kept = trained.clone()
-            trained.copy_(averaged[name])
-            averaged[name].copy_(kept)
+    def _averaged_weights(self) -> AbstractContextManager:
+        return nullcontext() if self._average is None else self._average.in_model()
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         with self._averaged_weights():
@@ -260,11 +246,11 @@ class HamTrainer(Trainer):
         if self.args.should_save:
             self._processor.save_pretrained(output_dir or self.args.output_dir)
         if self._average is not None and _internal_call and self.args.should_save:
-            save_model(self.model, str(Path(output_dir) / TRAINED_WEIGHTS))
+            self._average.save_trained(Path(output_dir))
         if self.args.should_save:
             apply_umask(Path(output_dir or self.args.output_dir))
 
-    # Checkpoints are sealed with checksums before an older one goes: whenever the process is killed, one is whole
+    # A checkpoint gets its checksums before an older one is removed, so that one is always complete
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         run = Path(self._get_output_dir(trial=trial))
@@ -284,7 +270,7 @@ class HamTrainer(Trainer):
             free = shutil.disk_usage(run).free
             raise MachineError(
                 f"{checkpoint} could not be written ({error}); {free:,} bytes are free there now: make room, then "
-                "--resume goes on from the checkpoint before it"
+                "--resume continues from the checkpoint before it"
             ) from error
         finally:
             self.args.save_total_limit = keep
@@ -292,9 +278,9 @@ class HamTrainer(Trainer):
             best = self.state.best_model_checkpoint
             rotate_checkpoints(str(run), save_total_limit=keep, best_model_checkpoint=best)
 
-    # save_pretrained writes ViT and BEiT under older names than the modules bear; from_pretrained renames
-    # them back. The stock Trainer (transformers 5.23) reads a checkpoint without renaming and without being strict:
-    # the encoder's weights stay as they are, with a warning. Sharded ones (FSDP, DeepSpeed) have the modules' names.
+    # save_pretrained writes the weights of ViT and BEiT under older names than their modules have, and from_pretrained
+    # renames them. The stock Trainer (transformers 5.23) loads a checkpoint without renaming and without being strict,
+    # so that the encoder keeps its weights, with a warning. Sharded checkpoints (FSDP, DeepSpeed) have the new names.
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -303,9 +289,7 @@ class HamTrainer(Trainer):
         folder = Path(resume_from_checkpoint)
         self._load_pretrained(folder)
         if self._average is not None:
-            self._average.module.load_state_dict(self.model.state_dict())
-            self._average.n_averaged.fill_(TrainerState.load_from_json(folder / "trainer_state.json").global_step)
-            load_model(self.model, folder / TRAINED_WEIGHTS)
+            self._average.resume(folder)
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -313,9 +297,9 @@ class HamTrainer(Trainer):
             return
         best = Path(self.state.best_model_checkpoint)
         if damage := find_damage(best):
-            raise MachineError(f"the best checkpoint cannot be used: {best}: {damage}; --resume trains it again")
+            raise MachineError(f"the best checkpoint is damaged: {best}: {damage}; --resume trains it again")
         self._load_pretrained(best)
-        self._average = None  # what was loaded is the average already
+        self._average = None  # the loaded weights are the average already
 
     def _load_pretrained(self, folder: Path) -> None:
         saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype, use_safetensors=True)
@@ -323,31 +307,12 @@ class HamTrainer(Trainer):
 
 
 def _first_output(logits: torch.Tensor | tuple[torch.Tensor, ...], _labels: torch.Tensor) -> torch.Tensor:
-    """Return the logits, without other outputs of a model, such as those of its two classifiers."""
+    """Return the logits, without other outputs of a model such as those of two classifiers."""
     return logits[0] if isinstance(logits, tuple) else logits
 
 
-def exponential_average(decay: float, count: Callable[[], int]) -> Callable:
-    """For `AveragedModel`: an exponential moving average that starts fast, as TensorFlow's and timm's do.
-
-    `count` returns the number of updates so far. `AveragedModel` passes it on the device, which would have to be
-    waited for at every step.
-    """
-
-    @torch.no_grad()
-    def update(averaged: list[torch.Tensor], trained: list[torch.Tensor], _on_device: torch.Tensor) -> None:
-        if not averaged[0].is_floating_point():  # batch norm counts its batches
-            for mean, value in zip(averaged, trained, strict=True):
-                mean.copy_(value)
-            return
-        updates = count()
-        torch._foreach_lerp_(averaged, trained, 1 - min(decay, (1 + updates) / (10 + updates)))
-
-    return update
-
-
 class _CheckLosses(TrainerCallback):
-    """Where the loss is read anyway for the log, and at every hundredth step."""
+    """Check the losses whenever the log reads them anyway, and at every hundredth step."""
 
     def __init__(self, trainer: HamTrainer):
         self._trainer = trainer
@@ -359,20 +324,12 @@ class _CheckLosses(TrainerCallback):
 
 
 class _FindBest(TrainerCallback):
-    """A checkpoint says where the best one so far was when it was written; a run folder may have been moved since.
+    """Find the best checkpoint in a run folder that was moved.
 
-    The stock Trainer (transformers 5.24) would forget the best one, and end with the last.
+    A checkpoint records the path of the best one; the stock Trainer (5.24) would not find it and end with the last.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.best_global_step:
             best = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
             state.best_model_checkpoint = str(best) if best.is_dir() else None
-
-
-class _UpdateAverage(TrainerCallback):
-    def __init__(self, average: AveragedModel):
-        self._average = average
-
-    def on_step_end(self, args, state, control, model: nn.Module, **kwargs):
-        self._average.update_parameters(model)

@@ -1,8 +1,7 @@
-"""From encoded images to pixel values: random for training, the saved processor itself for everything else.
+"""Prepare encoded images: at random for training, with the saved processor for everything else.
 
-Training images take the short way: bytes → one decode → crop → antialiased resize, all in uint8 and in threads; a
-whole batch is then flipped and normalised on the model's device. The result is within a grey level of Pillow's and
-torchvision's.
+Training images are decoded, cropped and resized (antialiased) in uint8 and in threads; whole batches are then
+augmented and normalized on the model's device. The result is within one grey level of Pillow's and torchvision's.
 """
 
 import math
@@ -32,7 +31,7 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a training crop, as torchvision's RandomRes
 
 
 class CachedImages(NamedTuple):
-    """Of each image, by its image_id, what a cache has of it."""
+    """Cached pixels by image_id."""
 
     cache: PixelCache
     sha256s: Mapping[str, str]
@@ -43,10 +42,10 @@ class CachedImages(NamedTuple):
 
 
 class TrainTransform:
-    """Random crop, flips and colours, for `datasets.Dataset.set_transform` on images that are not decoded yet.
+    """Crop images at random and draw the random numbers of their augmentation; `FinishBatch` does the rest.
 
-    What an image looks like depends on (seed, epoch, image_id) alone: not on the order of the batches, the number of
-    threads and worker processes, or whether the run was interrupted. `FinishBatch` does the second half.
+    For `datasets.Dataset.set_transform` on images that are not decoded yet. The result depends only on (seed, epoch,
+    image_id): not on the order of the batches, the number of threads and worker processes, or interruptions.
     """
 
     def __init__(
@@ -61,17 +60,17 @@ class TrainTransform:
         self._cached = cached
         self._auto_augment = auto_augment(args)
         self._seed = seed
-        # In shared memory, since worker processes that outlive an epoch must see the next one too
+        # In shared memory, because worker processes that outlive an epoch must see the next one too
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)
 
     def __call__(self, batch: dict) -> dict:
-        """Encoded columns of N rows → `pixel_values`, `augmentation`, patients, `labels`.
+        """Return `pixel_values`, `augmentation`, encoded patients, `labels` and `image_ids` of N encoded rows.
 
-        `pixel_values` are N tensors (3, size, size) uint8, which the collator alone stacks. `augmentation` is
-        (N, len(DRAWN)) float32: the random numbers for what is left to do, see `ham_hf.training.augmentation`.
+        `pixel_values` are N tensors (3, size, size) uint8, which the collator stacks. `augmentation` are the random
+        numbers (N, len(DRAWN)) float32 for `ham_hf.training.augmentation`.
         """
         repeats = batch.get(REPEAT, [0] * len(batch["image_id"]))
         cases = in_threads(self._one, batch["image"], batch["image_id"], repeats)
@@ -119,9 +118,9 @@ def _seeds(drawn: torch.Tensor, name: str) -> list[int]:
 def random_crop(
     width: int, height: int, scale: tuple[float, float], generator: torch.Generator
 ) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a crop, drawn as torchvision's RandomResizedCrop draws it from its global state.
+    """Return left, top, right and bottom of a crop, drawn as by torchvision's RandomResizedCrop.
 
-    That state is one for all threads, and an image's crop would depend on who else draws.
+    torchvision draws from a global state that all threads share, so that crops would depend on the other threads.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -145,9 +144,9 @@ def random_crop(
 
 
 def in_threads(function: Callable, *columns: list) -> list:
-    """`list(map(function, *columns))` on as many threads as torch computes with, which is one in a worker process.
+    """Return `list(map(function, *columns))`, computed in as many threads as torch uses (one in a worker process).
 
-    Decoding and resizing free the interpreter lock.
+    Decoding and resizing release the interpreter lock.
     """
     threads = torch.get_num_threads()
     if threads == 1:
@@ -157,14 +156,14 @@ def in_threads(function: Callable, *columns: list) -> list:
 
 @cache
 def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch computes alone: each with a team of its own would share the cores with all others'.
+    """Return threads in which torch uses one core each, because nested threads would compete for the cores.
 
-    Kept, since threads are slow to start; for each process its own, since a fork has none of its parent's.
+    Cached, because threads are slow to start; by process, because a fork does not inherit threads.
     """
     pool = ThreadPoolExecutor(threads, "decode", torch.set_num_threads, (1,))
     together = Barrier(threads)
     list(pool.map(lambda _: together.wait(), range(threads)))  # all have started
-    torch.set_num_threads(threads)  # of threads yet to come: the 1 was meant for these alone
+    torch.set_num_threads(threads)  # for new threads: the 1 was meant for these only
     return pool
 
 
@@ -202,9 +201,11 @@ class FinishBatch:
 
 
 class EvalTransform:
-    """The saved processor, so that a figure in a report is what a user of the published model gets.
+    """Prepare images with the saved processor, so that a report is about what users of the model get.
 
-    `crops` are its own, cached by `eval_crops`; `FinishBatch` does what it does after the crop.
+    Args:
+        processor: of the model.
+        crops: its crops, cached by `eval_crops`; `FinishBatch` then normalizes them.
     """
 
     def __init__(self, processor: BaseImageProcessor | PatientProcessor, crops: CachedImages | None = None):
@@ -212,9 +213,9 @@ class EvalTransform:
         self._crops = crops
 
     def __call__(self, batch: dict) -> dict:
-        """Encoded columns of N rows → `pixel_values` (N, 3, size, size), the patients, N `labels`.
+        """Return `pixel_values` (N, 3, size, size), encoded patients and `labels` of N encoded rows.
 
-        The pixels are float32, or uint8 where the crops are cached.
+        The pixels are float32, or uint8 if the crops are cached.
         """
         if self._crops is None:
             images = in_threads(read_cell, batch["image"])
@@ -226,7 +227,7 @@ class EvalTransform:
 
 
 class WithImageWeights:
-    """A transform that also gives each image its weight in the loss, by its dx_type: `image_weights` (N,) float32."""
+    """Add to a transform the weight of each image in the loss, by its dx_type: `image_weights` (N,) float32."""
 
     def __init__(self, weights: Mapping[str, float], transform: Callable[[dict], dict]):
         self._weights, self._transform = weights, transform
@@ -237,7 +238,7 @@ class WithImageWeights:
 
 
 def encoded_patients(processor: BaseImageProcessor | PatientProcessor, batch: dict) -> dict[str, torch.Tensor]:
-    """What a processor that reads patients makes of their columns; nothing from one that does not."""
+    """Return the patients' columns as a multimodal model reads them; nothing for other processors."""
     if not isinstance(processor, PatientProcessor):
         return {}
     return processor.encode_patients(*(batch[name] for name in PATIENT))

@@ -124,11 +124,11 @@ def images_of(data: Path) -> list[Path]:
         ("optimizer: adamax", ["optimizer", "'adamax'", "adamw", "sgd"]),
         ("crop_scale: [0.5, 2]", ["crop_scale", "[0.5, 2.0]", "0 < smallest <= largest <= 1"]),
         ("fusion: mmbt", ["text_model_name_or_path is missing", "pypi:all-minilm-l6-v2"]),
-        ("fusion: mlp\ntext_model_name_or_path: a/bert", ["'a/bert', which fusion: mlp does not read"]),
+        ("fusion: mlp\ntext_model_name_or_path: a/bert", ["'a/bert', which fusion: mlp does not use"]),
         ("fusion: mlp\npatient_encoding: codes", ["patient_encoding is 'codes'", "only fusion: mmbt"]),
         ("fusion: mlp\npatient_dropout: 1", ["patient_dropout is 1.0", "from 0 to below 1"]),
-        ("patient_dropout: 0.1", ["patient_dropout is 0.1: it needs a fusion"]),
-        ("image_learning_rate: 1e-3", ["image_learning_rate is for models with a fusion: use learning_rate"]),
+        ("patient_dropout: 0.1", ["patient_dropout is 0.1: it requires a fusion"]),
+        ("image_learning_rate: 1e-3", ["image_learning_rate requires a fusion: use learning_rate"]),
         ("config_overrides: dropout", ["config_overrides is 'dropout': expected a JSON object"]),
         ("- learning_rate", ["expected a flat mapping", "list"]),
         ("", ["expected a flat mapping"]),
@@ -155,8 +155,8 @@ def test_an_unknown_flag_suggests_the_known_one(refused_training):
 
 def test_a_recipe_without_data_or_model_says_what_is_missing(refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "data_dir is missing: name a folder" in refused("train", "--model_name_or_path", "x")
-    assert "model_name_or_path is missing: name a checkpoint" in refused("train", "--data_dir", "synthetic")
+    assert "data_dir is missing: expected a folder" in refused("train", "--model_name_or_path", "x")
+    assert "model_name_or_path is missing: expected a checkpoint" in refused("train", "--data_dir", "synthetic")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,7 +252,7 @@ def test_training_from_a_checkpoint_that_is_no_image_classifier_is_refused(bert,
 def test_training_from_a_folder_without_a_model_is_refused(data, refused_training, tmp_path):
     (tmp_path / "empty").mkdir()
     message = refused_training("--data_dir", data, model=tmp_path / "empty")
-    assert f"{tmp_path / 'empty'} is no model folder: config.json, model.safetensors not found there" in message
+    assert f"{tmp_path / 'empty'} is not a model folder: it has no config.json, model.safetensors" in message
 
 
 def test_training_from_unknown_weights_lists_the_known_ones(data, refused_training):
@@ -266,7 +266,7 @@ def test_training_from_unknown_weights_lists_the_known_ones(data, refused_traini
 def test_predicting_with_a_folder_that_is_no_run_names_what_is_missing(photo, refused, tmp_path):
     (tmp_path / "empty").mkdir()
     message = refused("predict", tmp_path / "empty", photo)
-    for part in (str(tmp_path / "empty"), "no model folder", "config.json", "model.safetensors", "run folder"):
+    for part in (str(tmp_path / "empty"), "not a model folder", "config.json", "model.safetensors", "run folder"):
         assert part in message
 
 

@@ -19,11 +19,12 @@ from ham_hf.config.recipe import parse_recipe
 from ham_hf.data.image_hashes import check_images
 from ham_hf.data.image_io import read_cell
 from ham_hf.data.pixel_cache import build_cache
-from ham_hf.models.build import freeze_parts
+from ham_hf.models.build import Revisions, freeze_parts
 from ham_hf.system.errors import InputError, MachineError, TrainingError
 from ham_hf.train import _write_json
-from ham_hf.training.build import build_for_search
+from ham_hf.training.build import build_trainer
 from ham_hf.training.callbacks import EpochLine
+from ham_hf.training.datasets import read_data
 from ham_hf.training.last_batch import last_batch, starved_norm
 from tests.helpers.small_data import load, make_rows, write_folder
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
@@ -44,28 +45,28 @@ def test_every_training_argument_has_a_rule():
     ("words", "expected"),
     [
         # Ignored until now, or done without
-        ("--fp16 true", "fp16 is for GPUs, and this training would run on the CPU, in float32: use bf16"),
+        ("--fp16 true", "fp16 requires a GPU, and this run would use the CPU: use bf16"),
         ("--resume_from_checkpoint /absent", "resume_from_checkpoint is /absent: use --resume"),
-        ("--do_train false", "do_train is false: a run trains; leave it out"),
+        ("--do_train false", "do_train is false: a run always trains; remove it"),
         ("--do_eval false", "do_eval is false: a run ends with an evaluation"),
         ("--max_steps 0", "max_steps is 0: expected at least 1, or -1"),
-        ("--bf16_full_eval true", "bf16_full_eval is true: evaluation has the precision of bf16"),
+        ("--bf16_full_eval true", "bf16_full_eval is true: evaluation uses the precision of bf16"),
         ("--optim_args a=1", "optim_args has 'a', which optim: adamw_torch_fused does not read"),
-        ("--optimizer sgd --adam_beta1 0.5", "adam_beta1 is 0.5, which has no effect on optimizer: sgd"),
-        ("--optimizer adam --optim sgd", "optim is sgd, which has no effect on optimizer: adam"),
+        ("--optimizer sgd --adam_beta1 0.5", "adam_beta1 is 0.5, which has no effect with optimizer: sgd"),
+        ("--optimizer adam --optim sgd", "optim is sgd, which has no effect with optimizer: adam"),
         ("--lr_scheduler_type constant --warmup_steps 10", "unlike constant_with_warmup"),
-        ("--lr_scheduler_type greedy --warmup_steps 10", "no effect on lr_scheduler_type: greedy"),
-        ("--base_learning_rate 1e-3 --learning_rate 1", "learning_rate is 1.0, which has no effect beside base"),
+        ("--lr_scheduler_type greedy --warmup_steps 10", "no effect with lr_scheduler_type: greedy"),
+        ("--base_learning_rate 1e-3 --learning_rate 1", "learning_rate is 1.0, which has no effect with base"),
         ("--gradient_checkpointing_kwargs {}", "no effect without gradient_checkpointing"),
         ("--enable_jit_checkpoint true", "an interrupted run resumes from its last checkpoint"),
-        ("--accelerator_config {}", "the pipeline deals out the batches"),
+        ("--accelerator_config {}", "the pipeline distributes the batches"),
         ("--dataloader_in_order false", "the order of the batches would depend on the speed of the workers"),
         ("--average_tokens_across_devices false", "the loss is a mean over the images of all processes"),
         ("--include_num_input_tokens_seen true", "images have no tokens"),
         ("--hub_model_id a/b", "hub_model_id is a/b: a run publishes nothing"),
-        ("--eval_delay 9 --num_train_epochs 2", "the training ends after 2 epochs: it would never be evaluated"),
-        ("--metric_for_best_model accuracy --greater_is_better false", "accuracy is better where it is higher"),
-        ("--metric_for_best_model eval_ece --greater_is_better true", "ece is better where it is lower"),
+        ("--eval_delay 9 --num_train_epochs 2", "the run ends after 2 epochs: the model would never be evaluated"),
+        ("--metric_for_best_model accuracy --greater_is_better false", "but a higher accuracy is better"),
+        ("--metric_for_best_model eval_ece --greater_is_better true", "but a lower ece is better"),
         # Beyond every use
         ("--logit_adjustment -1", "logit_adjustment is -1.0: expected a number from 0 to 10, such as 1"),
         ("--logit_adjustment 1e30", "logit_adjustment is 1e+30: expected a number from 0 to 10"),
@@ -81,24 +82,21 @@ def test_every_training_argument_has_a_rule():
         ("--lr_scheduler_kwargs foo", "lr_scheduler_kwargs is 'foo': expected a JSON object"),
         ("--lr_scheduler_type cosine_with_min_lr", 'needs "min_lr" or "min_lr_rate" in lr_scheduler_kwargs'),
         ("--lr_scheduler_type warmup_stable_decay", 'needs "num_decay_steps" in lr_scheduler_kwargs'),
-        ("--eval_do_concat_batches false", "the metrics need the predictions of all validation images"),
-        ("--batch_eval_metrics true", "the metrics need the predictions of all validation images"),
-        ("--prediction_loss_only true", "the metrics need the predictions of all validation images"),
-        (
-            "--train_sampling_strategy group_by_length",
-            "an epoch shows the images in random order",
-        ),
+        ("--eval_do_concat_batches false", "the metrics require exactly the predictions"),
+        ("--batch_eval_metrics true", "the metrics require exactly the predictions"),
+        ("--prediction_loss_only true", "the metrics require exactly the predictions"),
+        ("--train_sampling_strategy group_by_length", "an epoch shows the images in random order"),
         ("--debug tpu_metrics_debug", "debug is tpu_metrics_debug, which requires a TPU"),
-        ("--label_names foo", "label_names is ['foo']: the pipeline's own is 'labels'"),
+        ("--label_names foo", "label_names is ['foo']: the pipeline uses 'labels'"),
         ("--remove_unused_columns true", "the images would be removed before they are decoded"),
         ("--neftune_noise_alpha 5", "it is for language models"),
         ("--use_liger_kernel true", "it is for language models"),
         ("--dataloader_num_workers -1", "dataloader_num_workers is -1: expected a number from 0 to 256"),
         ("--dataloader_persistent_workers true", "no effect with dataloader_num_workers: 0"),
         ("--eval_accumulation_steps 0", "eval_accumulation_steps is 0: expected at least 1"),
-        ("--report_to banana", "report_to is 'banana': expected one that is installed here: none"),
+        ("--report_to banana", "report_to is 'banana', which is not installed: expected one of none"),
         ("--output_dir=", "output_dir is empty: expected the path of a folder"),
-        ("--fsdp full_shard", "fsdp divides a model among several processes, and there is one"),
+        ("--fsdp full_shard", "fsdp requires several processes, and there is one"),
         ("--freeze=", "freeze is '': expected 'none', 'backbone', or names of parts"),
         ('--config_overrides {"return_dict":false}', "config_overrides has 'return_dict', which the pipeline sets"),
         ('--config_overrides {"output_attentions":true}', "config_overrides has 'output_attentions', which"),
@@ -110,7 +108,7 @@ def test_what_a_run_cannot_honour_is_refused(words, expected):
 
 def test_a_half_precision_of_the_launcher_is_refused_on_a_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
-    assert "fp16 is for GPUs" in refusal("--bf16 false")
+    assert "fp16 requires a GPU" in refusal("--bf16 false")
 
 
 def test_an_error_rate_is_minimised_by_either_of_its_names():
@@ -253,7 +251,8 @@ def test_a_last_batch_of_one_image_is_dropped_only_where_batch_norm_could_not_le
     if "model_name_or_path" in options:
         values["model_name_or_path"] = resnet
     words = [str(word) for name, value in values.items() for word in (f"--{name}", value)]
-    trainer = build_for_search(parse_recipe(words))
+    recipe = parse_recipe(words)
+    trainer = build_trainer(recipe, read_data(recipe), Revisions())
     trainer.train()
     assert trainer.state.global_step == (1 if dropped else 2)  # in batches of 8
     assert trainer.args.dataloader_drop_last is dropped

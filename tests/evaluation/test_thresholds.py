@@ -105,7 +105,7 @@ def test_predict_says_from_where_on_to_suspect_a_melanoma(run, tmp_path, capsys)
             "--melanoma_sensitivity 90",
             "melanoma_sensitivity is 90.0: expected a number from above 0 to 1, such as 0.9",
         ),
-        ("--melanoma_sensitivity 0.9 --classes nevus_or_other", "melanoma_sensitivity needs classes: diagnoses"),
+        ("--melanoma_sensitivity 0.9 --classes nevus_or_other", "melanoma_sensitivity requires classes: diagnoses"),
     ],
 )
 def test_what_cannot_be_is_refused(flags, text):

@@ -12,7 +12,7 @@ from ham_hf.config.arguments import MOST_BYTES
 from ham_hf.config.recipe import parse_recipe
 from ham_hf.system.errors import InputError
 from ham_hf.system.serialization import MOST_YAML, parse_yaml
-from ham_hf.training.search import read_sweep
+from ham_hf.training.sweep import read_sweep
 from tests.hostile.cases import broken, cases, changed, ends_well, within
 
 RECIPE = {

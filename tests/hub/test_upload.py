@@ -20,7 +20,7 @@ from ham_hf.hub.model_repo import check_that_it_loads, stage
 from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import load_classifier
 from ham_hf.labels import LABELS
-from ham_hf.models.build import build_model, build_processor
+from ham_hf.models.build import Revisions, build_model, build_processor
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline
 from ham_hf.reporting.model_card import REPO_ID
 from ham_hf.reporting.report import write_report
@@ -106,9 +106,7 @@ def patient_run(checkpoint, tmp_path_factory):
         args.model_name_or_path, revision=None, image_size=IMAGE_SIZE, eval_resize=36, normalization="checkpoint"
     )
     torch.manual_seed(0)
-    model = build_patient_model(
-        args, revision=None, text_revision=None, labels=LABELS, sites=SITES, image_size=IMAGE_SIZE
-    )
+    model = build_patient_model(args, Revisions(), labels=LABELS, sites=SITES, image_size=IMAGE_SIZE)
     processor = build_patient_processor(args, images, text_revision=None, sites=SITES)
     run = finish_run(make_run(tmp_path_factory.mktemp("runs") / "patient", images=(40, 0)), model, processor)
     copy_pipeline(run)

@@ -40,7 +40,7 @@ from ham_hf.inference.load import load_classifier  # noqa: E402
 from ham_hf.inference.predict import SYNTHETIC_ALONE  # noqa: E402
 from ham_hf.inference.thresholds import suspicion
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS  # noqa: E402
-from ham_hf.models.build import build_processor, classifier_of  # noqa: E402
+from ham_hf.models.build import Revisions, build_processor, classifier_of  # noqa: E402
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor  # noqa: E402
 from ham_hf.system.errors import InputError  # noqa: E402
 from tests.helpers.hub_server import File, HubServer, Repo  # noqa: E402
@@ -90,9 +90,7 @@ def patient_run(tmp_path_factory) -> Path:
         checkpoint, revision=None, image_size=IMAGE_SIZE, eval_resize=36, normalization="checkpoint"
     )
     torch.manual_seed(0)
-    model = build_patient_model(
-        args, revision=None, text_revision=None, labels=LABELS, sites=sites, image_size=IMAGE_SIZE
-    )
+    model = build_patient_model(args, Revisions(), labels=LABELS, sites=sites, image_size=IMAGE_SIZE)
     for module in classifier_of(model):  # fresh heads are nearly flat
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter)

@@ -163,7 +163,7 @@ def test_values_of_a_config_are_overridden_and_published(checkpoint, tmp_path):
     ("overrides", "message"),
     [
         ({"dropout": 0.25}, "config_overrides: the timm_wrapper config of .* has no 'dropout': expected one of"),
-        ({"model_args": {"drop": 0.25}}, "does not take these values: .*'drop'"),
+        ({"model_args": {"drop": 0.25}}, "does not support these values: .*'drop'"),
     ],
 )
 def test_a_value_that_a_config_has_not_is_named(overrides, message, checkpoint):

@@ -46,7 +46,7 @@ from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import load_classifier
 from ham_hf.inference.saliency import crop_of
 from ham_hf.labels import LABELS
-from ham_hf.models.build import build_model, classifier_of, freeze_parts
+from ham_hf.models.build import Revisions, build_model, classifier_of, freeze_parts
 from ham_hf.models.check import check_training
 from ham_hf.models.multimodal import build_patient_model
 from ham_hf.models.safe_loading import check_processor
@@ -229,14 +229,14 @@ def test_gradient_checkpointing_that_a_model_has_is_off_again_after_the_check(sa
 
 def test_a_model_of_images_and_text_is_refused_in_fusion_with_the_reason(saved):
     args = ModelArguments(model_name_or_path=saved("siglip"), fusion="mlp")
-    with pytest.raises(InputError, match="siglip model, of images and text: expected an encoder of images alone"):
-        build_patient_model(args, revision=None, text_revision=None, labels=LABELS, sites=["back"], image_size=32)
+    with pytest.raises(InputError, match="siglip model of images and text: expected an image encoder"):
+        build_patient_model(args, Revisions(), labels=LABELS, sites=["back"], image_size=32)
 
 
 def test_an_encoder_that_takes_no_images_is_refused_in_fusion(saved):
     args = ModelArguments(model_name_or_path=saved("imagegpt"), fusion="mlp")
-    with pytest.raises(InputError, match="fusion: ImageGPTModel does not encode RGB images of 32 x 32 pixels"):
-        build_patient_model(args, revision=None, text_revision=None, labels=LABELS, sites=["back"], image_size=32)
+    with pytest.raises(InputError, match="fusion: ImageGPTModel cannot encode RGB images of 32 x 32 pixels"):
+        build_patient_model(args, Revisions(), labels=LABELS, sites=["back"], image_size=32)
 
 
 def test_a_model_with_a_teacher_is_trained_and_evaluated(saved, synthetic_dir, tmp_path):

@@ -24,7 +24,7 @@ from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import load_classifier
 from ham_hf.inference.predict import read_patients
 from ham_hf.labels import LABELS
-from ham_hf.models.build import IMAGENET_MEAN, IMAGENET_STD, build_model, build_processor
+from ham_hf.models.build import IMAGENET_MEAN, IMAGENET_STD, Revisions, build_model, build_processor
 from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 from ham_hf.models.mmbt.pipeline_mmbt import ImagePatientPipeline
 from ham_hf.models.mmbt.processing_mmbt import SENTENCE_LENGTH
@@ -67,9 +67,7 @@ def build(checkpoint):
             args.model_name_or_path, revision=None, image_size=IMAGE_SIZE, eval_resize=36, normalization="checkpoint"
         )
         torch.manual_seed(0)
-        model = build_patient_model(
-            args, revision=None, text_revision=None, labels=LABELS, sites=SITES, image_size=IMAGE_SIZE
-        )
+        model = build_patient_model(args, Revisions(), labels=LABELS, sites=SITES, image_size=IMAGE_SIZE)
         return model.eval(), build_patient_processor(args, images, text_revision=None, sites=SITES)
 
     return make
@@ -417,13 +415,13 @@ def test_a_text_model_that_is_no_bert_is_refused(name, what, checkpoint):
         text_model_name_or_path=name if what == "" else checkpoint(name),
     )
     with pytest.raises(InputError, match=what or "no weights named 'pypi:nothing'"):
-        build_patient_model(args, revision=None, text_revision=None, labels=LABELS, sites=SITES, image_size=32)
+        build_patient_model(args, Revisions(), labels=LABELS, sites=SITES, image_size=32)
 
 
 @pytest.mark.parametrize("kind", ["fields", "mlp"])
 def test_a_model_that_reads_the_patient_is_no_image_checkpoint(kind, build, tmp_path):
     build(kind)[0].save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="reads the patient too .*: expected an image model to start from"):
+    with pytest.raises(InputError, match="also reads the patient .*: expected an image model to start from"):
         build_model(str(tmp_path))
 
 

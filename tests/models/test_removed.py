@@ -7,7 +7,7 @@ import pytest
 from ham_hf.inference.load import load_classifier
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
-from ham_hf.training.resume import Settings, went_on
+from ham_hf.training.resume import Settings, resume_settings
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 from tests.helpers.tiny_runs import make_run
 
@@ -39,4 +39,4 @@ def test_a_training_with_color_constancy_is_not_resumed(tmp_path):
     state = {"stateful_callbacks": {"KeepSettings": {"args": {}, "attributes": kept}}}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     with pytest.raises(InputError, match=GONE):
-        went_on(tmp_path, Settings({"save_only_model": False}, {"ignore_data_skip": False}))
+        resume_settings(tmp_path, Settings({"save_only_model": False}, {"ignore_data_skip": False}))

@@ -188,9 +188,12 @@ def test_automatic_augmentation_depends_on_the_seed_alone(kind):
     [
         ("--rotation 200", "rotation is 200.0: expected a number from 0 to 180, such as 30"),
         ("--mixup -1", "mixup is -1.0: expected a number from 0 to 100, such as 0.2"),
-        ("--augment false --mixup 0.2", "augment is false, and mixup is of augmented images"),
-        ("--randaugment_magnitude 5", "randaugment_magnitude is of auto_augment: randaugment, not 'none'"),
-        ("--fusion mlp --cutmix 1", "mixup and cutmix mix images, but fusion: mlp reads patients too"),
+        ("--augment false --mixup 0.2", "mixup has no effect with augment: false"),
+        (
+            "--randaugment_magnitude 5",
+            "randaugment_magnitude requires auto_augment: randaugment, but auto_augment is 'none'",
+        ),
+        ("--fusion mlp --cutmix 1", "fusion: mlp does not support mixup and cutmix"),
     ],
 )
 def test_what_cannot_be_is_refused(flags, text):

@@ -13,7 +13,7 @@ from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.evaluation.training_record import FILE, read_record
 from ham_hf.hub.model_repo import stage
 from ham_hf.system.errors import InputError
-from ham_hf.training import subprocess_run as training
+from ham_hf.training import child_run
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.cross_validation import write_summary
 from tests.helpers.small_data import make_rows, write_folder, write_table
@@ -32,7 +32,7 @@ def command(tiny: Path, data: Path, folder: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def done(tiny, synthetic_dir, tmp_path_factory):
+def done(tiny, synthetic_dir, tmp_path_factory, in_this_process):
     folder = tmp_path_factory.mktemp("runs") / "cv"
     assert main(command(tiny, synthetic_dir, folder)) == 0
     return folder
@@ -69,7 +69,7 @@ def test_the_page_has_the_figures_of_the_folds_and_of_all_together(done):
     values = [report["results"]["validation"]["metrics"]["accuracy"]["value"] for report in reports]
     assert [fold["accuracy"] for fold in summary["folds"]] == pytest.approx(values)
     assert not summary["synthetic"] and "synthetic" not in page  # a folder of images is what its owner says it is
-    assert "always answers nv" in page and "no diagnosis" in page
+    assert "always predicts nv" in page and "no diagnosis" in page
 
 
 def test_the_folds_are_one_model_judged_on_the_test_images_alone(done, synthetic_dir, tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_the_folds_are_one_model_judged_on_the_test_images_alone(done, synthetic
     assert not test_ids & set(pooled.image_ids)
     capsys.readouterr()
     assert main([*words[:-1], str(tmp_path / "again"), "--greedy", "accuracy"]) == 2
-    assert "the folds together have seen all of them" in capsys.readouterr().err
+    assert "all of which the folds together have seen" in capsys.readouterr().err
 
 
 def test_the_page_says_that_the_images_were_made_up(done, tmp_path):
@@ -114,7 +114,9 @@ def test_folds_on_other_images_or_with_other_predictions_are_not_pooled(done, tm
     facts = json.loads((folder / "fold_2" / "run.json").read_text())
     facts["data"]["images_sha256"] = "0" * 64
     (folder / "fold_2" / "run.json").write_text(json.dumps(facts))
-    with pytest.raises(InputError, match="fold_2 was trained on other images than .*fold_1: the data changed"):
+    with pytest.raises(
+        InputError, match="fold_2 was trained on other images than .*fold_1: the data has changed since"
+    ):
         write_summary(folder, 2)
 
 
@@ -148,13 +150,16 @@ def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp
 def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, synthetic_dir, tmp_path, capsys):
     for more, message in (
         (["--folds", "1"], "--folds is 1: expected at least 2"),
-        (["--folds", "400"], "lesions: choose as many or fewer"),
-        (["--early_stopping_patience", "1"], "watches the validation images, which a fold is to be judged on"),
+        (["--folds", "400"], "lesions: choose at most that many"),
+        (["--early_stopping_patience", "1"], "watches the validation images, which are the fold to be evaluated"),
         (["--lr_scheduler_type", "greedy"], "lr_scheduler_type: greedy watches the validation images"),
         (["--stop_on_collapse", "true"], "stop_on_collapse watches the validation images"),
-        (["--seed", "7"], "has other folds, of another recipe, seed or data"),
+        (["--seed", "7"], "has the folds of another recipe, seed or data"),
         (["--learning_rate", "0.5"], "was trained with another recipe or other flags"),
-        (["--split", "grouped", "--group_near_duplicates", "true"], "group_near_duplicates is not for"),
+        (
+            ["--split", "grouped", "--group_near_duplicates", "true"],
+            "cross-validation does not support group_near_duplicates",
+        ),
     ):
         assert main(command(tiny, synthetic_dir, done, *more)) == 2
         assert message in capsys.readouterr().err
@@ -167,7 +172,10 @@ def test_folds_need_training_images_of_known_lesions(tiny, tmp_path, capsys):
     for split, message in (
         ("grouped", "the lesions of 14 of 14 images are unknown"),
         ("all", "the split 'all' has no training or validation image"),
-        (str(tmp_path / "train.csv"), "the lesions of 14 images are unknown, so a fold could be tested on a lesion"),
+        (
+            str(tmp_path / "train.csv"),
+            "the lesions of 14 images are unknown, so a model could be evaluated on a lesion",
+        ),
     ):
         assert main(command(tiny, data, tmp_path / "cv", "--split", split)) == 2
         assert message in capsys.readouterr().err
@@ -175,7 +183,7 @@ def test_folds_need_training_images_of_known_lesions(tiny, tmp_path, capsys):
 
 @pytest.mark.parametrize(("code", "ours"), [(4, 4), (3, 3), (2, 2), (1, 2), (-15, 3)])
 def test_a_fold_that_fails_ends_the_command(code, ours, tiny, synthetic_dir, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "run_child", lambda module, words: code)
+    monkeypatch.setattr(child_run, "run_child", lambda module, words: code)
     assert main(command(tiny, synthetic_dir, tmp_path / "cv")) == ours
     assert "fold_1" in capsys.readouterr().err
     assert not (tmp_path / "cv" / "fold_2").exists()
@@ -196,16 +204,16 @@ def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_wh
     def train(code, learning_rate, words, checkpoint=True):
         recipe.write_text(f"learning_rate: {learning_rate}\n")
         started = []
-        monkeypatch.setattr(training, "run_child", lambda module, words: started.append(words) or code)
+        monkeypatch.setattr(child_run, "run_child", lambda module, words: started.append(words) or code)
         with pytest.raises(InputError, match="run") if code else nullcontext():
-            training.train_once(run, recipe, words)
+            child_run.train_in_child(run, recipe, words)
         (run / "checkpoint-1").mkdir(exist_ok=True) if checkpoint else None
         return len(started)
 
     assert train(2, 1, [], checkpoint=False) == 1
     assert train(-9, 2, ["--seed", "3"]) == 1
     for learning_rate, words in ((1, ["--seed", "3"]), (2, [])):
-        with pytest.raises(InputError, match="was trained with another recipe or other flags, or does not"):
+        with pytest.raises(InputError, match="was trained with another recipe or other flags, or does not record"):
             train(0, learning_rate, words)
     assert train(0, 2, ["--seed", "3"]) == 1
     (run / "run.json").write_text("{}")

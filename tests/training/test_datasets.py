@@ -56,7 +56,7 @@ def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
     settings = {"freeze": "backbone", "augment": False, "pixel_cache": pixel_cache}
     with caplog.at_level("INFO", "ham_hf.train"):
         losses, predictions = run(checkpoints[name], synthetic_dir, tmp_path / "once", **settings)
-    assert "it runs once" in caplog.text
+    assert "computing its features once" in caplog.text
     monkeypatch.setattr(datasets, "_trains_on_features", lambda *_: False)
     live_losses, live_predictions = run(checkpoints[name], synthetic_dir, tmp_path / "live", **settings)
     assert len(losses) == len(live_losses) > 4
@@ -70,9 +70,9 @@ def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
 def test_a_frozen_backbone_before_random_crops_runs_every_time(checkpoints, synthetic_dir, tmp_path, caplog):
     with caplog.at_level("INFO", "ham_hf.train"):
         run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, freeze="backbone", num_train_epochs=1)
-    assert "it runs once" not in caplog.text
+    assert "computing its features once" not in caplog.text
 
 
 def test_settings_of_augmentation_are_refused_without_it(checkpoints, synthetic_dir, tmp_path):
-    with pytest.raises(InputError, match="augment is false, and color_jitter is of augmented images"):
+    with pytest.raises(InputError, match="color_jitter has no effect with augment: false"):
         run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, augment=False, color_jitter=0.2)

@@ -154,7 +154,9 @@ def test_greedy_selection_takes_the_best_and_leaves_out_who_makes_it_worse():
     assert sum(weights) == pytest.approx(1) and weights[2] == 0 and min(weights[:2]) > 0
 
 
-def test_a_recipe_is_trained_first_and_not_again(runs, synthetic_dir, tmp_path, monkeypatch, capfd, caplog):
+def test_a_recipe_is_trained_first_and_not_again(
+    runs, synthetic_dir, tmp_path, monkeypatch, capfd, caplog, in_this_process
+):
     recipe = tmp_path / "member.yaml"
     recipe.write_text(
         f"model_name_or_path: {runs[0].parent / 'start_0'}\nimage_size: 32\nmax_steps: 2\nbf16: false\n"
@@ -187,7 +189,7 @@ def test_a_second_ensemble_is_refused_at_once_while_the_first_one_is_built(synth
 def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, capsys):
     words = f"--data_dir {synthetic_dir} --split grouped --output_dir {tmp_path / 'new'}".split()
     assert ham_hf(["ensemble", str(runs[0]), *words]) == 2
-    assert "an ensemble of 1 run: name two or more" in capsys.readouterr().err
+    assert "an ensemble of 1 run: expected at least two" in capsys.readouterr().err
     settings = json.loads((runs[1] / "preprocessor_config.json").read_text())
     other = tmp_path / "other"
     other.mkdir()
@@ -196,13 +198,13 @@ def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, caps
             (other / path.name).write_bytes(path.read_bytes())
     (other / "preprocessor_config.json").write_text(json.dumps(settings | {"image_mean": [0.1, 0.2, 0.3]}))
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
-    assert "prepares images otherwise than" in capsys.readouterr().err
+    assert "prepare images differently" in capsys.readouterr().err
     facts = json.loads((runs[1] / "run.json").read_text())
     facts["data"]["splits"]["train"]["sha256"] = "0" * 64
     (other / "preprocessor_config.json").write_text(json.dumps(settings))
     (other / "run.json").write_text(json.dumps(facts))
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
-    assert "has other train images than these" in capsys.readouterr().err
+    assert "has other train images: expected" in capsys.readouterr().err
     (other / "run.json").write_bytes((runs[1] / "run.json").read_bytes())
     (other / "predictions_validation.csv").write_bytes((runs[1] / "predictions_test.csv").read_bytes())
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2

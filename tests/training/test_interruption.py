@@ -29,11 +29,12 @@ TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", 
 FAILS_ON_THE_SECOND_PROCESS = """
 import os, sys
 from ham_hf import train
-class Failing(train.EpochLine):
+from ham_hf.training import build
+class Failing(build.EpochLine):
     def on_step_end(self, args, state, control, **kwargs):
         if os.environ["RANK"] == "1" and state.global_step == 3:
             raise MemoryError("of the second process alone")
-train.EpochLine = Failing
+build.EpochLine = Failing
 train.main(sys.argv[1:])
 """
 
@@ -97,8 +98,11 @@ def test_every_checkpoint_is_sealed(unbroken):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda folder: flip_a_bit(folder / "optimizer.pt"), "optimizer.pt is not as it was written"),
-        (lambda folder: os.truncate(folder / "model.safetensors", 100), "model.safetensors is not as it was written"),
+        (lambda folder: flip_a_bit(folder / "optimizer.pt"), "optimizer.pt has changed since it was written"),
+        (
+            lambda folder: os.truncate(folder / "model.safetensors", 100),
+            "model.safetensors has changed since it was written",
+        ),
         (lambda folder: (folder / "scheduler.pt").unlink(), "scheduler.pt is missing"),
         (lambda folder: (folder / CHECKSUMS).unlink(), "it was not finished (checksums.json is missing)"),
         (lambda folder: os.truncate(folder / CHECKSUMS, 10), f"{CHECKSUMS} is damaged"),
@@ -114,7 +118,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(spoil, words, br
     spoil(broken / "checkpoint-22")
     with caplog.at_level("WARNING"):
         assert last_whole_checkpoint(broken) == broken / "checkpoint-21"
-    assert f"{broken / 'checkpoint-22'}: {words}; it is removed" in caplog.text
+    assert f"removing {broken / 'checkpoint-22'}: {words}" in caplog.text
     assert checkpoints(broken) == [7, 14, 21]
 
 

@@ -156,22 +156,22 @@ def test_a_training_that_gets_no_better_stops_and_its_plateau_lowers_the_rate(st
     [
         ("--layer_decay 1.5", "layer_decay is 1.5: expected a number from above 0 to 1, such as 0.75"),
         ("--head_learning_rate -1", "head_learning_rate is -1.0: expected a number from 0 to 100"),
-        ("--fusion mlp --layer_decay 0.8", "layer_decay is for models of the image alone"),
-        ("--sgd_nesterov true", "sgd_nesterov needs optimizer: sgd"),
+        ("--fusion mlp --layer_decay 0.8", "layer_decay does not support fusion: mlp"),
+        ("--sgd_nesterov true", "sgd_nesterov requires optimizer: sgd"),
         ("--early_stopping_patience 0", "early_stopping_patience is 0: expected at least 1"),
         ("--gradual_unfreezing 1 --lr_scheduler_type reduce_lr_on_plateau", "reduce_lr_on_plateau by result"),
         ("--metric_for_best_model auroc", "metric_for_best_model is 'auroc': expected one of balanced_accuracy,"),
-        ("--eval_on_start true", "eval_on_start is true: it counts the untrained model"),
+        ("--eval_on_start true", "eval_on_start is true: it would count the untrained model"),
         (
             "--eval_strategy steps --eval_steps 2 --save_strategy steps --save_steps 6",
-            "save_steps is 6, eval_steps 2: expected the same",
+            "save_steps is 6, eval_steps is 2: expected the same",
         ),
-        ("--restore_callback_states_from_checkpoint true", "--resume restores its own; leave it out"),
+        ("--restore_callback_states_from_checkpoint true", "--resume restores them; remove it"),
         ("--num_train_epochs -1", "num_train_epochs is -1.0: expected a number from above 0"),
         ("--learning_rate -1", "learning_rate is -1.0: expected a number from 0 to 100"),
         ("--lr_decay_epochs 0", "lr_decay_epochs is 0, which has no effect without lr_decay_factor"),
         ("--class_weighting balanced --class_weighting_start -1", "class_weighting_start is -1: expected at least 0"),
-        ("--gradual_unfreezing 1 --freeze backbone", "which freeze: backbone keeps as it was"),
+        ("--gradual_unfreezing 1 --freeze backbone", "gradual_unfreezing and freeze: backbone contradict each other"),
     ],
 )
 def test_what_cannot_be_is_refused(flags, text):

@@ -1,4 +1,4 @@
-"""A run goes on with what its checkpoint was trained with, and as if it had never been broken off."""
+"""A run resumes with the settings of its checkpoint, and ends as if it had never been interrupted."""
 
 import json
 import shutil
@@ -54,24 +54,24 @@ def hindrances(run: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"split_seed": 1}, "the training images, which were others; the validation images, which were others"),
-        ({"max_train_samples": 20}, "max_train_samples 20, which was None"),
-        ({"learning_rate": 2e-3}, "learning_rate 0.002, which was 0.001"),
-        ({"logit_adjustment": 1}, "logit_adjustment 1.0, which was 0.0"),
-        ({"horizontal_flip": False}, "horizontal_flip False, which was True"),
-        ({"per_device_train_batch_size": 4}, "images a step 4, which was 8"),
-        ({"freeze": "backbone"}, "freeze 'backbone', which was 'none'"),
-        ({"ema_decay": 0.9}, "ema_decay 0.9, which was None"),
+        ({"split_seed": 1}, "the training images; the validation images"),
+        ({"max_train_samples": 20}, "max_train_samples from None to 20"),
+        ({"learning_rate": 2e-3}, "learning_rate from 0.001 to 0.002"),
+        ({"logit_adjustment": 1}, "logit_adjustment from 0.0 to 1.0"),
+        ({"horizontal_flip": False}, "horizontal_flip from True to False"),
+        ({"per_device_train_batch_size": 4}, "images a step from 8 to 4"),
+        ({"freeze": "backbone"}, "freeze from 'none' to 'backbone'"),
+        ({"ema_decay": 0.9}, "ema_decay from None to 0.9"),
     ],
 )
 def test_other_settings_or_images_are_refused(change, words, unbroken, flags, tmp_path):
     run = broken_after(unbroken, 1, tmp_path / "run")
-    with pytest.raises(InputError, match=f"cannot be gone on from with other settings: {words}"):
+    with pytest.raises(InputError, match=f"these settings changed: {words}"):
         main([*flags(run, **change), "--resume"])
     assert (run / "checkpoint-11").exists() and not (run / "run.json").exists()
 
 
-def test_with_the_same_settings_it_ends_the_same_and_nothing_hinders_that(unbroken, flags, tmp_path):
+def test_a_resumed_run_with_the_same_settings_ends_the_same(unbroken, flags, tmp_path):
     run = broken_after(unbroken, 1, tmp_path / "run")
     main([*flags(run), "--resume"])
     assert ends_as(run, unbroken) and hindrances(run) == []
@@ -84,8 +84,7 @@ def test_images_that_are_seen_again_are_in_the_report(unbroken, flags, tmp_path)
     main([*flags(run, ignore_data_skip=True), "--resume"])
     changed, seen_again = hindrances(run)
     assert (
-        changed.endswith("ignore_data_skip True, which was False")
-        and "images of the epoch were seen again" in seen_again
+        changed.endswith("ignore_data_skip from False to True") and "images of the epoch were seen again" in seen_again
     )
 
 
@@ -96,15 +95,15 @@ def test_what_may_change_is_in_the_report(unbroken, flags, tmp_path, caplog):
     (run / "run.json").unlink()
     main([*changed, "--resume"])
     assert hindrances(run) == [
-        f"went on from checkpoint-11 with {change}"
+        f"resumed from checkpoint-11 with {change}"
         for change in (
-            "num_train_epochs 3.0, which was 2.0",
-            "per_device_train_batch_size 4, which was 8",
-            "gradient_accumulation_steps 2, which was 1",
+            "num_train_epochs from 2.0 to 3.0",
+            "per_device_train_batch_size from 8 to 4",
+            "gradient_accumulation_steps from 1 to 2",
         )
     ]
-    assert "num_train_epochs 3.0, which was 2.0: the end may not be that of an unbroken run" in caplog.text
-    assert "went on from checkpoint-11 with num\\_train\\_epochs 3.0, which was 2.0" in (run / "report.md").read_text()
+    assert "num_train_epochs from 2.0 to 3.0: the result may differ from that of an uninterrupted run" in caplog.text
+    assert "resumed from checkpoint-11 with num\\_train\\_epochs from 2.0 to 3.0" in (run / "report.md").read_text()
 
 
 def test_settings_that_only_say_what_to_do_with_the_result_may_change(unbroken, flags, tmp_path):
@@ -117,7 +116,7 @@ def test_settings_that_only_say_what_to_do_with_the_result_may_change(unbroken, 
 @pytest.mark.parametrize("state", ["[]", '{"stateful_callbacks": {"KeepSettings": {"attributes": {"fixed": 1}}}}'])
 def test_a_state_that_no_training_wrote_is_refused(state, tmp_path):
     (tmp_path / "trainer_state.json").write_text(state)
-    with pytest.raises(InputError, match="trainer_state.json is not as a training writes it"):
+    with pytest.raises(InputError, match="trainer_state.json does not have the expected format"):
         settings_in(tmp_path)
 
 
@@ -130,7 +129,7 @@ def test_patients_count_where_the_model_reads_them(flags, synthetic_dir):
         assert (settings[0] == settings[1]) is same
 
 
-def test_a_run_that_ended_within_an_epoch_takes_no_step_more(flags, tmp_path):
+def test_a_run_that_ended_within_an_epoch_takes_no_more_steps(flags, tmp_path):
     settings = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 9, "load_best_model_at_end": False}
     within = partial(flags, max_steps=9, **settings)
     main(within(tmp_path / "unbroken"))
@@ -140,7 +139,7 @@ def test_a_run_that_ended_within_an_epoch_takes_no_step_more(flags, tmp_path):
     assert steps == [9, 9] and ends_as(run, tmp_path / "unbroken")
 
 
-def test_a_checkpoint_that_does_not_say_is_gone_on_from_and_the_report_says_so(unbroken, flags, tmp_path):
+def test_a_checkpoint_without_settings_is_resumed_and_the_report_says_so(unbroken, flags, tmp_path):
     from ham_hf.training.checkpointing import write_checksums
 
     run = broken_after(unbroken, 1, tmp_path / "run")
@@ -150,14 +149,14 @@ def test_a_checkpoint_that_does_not_say_is_gone_on_from_and_the_report_says_so(u
     state.write_text(json.dumps(values))
     write_checksums(state.parent)
     main([*flags(run), "--resume"])
-    assert hindrances(run) == ["checkpoint-11 does not say what it was trained with"]
+    assert hindrances(run) == ["checkpoint-11 does not record what it was trained with"]
 
 
-def test_weights_alone_are_not_gone_on_from(flags, tmp_path):
+def test_a_checkpoint_of_weights_only_cannot_be_resumed(flags, tmp_path):
     # Of the validation images, fewer than a batch, dataloader_drop_last leaves out none
     weights_alone = flags(tmp_path / "run", save_only_model=True, num_train_epochs=1, dataloader_drop_last=True)
     main(weights_alone)
-    with pytest.raises(InputError, match="checkpoint-10 has the weights alone, for save_only_model is true"):
+    with pytest.raises(InputError, match="checkpoint-10: it has only the weights, because save_only_model is true"):
         main([*weights_alone, "--resume"])
 
 

@@ -1,4 +1,4 @@
-"""Several classifiers as one; every file but this one is copied beside the published weights."""
+"""An ensemble of classifiers as one model; all files but this one are copied beside the published weights."""
 
 from transformers import AutoConfig, AutoModelForImageClassification
 

@@ -1,0 +1,79 @@
+"""Collect what a run records about its training: run.json, and the images that the model has seen."""
+
+from pathlib import Path
+
+from ham_hf.config.arguments import BY_RESULT
+from ham_hf.config.recipe import Recipe
+from ham_hf.evaluation.training_record import TrainingRecord, images_of
+from ham_hf.models.build import Revisions
+from ham_hf.system.environment import hardware, hindrances, versions
+from ham_hf.training.datasets import Data
+from ham_hf.training.resume import KeepSettings
+from ham_hf.training.trainer import HamTrainer
+
+
+def run_facts(recipe: Recipe, trainer: HamTrainer, data: dict, revisions: Revisions, settings: KeepSettings) -> dict:
+    """Return the content of run.json, without the facts about the saved model.
+
+    Args:
+        recipe: of the run.
+        trainer: after the training.
+        data: the facts about the data.
+        revisions: of the checkpoints that the run started from.
+        settings: kept in the checkpoints.
+    """
+    args, state = recipe.training, trainer.state
+    # Without a best checkpoint the model is the last one
+    chosen = args.load_best_model_at_end and state.best_global_step is not None
+    return {
+        "recipe": str(Path(recipe.argv[0])) if recipe.path else None,
+        "argv": recipe.argv,
+        "seed": args.seed,
+        "versions": versions(),
+        "hardware": hardware(args.device),
+        "data": data,
+        "model": {
+            "name": recipe.model.model_name_or_path,
+            "revision": revisions.image,
+            "text_name": recipe.model.text_model_name_or_path,
+            "text_revision": revisions.text,
+            "fusion": recipe.model.fusion,
+            "patient_encoding": recipe.model.patient_encoding if recipe.model.fusion != "none" else None,
+        },
+        "training": {
+            "images": len(trainer.train_dataset),
+            "do_predict": args.do_predict,
+            "best_metric": args.metric_for_best_model if chosen else None,
+            "best_value": state.best_metric if chosen else None,
+            "best_step": state.best_global_step if chosen else None,
+            "epochs": state.epoch,
+            "steps": state.global_step,
+            "learning_rate": args.learning_rate,
+            "processes": args.world_size,
+            "precision": precision_of(trainer),
+            "channels_last": trainer.channels_last,
+            "hindrances": hindrances(args.device, args.full_determinism) + settings.changes,
+            "seconds": round(settings.seconds, 1),
+        },
+    }
+
+
+def precision_of(trainer: HamTrainer) -> str:
+    """Return the precision that was used: `accelerate launch --mixed_precision` overrides the recipe."""
+    mixed = trainer.accelerator.mixed_precision
+    return "fp32" if mixed == "no" else mixed
+
+
+def training_record(recipe: Recipe, data: Data) -> TrainingRecord:
+    """Return the training images, and the validation images if anything about the model is chosen on them."""
+    args, model = recipe.training, recipe.model
+    images = images_of(data.splits["train"], data.checks, "train")
+    if (
+        args.load_best_model_at_end
+        or model.calibration != "none"
+        or model.melanoma_sensitivity is not None
+        or args.early_stopping_patience is not None
+        or args.lr_scheduler_type in BY_RESULT
+    ):
+        images += images_of(data.splits["validation"], data.checks, "validation")
+    return TrainingRecord(images, complete=True)
