@@ -169,21 +169,25 @@ def test_a_killed_run_that_is_resumed_ends_in_the_same_report(flags, unbroken, t
         )
 
 
-def test_averaged_weights_survive_a_kill_too(flags, tmp_path):
-    arguments = flags(tmp_path / "killed", ema_decay=0.9)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_THE_SECOND_EVALUATION, *arguments], cwd=ROOT, capture_output=True, timeout=300
-    )
-    assert killed.returncode == -9, killed.stderr[-2000:]
-    main([*arguments, "--resume"])
-    main(flags(tmp_path / "unbroken", ema_decay=0.9))
-    assert rows(tmp_path / "killed") == rows(tmp_path / "unbroken")
+@pytest.fixture(scope="module")
+def averaged(flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "averaged"
+    main(flags(folder, ema_decay=0.9, save_total_limit=9))
+    return folder
 
 
-def test_the_published_weights_are_the_average(flags, unbroken, tmp_path):
-    main(flags(tmp_path / "averaged", ema_decay=0.9))
-    published = load_file(tmp_path / "averaged" / "model.safetensors")
-    trained = load_file(next((tmp_path / "averaged").glob(f"checkpoint-*/{TRAINED_WEIGHTS}")))
+def test_averaged_weights_survive_an_interruption_too(flags, averaged, tmp_path):
+    folder = shutil.copytree(averaged, tmp_path / "interrupted")
+    (folder / "run.json").unlink()
+    for step in (14, 21, 22):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    main([*flags(folder, ema_decay=0.9, save_total_limit=9), "--resume"])
+    assert rows(folder) == rows(averaged)
+
+
+def test_the_published_weights_are_the_average(averaged, unbroken):
+    published = load_file(averaged / "model.safetensors")
+    trained = load_file(next(averaged.glob(f"checkpoint-*/{TRAINED_WEIGHTS}")))
     trained = {name.removeprefix("timm_model."): value for name, value in trained.items()}
     plain = load_file(unbroken / "model.safetensors")
     assert published.keys() == plain.keys()

@@ -363,7 +363,7 @@ def test_images_that_disappear_before_the_last_evaluation_are_of_the_machine(tin
         data.rename(tmp_path / "away")
         return saved(*args)
 
-    saved = train._as_saved
-    monkeypatch.setattr(train, "_as_saved", disappear)
+    saved = train._load_saved
+    monkeypatch.setattr(train, "_load_saved", disappear)
     code, said = run_trial(tiny, {"data_dir": data}, tmp_path / "run")
     assert code == 3 and str(data) in said and "--resume" in said

@@ -10,12 +10,12 @@ from transformers import Trainer
 from ham_hf.cli.main import main as ham_hf
 from ham_hf.system import hardware
 from ham_hf.train import main
-from ham_hf.training import trainer
+from ham_hf.training.ema import AveragedWeights
 from tests.helpers.apple_gpu import apple_gpu
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 from tests.helpers.tiny_runs import tiny_flags
 
-STEPS = [(Trainer, "training_step"), (trainer._UpdateAverage, "on_step_end")]
+STEPS = [(Trainer, "training_step"), (AveragedWeights, "on_step_end")]
 # All that touches tensors in a step, and after the training
 EVERYTHING = {
     "loss": "ldam",

@@ -82,11 +82,10 @@ def test_a_run_is_other_with_sampling_and_with_weights_by_how_sure_a_diagnosis_i
         "plain": [],
         "sampled": ["--sampling", "balanced"],
         "weighted": ["--dx_type_weights", weights],
-        "both": ["--sampling", "balanced", "--dx_type_weights", weights],
     }.items():
         main(flags(tiny, synthetic_dir, tmp_path / name, "--max_steps", "2", *more))
         answers.add((tmp_path / name / "predictions_validation.csv").read_text())
-    assert len(answers) == 4
+    assert len(answers) == 3
 
 
 def test_the_trainer_draws_every_epoch_anew_and_a_resumed_run_goes_on_in_its_draw(
