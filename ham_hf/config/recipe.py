@@ -1,9 +1,8 @@
-"""A recipe is command-line flags written down: one flat YAML file, then the command line, and the last word wins.
+"""Read a recipe: flags in one flat YAML file, then the command line, which takes precedence.
 
     ham-hf train recipes/quickstart.yaml --num_train_epochs 1
 
-The arguments are `transformers.TrainingArguments` under their own names, with defaults for this task, and the few
-below.
+The arguments are `transformers.TrainingArguments` under their own names, with defaults for this task, and a few more.
 """
 
 import json
@@ -26,14 +25,16 @@ from ham_hf.system.serialization import read_text
 
 @dataclass
 class RunArguments(RunOptions, TrainingArguments):
-    """`transformers.TrainingArguments` with this task's defaults, and the parts of a recipe it has no name for."""
+    """`transformers.TrainingArguments` with defaults for this task, and some options that they lack."""
 
     output_dir: str | None = field(
         default=None, metadata={"help": "The run folder (default: runs/ and the name of the recipe)."}
     )
 
-    # Other defaults than TrainingArguments'
-    include_num_input_tokens_seen: str = field(default="no", metadata={"help": "Stays no: images have no tokens."})
+    # Defaults that differ from those of TrainingArguments
+    include_num_input_tokens_seen: str = field(
+        default="no", metadata={"help": "Must stay no, because images have no tokens."}
+    )
     do_train: bool = field(
         default=True, metadata={"help": "Always true: `ham-hf evaluate` evaluates a trained model."}
     )
@@ -43,30 +44,30 @@ class RunArguments(RunOptions, TrainingArguments):
         default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
     )
     load_best_model_at_end: bool = field(
-        default=True, metadata={"help": "Keep the checkpoint that is best by metric_for_best_model on validation."}
+        default=True, metadata={"help": "Keep the checkpoint with the best metric_for_best_model on validation."}
     )
     metric_for_best_model: str | None = field(
         default="balanced_accuracy", metadata={"help": "Validation metric that chooses the checkpoint."}
     )
     save_total_limit: int | None = field(
-        default=2, metadata={"help": "Checkpoints kept beside the best one and the last one."}
+        default=2, metadata={"help": "Number of checkpoints to keep, besides the best one and the last one."}
     )
     logging_steps: float = field(
-        default=0.01, metadata={"help": "Steps between two points of the loss curve; below 1, a share of all steps."}
+        default=0.01, metadata={"help": "Steps between two points of the loss curve; below 1: a share of all steps."}
     )
     logging_nan_inf_filter: bool = field(
         default=False,
-        metadata={"help": "Log the last loss in place of a NaN or infinite one; a wait for the GPU every step."},
+        metadata={"help": "Log the previous loss instead of a NaN or infinite one; waits for the GPU at every step."},
     )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images a process evaluates at a time."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Batch size of a process in evaluation."})
     do_predict: bool = field(
-        default=True, metadata={"help": "Answer the test images at the end; false while settings are searched for."}
+        default=True, metadata={"help": "Predict the test images at the end; false while tuning settings."}
     )
     remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Stays false: the image column would be dropped before its transform."}
+        default=False, metadata={"help": "Must stay false: the image column would be dropped before its transform."}
     )
     bf16: bool | None = field(
-        default=None, metadata={"help": "bfloat16 autocast; chosen by what the hardware has when left out."}
+        default=None, metadata={"help": "Train with bfloat16 autocast; default: if the hardware supports it."}
     )
 
     def __post_init__(self):
@@ -80,10 +81,10 @@ class RunArguments(RunOptions, TrainingArguments):
             self.greater_is_better = (self.metric_for_best_model or "").removeprefix("eval_") not in LOWER_IS_BETTER
         super().__post_init__()
         if self.lr_scheduler_type in BY_RESULT:
-            # The schedule would take a falling accuracy for progress otherwise
+            # Otherwise the schedule would mistake a falling accuracy for progress
             defaults = {"mode": "max" if self.greater_is_better else "min"}
             if self.lr_scheduler_type == "greedy":
-                defaults["min_lr"] = 0.0  # its own least rate, 1e-3, is more than most trainings begin with
+                defaults["min_lr"] = 0.0  # its own minimum, 1e-3, exceeds the initial rate of most runs
             self.lr_scheduler_kwargs = defaults | (self.lr_scheduler_kwargs or {})
         if self.base_learning_rate is not None:
             self.learning_rate = (
@@ -94,9 +95,9 @@ class RunArguments(RunOptions, TrainingArguments):
 
 
 class Recipe(NamedTuple):
-    """What one run is made of. `path` is the YAML file, if there was one; `argv` is the command line as given.
+    """The arguments of a run; `path` is the YAML file, if there is one, and `argv` the command line as given.
 
-    `text` is what that file said: it may be edited while the training goes on.
+    `text` is the content of that file when it was read: it may be edited during the run.
     """
 
     data: DataArguments
@@ -131,7 +132,7 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     """Parse `[RECIPE] [--option value …]` into the argument classes.
 
     Raises:
-        InputError: the recipe is missing, empty or no flat mapping, or an option or its value is wrong.
+        InputError: the recipe is missing, empty or not a flat mapping, or an option or its value is not valid.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     check_words(argv)
@@ -166,7 +167,7 @@ def _words_of(path: Path) -> list[str]:
 
 
 def _words(path: Path, key: str, value) -> list[str]:
-    """Return an option and its value; InputError for a value that no command line could have."""
+    """Return an option and its value; raise an InputError for a value that no command line could hold."""
     try:
         words = spell_flag(key, value)
         "".join(words).encode()

@@ -4,6 +4,8 @@ Functions import transformers and torch when they need them, so that a misspelt 
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -130,15 +132,16 @@ def load_weights(
     transformers_logging.set_verbosity_error()  # its report of missing weights, which are checked below
     try:
         safe_loading.check_proportion(name, folder, lambda: make(copy.deepcopy(config)))
-        model, loading = model_class.from_pretrained(
-            folder,
-            config=config,
-            dtype="float32",
-            use_safetensors=True,
-            ignore_mismatched_sizes=new_where_missing,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
+        with _quiet():
+            model, loading = model_class.from_pretrained(
+                folder,
+                config=config,
+                dtype="float32",
+                use_safetensors=True,
+                ignore_mismatched_sizes=new_where_missing,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
     except InputError:
         raise
     except Exception as error:  # transformers and timm raise anything for unexpected values
@@ -155,6 +158,22 @@ def load_weights(
         raise InputError(f"{name} is incomplete: weights are missing, such as {sorted(loading['missing_keys'])[:3]}")
     safe_loading.check_finite(name, model)
     return model, loading
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide transformers' progress bar, and its report of new and unused weights, which are checked here."""
+    from transformers.utils import logging
+
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 def load_image_processor(located: Located) -> "BaseImageProcessor":

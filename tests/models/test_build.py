@@ -25,6 +25,7 @@ from transformers import (
     ViTMAEConfig,
     ViTMAEForPreTraining,
 )
+from transformers.utils import logging as transformers_logging
 
 from ham_hf.labels import LABELS
 from ham_hf.models.build import (
@@ -73,6 +74,15 @@ def checkpoint(tmp_path):
         return tmp_path
 
     return save
+
+
+def test_building_a_model_prints_no_progress_bar_and_no_report(checkpoint, capfd):
+    transformers_logging.enable_progress_bar()  # as in a notebook, where no command has switched it off
+    transformers_logging.set_verbosity_warning()
+    build_model(str(checkpoint("resnet")))
+    assert capfd.readouterr() == ("", "")
+    assert transformers_logging.get_verbosity() == transformers_logging.WARNING
+    assert transformers_logging.is_progress_bar_enabled()
 
 
 @pytest.mark.parametrize("family", CHECKPOINTS)
