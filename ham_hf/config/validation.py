@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from transformers import SchedulerType
 
@@ -15,7 +15,7 @@ from ham_hf.config.arguments import (
     ModelArguments,
 )
 from ham_hf.config.option_rules import FIXED_CONFIG, RANGES, TRAINING_ARGUMENTS, Range
-from ham_hf.config.training_arguments import check_resolved
+from ham_hf.config.training_arguments import changed, check_resolved
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.system.errors import InputError
 
@@ -161,9 +161,11 @@ def _check_rates(model: ModelArguments, training: "RunArguments") -> None:
 
 
 def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
-    for name, value in (("focal_gamma", loss.focal_gamma), ("ldam_margin", loss.ldam_margin)):
-        if value != LossArguments.__dataclass_fields__[name].default and loss.loss != name.partition("_")[0]:
-            raise InputError(f"{name} requires loss: {name.partition('_')[0]}, but loss is {loss.loss!r}")
+    fields = LossArguments.__dataclass_fields__
+    for name in changed(loss):
+        prefix = name.partition("_")[0]  # such as focal_gamma
+        if prefix in get_args(fields["loss"].type) and loss.loss != prefix:
+            raise InputError(f"{name} requires loss: {prefix}, but loss is {loss.loss!r}")
     if loss.class_weighting_start and loss.class_weighting == "none":
         raise InputError("class_weighting_start requires class_weighting: set it, or remove class_weighting_start")
     # Both would favour the rare diagnoses, or one would read a probability that the other has changed

@@ -66,7 +66,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         )
     if isinstance(config, EnsembleConfig):
         raise InputError(f"{name} is an ensemble: expected a single model to start from, such as one of its members")
-    if config.model_type != "vit_mae" and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+    if _classifier_class(config) is None:
         raise InputError(
             f"{name} is a {config.model_type} model, not an image classifier: "
             "expected a checkpoint that AutoModelForImageClassification reads"
@@ -102,12 +102,10 @@ def build_model(
     before = _labels_of(checkpoint.config)
     config = _relabel(checkpoint.config, labels)
     override_config(config, config_overrides or {}, name)
-    match config.model_type:
-        case "vit_mae":  # a pretrained encoder without a head; its layers have ViT's names
-            model_class = ViTForImageClassification
-            config = model_class.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
-        case _:
-            model_class = AutoModelForImageClassification
+    model_class = _classifier_class(config)
+    if model_class is not AutoModelForImageClassification:
+        kind = model_class.config_class
+        config = kind.from_dict(config.to_dict() | {"model_type": kind.model_type})
     model, loading = load_weights(
         checkpoint.located, model_class, config, overrides=config_overrides, new_where_missing=True
     )
@@ -122,6 +120,15 @@ def build_model(
         logger.info("%s has a classifier for other labels (%s): a new one replaces it", name, ", ".join(before))
         _renew(model, loaded, model_class, config)
     return model
+
+
+def _classifier_class(config: PreTrainedConfig) -> type | None:
+    """Return the class that reads a checkpoint as an image classifier; None if there is no such class."""
+    match config.model_type:
+        case "vit_mae":  # a pretrained encoder without a head; its layers have ViT's names
+            return ViTForImageClassification
+        case _:
+            return AutoModelForImageClassification if type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING else None
 
 
 def _labels_of(config: PreTrainedConfig) -> list[str]:

@@ -10,6 +10,8 @@ from ham_hf.train import main
 from ham_hf.training import datasets
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
@@ -40,7 +42,7 @@ def run(checkpoint: Path, data: Path, output: Path, **changes) -> tuple[list[dic
 
 @pytest.mark.parametrize("augment", [True, False])
 def test_a_cache_of_pixels_changes_no_prediction(augment, checkpoints, synthetic_dir, tmp_path):
-    settings = {"augment": augment, "num_train_epochs": 1}
+    settings = {"augment": augment, "num_train_epochs": 1, "max_train_samples": 32}
     decoded = run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path / "decoded", **settings)
     cached = run(
         checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path / "cached", **settings, pixel_cache=True
@@ -48,8 +50,9 @@ def test_a_cache_of_pixels_changes_no_prediction(augment, checkpoints, synthetic
     assert cached == decoded
 
 
-@pytest.mark.parametrize("name", ["timm/resnet18.tv_in1k", "google/vit-base-patch16-224"])
-@pytest.mark.parametrize("pixel_cache", [True, False])
+@pytest.mark.parametrize(
+    ("name", "pixel_cache"), [("timm/resnet18.tv_in1k", True), ("google/vit-base-patch16-224", False)]
+)
 def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
     name, pixel_cache, checkpoints, synthetic_dir, tmp_path, monkeypatch, caplog
 ):
@@ -69,7 +72,7 @@ def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
 
 def test_a_frozen_backbone_before_random_crops_runs_every_time(checkpoints, synthetic_dir, tmp_path, caplog):
     with caplog.at_level("INFO", "ham_hf.train"):
-        run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, freeze="backbone", num_train_epochs=1)
+        run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, freeze="backbone", max_steps=1)
     assert "computing its features once" not in caplog.text
 
 

@@ -24,6 +24,8 @@ from ham_hf.training.optimization import (
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 from tests.inference.test_predict import make_run_folder
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 
 def arguments(tmp_path, **values):
     return RunArguments(output_dir=str(tmp_path), lr_scheduler_type="constant", **values)

@@ -23,6 +23,8 @@ from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 COUNTS = [8000, 1500, 500]
 LABELS = torch.repeat_interleave(torch.arange(3), torch.tensor(COUNTS))
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 
 @pytest.mark.parametrize(("power", "shares"), [(1.0, [1, 1, 1]), (0.5, [80**0.5, 15**0.5, 5**0.5])])
 def test_each_diagnosis_is_drawn_as_often_as_asked(power, shares):
