@@ -4,11 +4,11 @@ from transformers import PreTrainedConfig
 
 
 class EnsembleConfig(PreTrainedConfig):
-    """An ensemble of image classifiers that read the same `pixel_values` and have the same labels.
+    """An ensemble of image classifiers that read the same `pixel_values` and tell the same labels apart.
 
     Args:
-        members: the config of each member, from its `to_dict`.
-        weights: the weight of each member's probabilities in the mean; they sum to 1.
+        members: each one's config, as its `to_dict` has it.
+        weights: of each member's probabilities in the mean; they sum to 1.
     """
 
     model_type = "ham_ensemble"
@@ -19,7 +19,7 @@ class EnsembleConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.members, self.weights = list(self.members or []), list(self.weights or [])
         if len(self.members) != len(self.weights):
-            raise ValueError(f"{len(self.members)} members and {len(self.weights)} weights: expected the same number")
+            raise ValueError(f"{len(self.members)} members and {len(self.weights)} weights: expected as many")
         super().__post_init__(**kwargs)
 
 

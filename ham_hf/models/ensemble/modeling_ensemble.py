@@ -15,7 +15,7 @@ LEAST = 1e-12  # of a probability, whose logarithm is taken
 
 
 class EnsembleForImageClassification(PreTrainedModel):
-    """Return the logarithm of the mean, through a linear layer that is the identity until it is calibrated."""
+    """Answers the logarithm of the mean, through a linear layer that changes nothing until it is calibrated."""
 
     config_class = EnsembleConfig
     main_input_name = "pixel_values"
