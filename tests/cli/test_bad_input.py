@@ -246,7 +246,7 @@ def test_a_lesion_in_two_splits_is_named(data, refused_training, tmp_path):
 
 def test_training_from_a_checkpoint_that_is_no_image_classifier_is_refused(bert, data, refused_training):
     message = refused_training("--data_dir", data, model=bert)
-    assert f"{bert} is a bert model, no image classifier: expected" in message
+    assert f"{bert} is a bert model, not an image classifier: expected" in message
 
 
 def test_training_from_a_folder_without_a_model_is_refused(data, refused_training, tmp_path):
@@ -273,9 +273,8 @@ def test_predicting_with_a_folder_that_is_no_run_names_what_is_missing(photo, re
 def test_predicting_with_an_unfinished_run_names_its_last_checkpoint(photo, refused, tmp_path):
     for step in (90, 1000):
         (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)
-    assert f"its training is not finished; {tmp_path / 'run' / 'checkpoint-1000'} is" in refused(
-        "predict", tmp_path / "run", photo
-    )
+    message = refused("predict", tmp_path / "run", photo)
+    assert f"its training is not finished; its last checkpoint is {tmp_path / 'run' / 'checkpoint-1000'}" in message
 
 
 def test_predicting_with_a_model_path_that_does_not_exist_says_so(photo, refused, tmp_path):

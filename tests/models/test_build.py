@@ -200,7 +200,7 @@ def test_a_text_model_is_refused(tmp_path):
     BertModel(
         BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     ).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="bert model, no image classifier"):
+    with pytest.raises(InputError, match="bert model, not an image classifier"):
         build_model(str(tmp_path))
 
 

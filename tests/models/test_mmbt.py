@@ -643,7 +643,7 @@ def test_one_row_is_not_taken_for_two_photographs_of_one_name(tmp_path):
 def test_patients_from_two_places_are_an_error(published, tmp_path, capsys):
     folder = published("fields")
     assert main(["predict", str(folder), str(tmp_path / "a.png"), "--patients", "x.csv", "--age", "45"]) == 2
-    assert "leave out --age, --sex and --site" in capsys.readouterr().err
+    assert "--patients replaces --age, --sex and --site" in capsys.readouterr().err
 
 
 def test_an_image_model_refuses_a_patient(checkpoint, tmp_path, capsys):
