@@ -95,7 +95,7 @@ def build_model(
         config_overrides: other values for keys that the checkpoint's config has, such as dropout rates.
 
     Raises:
-        InputError: the checkpoint does not exist or is not an image classifier, a new classifier cannot be made for it, or
+        InputError: the checkpoint does not exist, is not an image classifier or cannot get a new classifier, or
             its config lacks a key of `config_overrides`.
     """
     checkpoint = find_checkpoint(name, revision)
