@@ -126,10 +126,6 @@ def load_weights(
     if not altered:
         safe_loading.check_recorded(name, folder)
     make = model_class.from_config if model_class.__name__.startswith("Auto") else model_class
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its report of missing weights, which are checked below
     try:
         safe_loading.check_proportion(name, folder, lambda: make(copy.deepcopy(config)))
         with _quiet():
@@ -152,8 +148,6 @@ def load_weights(
             else ": its files do not fit together or are damaged: "
         )
         raise InputError(f"{name}{of_values}{reason}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
     if loading["missing_keys"] and not new_where_missing:
         raise InputError(f"{name} is incomplete: weights are missing, such as {sorted(loading['missing_keys'])[:3]}")
     safe_loading.check_finite(name, model)
