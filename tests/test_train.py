@@ -1,4 +1,4 @@
-"""A whole run on small synthetic images and a tiny checkpoint: what it leaves, and that a break changes nothing."""
+"""A whole run on small synthetic images with a tiny checkpoint: its files, and that interruptions change nothing."""
 
 import csv
 import json
@@ -197,14 +197,14 @@ def test_the_published_weights_are_the_average(averaged, unbroken):
     assert any(not torch.equal(published[name], trained[name]) for name in trained)
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(flags, unbroken):
+def test_a_folder_that_holds_a_run_is_not_overwritten(flags, unbroken):
     before = (unbroken / "report.json").read_bytes()
     with pytest.raises(InputError, match="already holds a run: add --resume"):
         main(flags(unbroken))
     assert (unbroken / "report.json").read_bytes() == before
 
 
-def test_a_checkpoint_that_has_seen_the_validation_images_is_no_start(flags, unbroken, tmp_path):
+def test_a_checkpoint_that_has_seen_the_validation_images_is_refused_as_a_start(flags, unbroken, tmp_path):
     words = flags(tmp_path / "run", model_name_or_path=unbroken, split_seed=1)
     validation = set(load(Path(words[words.index("--data_dir") + 1]), split_seed=1)[0]["validation"]["image_id"][:])
     trained = {image.image_id for image in read_record(unbroken / FILE).images if image.split == "train"}
@@ -223,7 +223,7 @@ def test_a_checkpoint_that_has_seen_the_validation_images_is_no_start(flags, unb
         assert facts["seen_before"] is None
 
 
-def test_weights_with_a_bit_that_fell_over_answer_nothing(flags, unbroken, tmp_path):
+def test_weights_with_a_flipped_bit_are_refused(flags, unbroken, tmp_path):
     damaged = shutil.copytree(unbroken, tmp_path / "damaged", ignore=shutil.ignore_patterns("checkpoint-*"))
     weights = bytearray((damaged / "model.safetensors").read_bytes())
     weights[-1000] ^= 1  # of a number, not of the header
@@ -238,7 +238,7 @@ def test_weights_with_a_bit_that_fell_over_answer_nothing(flags, unbroken, tmp_p
     load_classifier(str(damaged), altered=True)
 
 
-def test_a_checkpoint_that_may_have_seen_the_validation_images_is_warned_of(flags, unbroken, tmp_path, caplog):
+def test_a_checkpoint_that_may_have_seen_the_validation_images_triggers_a_warning(flags, unbroken, tmp_path, caplog):
     facts = json.loads((unbroken / "run.json").read_text())
     facts["data"]["images_sha256"] = 64 * "0"
     start = shutil.copytree(unbroken, tmp_path / "start", ignore=shutil.ignore_patterns(FILE))

@@ -102,7 +102,7 @@ def test_every_training_argument_has_a_rule():
         ('--config_overrides {"output_attentions":true}', "config_overrides has 'output_attentions', which"),
     ],
 )
-def test_what_a_run_cannot_honour_is_refused(words, expected):
+def test_options_that_a_run_cannot_use_are_refused(words, expected):
     assert expected in refusal(words)
 
 
@@ -314,12 +314,12 @@ def test_run_json_has_no_number_that_json_does_not_know(tmp_path):
 # Data that disappears
 
 
-def test_an_image_file_that_is_gone_is_of_the_machine(tmp_path):
+def test_a_missing_image_file_is_a_machine_error(tmp_path):
     with pytest.raises(MachineError, match=f"{tmp_path / 'a.jpg'}: No such file.*--resume"):
         read_cell({"bytes": None, "path": str(tmp_path / "a.jpg")})
 
 
-def test_a_pixel_cache_that_is_gone_when_a_worker_opens_it_is_of_the_machine(tmp_path):
+def test_a_pixel_cache_that_is_gone_when_a_worker_opens_it_is_a_machine_error(tmp_path):
     data = load(write_folder(tmp_path / "data", make_rows(7, 1)))[0]["train"]
     cache = build_cache(data, check_images(data))
     in_worker = pickle.loads(pickle.dumps(cache))

@@ -289,7 +289,7 @@ def timm_answer(model: torch.nn.Module, image: Image.Image) -> np.ndarray:
         return model(transform(image)[None]).double().softmax(dim=1)[0].numpy()
 
 
-def test_a_folder_of_timm_answers_as_in_timm(timm_model, timm_folders, photo):
+def test_a_folder_of_timm_predicts_as_in_timm(timm_model, timm_folders, photo):
     [row] = probabilities(load_classifier(str(timm_folders["named"])), [photo])
     np.testing.assert_allclose(row, timm_answer(timm_model, photo), atol=1e-6)
 

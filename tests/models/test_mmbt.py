@@ -442,7 +442,7 @@ def test_the_processor_names_what_it_returns_and_passes_arguments_to_the_image_p
 # Use, with ham_hf and without
 
 
-def test_the_pipeline_applies_the_function_asked_for(build):
+def test_the_pipeline_applies_the_requested_function(build):
     model, processor = build("fields")
     pipe = ImagePatientPipeline(model=model, processor=processor)
     [photo] = photos(1)

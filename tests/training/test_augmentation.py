@@ -1,4 +1,4 @@
-"""Every augmentation does what its name says, as far as the recipe asks for it, and nothing otherwise."""
+"""Every augmentation does what its name says, if the recipe sets it, and nothing otherwise."""
 
 import pytest
 import torch
@@ -118,7 +118,7 @@ def test_a_box_has_its_area_and_place():
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
-def test_erasing_happens_as_often_as_asked_and_in_a_box(probability):
+def test_erasing_happens_as_often_as_requested_and_in_a_box(probability):
     images = torch.ones(400, 3, 32, 32)
     drawn = torch.rand(400, len(DRAWN), generator=torch.Generator().manual_seed(0))
     erased = Augment(ImageArguments(random_erasing=probability)).erase(images, drawn)

@@ -1,4 +1,4 @@
-"""A model that gives every image the same answer is noticed: figures, warning, stop, report."""
+"""A model that predicts the same class for every image is detected: metrics, warning, stop, report."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def history(*shares, start=1):
     return entries
 
 
-def test_the_spread_of_the_answers_by_hand():
+def test_the_spread_of_predictions_by_hand():
     probabilities = np.eye(7)[[5, 5, 4, 0]]
     spread = prediction_spread(probabilities)
     assert spread["top_class_share"] == 0.5
@@ -69,7 +69,7 @@ def guarded(tmp_path, shares, stop=False) -> TrainerControl:
     return control
 
 
-def test_the_warning_comes_once_a_run_and_says_what_to_try(tmp_path, caplog):
+def test_a_run_warns_once_and_suggests_remedies(tmp_path, caplog):
     for shares in ([1.0], [0.9, 1.0], [1.0, 0.9]):
         guarded(tmp_path, shares)
     assert not caplog.records
@@ -91,13 +91,13 @@ def test_the_warning_comes_once_a_run_and_says_what_to_try(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_only_when_asked_does_it_end_the_training(tmp_path, stop):
+def test_a_collapse_stops_the_training_only_with_stop_on_collapse(tmp_path, stop):
     assert guarded(tmp_path, [1.0, 1.0], stop).should_training_stop is stop
     assert guarded(tmp_path, [1.0, 1.0, 1.0], stop).should_training_stop is stop
     assert not guarded(tmp_path, [1.0, 1.0, 0.9], stop).should_training_stop
 
 
-def test_images_normalised_twice_collapse_and_the_run_ends_early_and_whole(synthetic_dir, tmp_path, caplog):
+def test_images_normalized_twice_collapse_and_the_run_stops_early_and_completes(synthetic_dir, tmp_path, caplog):
     checkpoint = make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path / "resnet18")
     values = {
         "data_dir": synthetic_dir,

@@ -1,4 +1,4 @@
-"""Cross-validation: every lesion judged once, by a model that never saw it; what is done is not done again."""
+"""Cross-validation predicts every lesion once, by a model that never saw it, and resumes."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_every_lesion_is_judged_once_by_a_model_that_never_saw_it(done):
+def test_every_lesion_is_predicted_once_by_a_model_that_never_saw_it(done):
     fold_of = {row["image_id"]: row["fold"] for row in rows(done / "folds.csv")}
     pooled = read_predictions(done / "predictions_validation.csv")
     assert sorted(pooled.image_ids) == sorted(image_id for image_id, fold in fold_of.items() if fold != "0")
@@ -72,7 +72,7 @@ def test_the_page_has_the_figures_of_the_folds_and_of_all_together(done):
     assert "always predicts nv" in page and "no diagnosis" in page
 
 
-def test_the_folds_are_one_model_judged_on_the_test_images_alone(done, synthetic_dir, tmp_path, capsys):
+def test_an_ensemble_of_the_folds_is_evaluated_only_on_test_images(done, synthetic_dir, tmp_path, capsys):
     folder = tmp_path / "folds"
     words = ["ensemble", str(done), "--data_dir", str(synthetic_dir), "--output_dir", str(folder)]
     assert main(words) == 0
@@ -120,7 +120,7 @@ def test_folds_on_other_images_or_with_other_predictions_are_not_pooled(done, tm
         write_summary(folder, 2)
 
 
-def test_the_record_of_a_fold_has_what_it_was_trained_on_and_that_of_their_ensemble_all_folds(done):
+def test_the_record_of_a_fold_lists_its_training_images(done):
     fold_of = {row["image_id"]: row["fold"] for row in rows(done / "folds.csv")}
     for fold in ("1", "2"):
         images = read_record(done / f"fold_{fold}" / FILE).images
@@ -128,7 +128,7 @@ def test_the_record_of_a_fold_has_what_it_was_trained_on_and_that_of_their_ensem
         assert {image.split for image in images} == {"train"}  # nothing was chosen on the fold itself
 
 
-def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp_path, capfd):
+def test_an_interrupted_cross_validation_resumes(done, tiny, synthetic_dir, tmp_path, capfd):
     folder = tmp_path / "cv"
     shutil.copytree(done, folder)
     # argv has the folder's name: as if fold 1 had been trained here
@@ -147,7 +147,7 @@ def test_what_was_broken_off_goes_on_where_it_was(done, tiny, synthetic_dir, tmp
     assert not list(folder.glob("fold_*/training.json"))
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_trained(done, tiny, synthetic_dir, tmp_path, capsys):
+def test_unsuitable_settings_are_refused_before_training(done, tiny, synthetic_dir, tmp_path, capsys):
     for more, message in (
         (["--folds", "1"], "--folds is 1: expected at least 2"),
         (["--folds", "400"], "lesions: choose at most that many"),

@@ -1,4 +1,4 @@
-"""However the Trainer gets its images, from files, a cache or a backbone that ran once, the training is the same."""
+"""Training is the same with images from files, from a cache, or with the features of a frozen backbone."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An ensemble is a model like any other: the mean of its members, calibrated, judged, checked and published."""
+"""An ensemble is a model like any other: calibrated, evaluated, verified and published."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def ensemble(runs, synthetic_dir, tmp_path_factory):
     return folder
 
 
-def test_it_answers_the_mean_of_its_members_until_it_is_calibrated(runs):
+def test_it_predicts_the_mean_of_its_members_until_it_is_calibrated(runs):
     loaded = [load_classifier(str(run)) for run in runs]
     joined = join([classifier.model for classifier in loaded], [0.25, 0.75])
     photos = [noise(seed=seed) for seed in range(3)]
@@ -89,7 +89,7 @@ def test_it_returns_its_members_hidden_states_and_attentions_on_request(vit_and_
     assert torch.equal(answer.logits, plain.logits) and torch.equal(by_tuple, plain.logits)
 
 
-def test_its_members_have_the_attention_asked_for(vit_and_resnet, tmp_path):
+def test_its_members_use_the_requested_attention(vit_and_resnet, tmp_path):
     assert [member.config._attn_implementation for member in vit_and_resnet.members] == ["sdpa", "eager"]
     vit_and_resnet.save_pretrained(tmp_path)
     for asked, expected in {"eager": ["eager", "eager"], "sdpa": ["sdpa", "eager"]}.items():
@@ -115,7 +115,7 @@ def test_a_classifier_that_no_checkpoint_holds_changes_nothing(vit_and_resnet):
     assert torch.equal(loaded.classifier.weight, torch.eye(7)) and not loaded.classifier.bias.any()
 
 
-def test_its_report_is_of_the_saved_and_calibrated_weights(ensemble):
+def test_its_report_is_about_the_saved_and_calibrated_weights(ensemble):
     report = json.loads((ensemble / "report.json").read_text())
     model = report["run"]["model"]
     assert [member["weight"] for member in model["members"]] == [0.5, 0.5]

@@ -1,4 +1,4 @@
-"""Whatever ends a run in the middle, it goes on from a whole checkpoint to the same end. More: tests/README.md."""
+"""An interrupted run resumes from a complete checkpoint and ends the same. More: tests/README.md."""
 
 import contextlib
 import json
@@ -87,7 +87,7 @@ def flip_a_bit(file: Path) -> None:
 # Damaged checkpoints
 
 
-def test_every_checkpoint_is_sealed(unbroken):
+def test_every_checkpoint_has_checksums(unbroken):
     assert checkpoints(unbroken) == [7, 14, 21, 22]
     for checkpoint in unbroken.glob("checkpoint-*"):
         assert find_damage(checkpoint) is None
@@ -114,7 +114,7 @@ def test_every_checkpoint_is_sealed(unbroken):
         ),
     ],
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(spoil, words, broken, caplog):
+def test_a_damaged_checkpoint_is_removed_and_the_previous_one_used(spoil, words, broken, caplog):
     spoil(broken / "checkpoint-22")
     with caplog.at_level("WARNING"):
         assert last_whole_checkpoint(broken) == broken / "checkpoint-21"
@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(spoil, words, br
     assert checkpoints(broken) == [7, 14, 21]
 
 
-def test_a_checkpoint_whose_best_one_is_damaged_is_of_no_use(broken):
+def test_a_checkpoint_whose_best_one_is_damaged_is_not_used(broken):
     state = json.loads((broken / "checkpoint-22" / "trainer_state.json").read_text())
     best = broken / Path(state["best_model_checkpoint"]).name
     flip_a_bit(best / "model.safetensors")
@@ -130,7 +130,7 @@ def test_a_checkpoint_whose_best_one_is_damaged_is_of_no_use(broken):
     assert last is None or int(last.name.split("-")[1]) < int(best.name.split("-")[1])
 
 
-def test_a_run_that_goes_on_from_before_the_damage_ends_the_same(broken, unbroken, flags):
+def test_a_run_resumed_from_before_the_damage_ends_the_same(broken, unbroken, flags):
     flip_a_bit(broken / "checkpoint-22" / "model.safetensors")
     shutil.rmtree(broken / "checkpoint-21")
     main([*flags(broken), "--resume"])
@@ -149,7 +149,7 @@ def test_a_run_that_was_moved_ends_with_its_best_checkpoint_too(broken, flags):
     assert json.loads((broken / "run.json").read_text())["training"]["best_step"] == first
 
 
-def test_a_finished_run_that_cannot_be_trained_further_stays_as_it_was(unbroken, flags, tmp_path):
+def test_a_finished_run_that_cannot_be_continued_stays_unchanged(unbroken, flags, tmp_path):
     folder = shutil.copytree(unbroken, tmp_path / "run")
     with disk_of(folder, free=200_000), pytest.raises(InputError, match="could not be written"):
         main([*flags(folder, num_train_epochs=3), "--resume"])
@@ -190,7 +190,7 @@ def disk_of(folder: Path, free: int):
         kept.rename(folder)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_and_the_run_goes_on_from_it(flags, unbroken, tmp_path):
+def test_a_full_disk_leaves_the_previous_checkpoint_and_the_run_resumes_from_it(flags, unbroken, tmp_path):
     folder = tmp_path / "run"
     one = sum(path.stat().st_size for path in (unbroken / "checkpoint-7").iterdir())
     with disk_of(folder, free=int(1.7 * one)):
@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_run_goes_on_from_it(fl
     assert same_end(folder, unbroken)
 
 
-def test_a_disk_that_is_full_at_the_end_of_a_training_is_said_in_a_sentence(broken, flags, unbroken, capsys):
+def test_a_full_disk_at_the_end_of_a_training_is_reported_in_a_sentence(broken, flags, unbroken, capsys):
     with disk_of(broken, free=10_000):
         assert run_command(main, [*flags(broken), "--resume"]) == 3
         assert "No space left on device: make room, then give the command again" in capsys.readouterr().err
@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_at_the_end_of_a_training_is_said_in_a_sentence(brok
     assert same_end(broken, unbroken)
 
 
-def test_a_full_disk_leaves_the_report_before(unbroken, tmp_path):
+def test_a_full_disk_leaves_the_previous_report(unbroken, tmp_path):
     run = shutil.copytree(unbroken, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
     report = [run / name for name in ("README.md", "report.md", "report.html", "report.json", "plots/loss.png")]
     for file in report:
@@ -226,7 +226,7 @@ def test_a_full_disk_leaves_the_report_before(unbroken, tmp_path):
 # Several processes
 
 
-def test_a_killed_process_ends_the_others_and_the_run_goes_on(flags, unbroken, tmp_path):
+def test_a_killed_process_ends_the_others_and_the_run_resumes(flags, unbroken, tmp_path):
     words = [*TWO_PROCESSES, "-m", "ham_hf.train", *flags(tmp_path / "two", per_device_train_batch_size=4)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launcher = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)

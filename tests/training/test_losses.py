@@ -84,7 +84,7 @@ def test_weights_are_as_scikit_learn_has_them_and_one_on_average():
         assert weights[2] / weights[1] == pytest.approx(3**power)
 
 
-def test_class_weighting_is_torch_s_own_up_to_its_scale_and_begins_when_asked():
+def test_class_weighting_equals_torch_s_up_to_its_scale_and_starts_on_time():
     logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 1])
     outputs = ImageClassifierOutput(logits=logits)
     loss = ClassificationLoss([6, 3, 1], LossArguments(class_weighting="balanced", class_weighting_start=2))
@@ -113,7 +113,7 @@ def test_focal_loss_has_a_gradient_where_the_answer_is_certain():
     assert logits.grad.isfinite().all()
 
 
-def test_ldam_asks_the_rarest_class_for_the_largest_margin():
+def test_ldam_gives_the_rarest_class_the_largest_margin():
     logits, labels = torch.zeros(2, 2), torch.tensor([0, 1])
     loss = ClassificationLoss([16, 1], LossArguments(loss="ldam", ldam_margin=0.8))
     shifted = torch.tensor([[-0.4, 0.0], [0.0, -0.8]])  # 16 ** -(1/4) is a half

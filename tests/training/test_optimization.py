@@ -1,4 +1,4 @@
-"""Optimisers and schedules do what the recipe says."""
+"""Optimizers and schedules do what the recipe says."""
 
 import json
 import re
@@ -126,7 +126,7 @@ def test_a_convolutional_model_has_blocks_too(name, tmp_path):
     assert sum(map(len, blocks)) == len(list(model.parameters()))
 
 
-def test_a_plateau_is_judged_in_the_direction_of_the_metric(tmp_path):
+def test_a_plateau_follows_the_direction_of_the_metric(tmp_path):
     for metric, mode in (("balanced_accuracy", "max"), ("loss", "min"), ("ece", "min")):
         plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": metric}
         assert RunArguments(output_dir=str(tmp_path), **plateau).lr_scheduler_kwargs == {"mode": mode}

@@ -35,7 +35,7 @@ def test_without_any_augmentation_every_epoch_is_the_same_and_with_it_none(flags
         assert all(difference < 0.02 for difference in differences) == same
 
 
-def test_what_cannot_be_drawn_is_refused(flags, tmp_path, capsys):
+def test_a_preview_that_cannot_be_drawn_is_refused(flags, tmp_path, capsys):
     assert ham_hf(["data", "preview", *flags, "--augment", "false"]) == 2
     assert "augment is false" in capsys.readouterr().err
     assert ham_hf(["data", "preview", *flags, "--output", str(tmp_path / "no" / "sheet.png")]) == 2

@@ -91,7 +91,7 @@ def test_images_that_are_seen_again_are_in_the_report(unbroken, flags, tmp_path)
     )
 
 
-def test_what_may_change_is_in_the_report(unbroken, flags, tmp_path, caplog):
+def test_changed_settings_are_in_the_report(unbroken, flags, tmp_path, caplog):
     run = broken_after(unbroken, 1, tmp_path / "run")
     changed = flags(run, num_train_epochs=3, per_device_train_batch_size=4, gradient_accumulation_steps=2)
     main([*changed, "--resume"])
@@ -110,7 +110,7 @@ def test_what_may_change_is_in_the_report(unbroken, flags, tmp_path, caplog):
     assert "resumed from checkpoint-11 with num" in (run / "README.md").read_text()
 
 
-def test_settings_that_only_say_what_to_do_with_the_result_may_change(unbroken, flags, tmp_path):
+def test_settings_that_do_not_affect_training_may_change(unbroken, flags, tmp_path):
     run = broken_after(unbroken, 1, tmp_path / "run")
     main([*flags(run, test_time_augmentation="flips", per_device_eval_batch_size=3), "--resume"])
     assert (run / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
@@ -164,7 +164,7 @@ def test_a_checkpoint_of_weights_only_cannot_be_resumed(flags, tmp_path):
         main([*weights_alone, "--resume"])
 
 
-def test_early_stopping_and_a_plateau_remember_what_they_waited_for(flags, tmp_path):
+def test_early_stopping_and_a_plateau_remember_how_long_they_have_waited(flags, tmp_path):
     """So low a rate gets no better: it ends after the third of six epochs."""
     patient = partial(
         flags,

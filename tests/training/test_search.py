@@ -107,7 +107,7 @@ def test_a_value_that_no_recipe_may_have_is_refused_before_the_first_trial(recip
     assert not (tmp_path / "sweep").exists()
 
 
-def test_what_would_have_no_effect_is_refused(recipe, tmp_path, capsys):
+def test_variables_without_effect_are_refused(recipe, tmp_path, capsys):
     recipe.write_text(recipe.read_text() + "base_learning_rate: 1.0e-3\n")
     assert run(recipe, "method: greedy\nvariables: {learning_rate: [1.0e-3]}\n", tmp_path / "sweep") == 2
     assert "learning_rate is 0.001, which has no effect with base_learning_rate" in capsys.readouterr().err

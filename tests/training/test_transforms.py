@@ -1,4 +1,4 @@
-"""What the model sees: seeded and random in training, the saved processor's crop everywhere else."""
+"""The inputs of the model: seeded random crops in training, the saved processor's crop everywhere else."""
 
 import zlib
 from io import BytesIO
@@ -70,7 +70,7 @@ def test_the_aspect_ratio_is_kept():
     assert abs(int(pixels.any(0).sum()) - int(pixels.any(1).sum())) <= 1
 
 
-def test_an_image_looks_the_same_for_the_same_seed_epoch_and_id_whatever_stands_beside_it():
+def test_an_image_depends_only_on_seed_epoch_and_id_whatever_else_is_in_the_batch():
     transform, args = train(), ImageArguments(color_jitter=0.2)
     alone = finished(transform(batch("b")), args=args)[0]
     beside = finished(transform(batch("a", "b")), args=args)
@@ -78,7 +78,7 @@ def test_an_image_looks_the_same_for_the_same_seed_epoch_and_id_whatever_stands_
     assert not torch.equal(beside[0], beside[1])
 
 
-def test_so_it_does_with_every_augmentation_to_the_last_bit_of_a_float():
+def test_an_image_with_every_augmentation_depends_only_on_itself():
     settings = {"color_jitter": 0.2, "hue_jitter": 0.1, "rotation": 90, "sharpness_jitter": 1, "random_erasing": 0.5}
     args = ImageArguments(quarter_turns=True, perspective=0.2, auto_augment="randaugment", **settings)
     transform = TrainTransform(args, processor(), seed=0)
@@ -163,7 +163,7 @@ def test_threads_keep_the_order():
     )
 
 
-def test_batches_are_stacked_in_the_asked_memory_format():
+def test_batches_are_stacked_in_the_requested_memory_format():
     rows = [{"pixel_values": torch.rand(3, 8, 8), "labels": label} for label in (1, 2)]
     collated = Collator(channels_last=True)(rows)
     assert collated["pixel_values"].is_contiguous(memory_format=torch.channels_last)
