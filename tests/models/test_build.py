@@ -77,9 +77,11 @@ def checkpoint(tmp_path):
 
 
 def test_building_a_model_prints_no_progress_bar_and_no_report(checkpoint, capfd):
+    folder = str(checkpoint("resnet"))
     transformers_logging.enable_progress_bar()  # as in a notebook, where no command has switched it off
     transformers_logging.set_verbosity_warning()
-    build_model(str(checkpoint("resnet")))
+    capfd.readouterr()
+    build_model(folder)
     assert capfd.readouterr() == ("", "")
     assert transformers_logging.get_verbosity() == transformers_logging.WARNING
     assert transformers_logging.is_progress_bar_enabled()
