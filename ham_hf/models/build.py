@@ -202,7 +202,7 @@ def _check_loaded(model: PreTrainedModel, loading: dict, name: str) -> None:
     if strange and share > 0.1:
         raise InputError(
             f"{name}: {len(strange)} weights outside the classifier are missing in the checkpoint, such as "
-            f"{strange[:3]}: it is not one of {type(model).__name__}"
+            f"{strange[:3]}: it does not fit {type(model).__name__}"
         )
 
 
