@@ -121,7 +121,7 @@ def identical_groups(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> tupl
 
     Files that differ in their metadata or container only have the same pixels.
     """
-    ids_of: dict[str, list[str]] = {}
+    ids_of: dict[str | None, list[str]] = {}
     for image_id in sorted(checks):
         ids_of.setdefault(checks[image_id].pixels_sha256, []).append(image_id)
     groups = [ids for ids in ids_of.values() if len(ids) > 1]
@@ -138,7 +138,7 @@ def near_duplicates(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list[
     ids = np.array(sorted(checks))
     if not len(ids):
         return []
-    words = [np.frombuffer(bytes.fromhex(checks[image_id].phash), dtype=np.uint8) for image_id in ids]
+    words = [np.frombuffer(bytes.fromhex(str(checks[image_id].phash)), dtype=np.uint8) for image_id in ids]
     signs = np.unpackbits(np.stack(words), axis=1).astype(np.float32) * 2 - 1  # (N, 256)
     bits = signs.shape[1]
     lesions = table.set_index("image_id")["lesion_id"].reindex(ids).to_numpy()

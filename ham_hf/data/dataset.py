@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -68,7 +69,7 @@ def load_ham10000(
         split_seed=split_seed,
         group_near_duplicates=group_near_duplicates,
         allow_missing_images=allow_missing_images,
-        classes=classes,
+        classes=classes,  # type: ignore[arg-type]  # checked where it is used
     )
     try:
         splits, facts, _ = load_checked(args)
@@ -150,6 +151,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
 def read_source(args: DataArguments) -> Source:
     """The table and images that `data_dir` names: 'synthetic', an existing folder, or a Hub dataset id."""
     data_dir = args.data_dir
+    diagnosis_map: Any = args.diagnosis_map  # a dict, since DataArguments parses JSON
     folder = Path(data_dir).expanduser()
     if args.metadata_csv and (data_dir == "synthetic" or not folder.is_dir()):
         raise InputError(f"metadata_csv is the table of a folder's images, and data_dir {data_dir!r} is no folder")
@@ -157,7 +159,7 @@ def read_source(args: DataArguments) -> Source:
         return read_folder(synthetic_folder())._replace(kind="synthetic")
     if folder.is_dir():
         csv = Path(args.metadata_csv).expanduser() if args.metadata_csv else None
-        return read_folder(folder, csv, args.diagnosis_map)
+        return read_folder(folder, csv, diagnosis_map)
     if folder.exists() or not looks_like_repo_id(data_dir):
         what = "a file" if folder.exists() else "not there"
         if data_dir.lower().endswith(".zip") and folder.exists():
@@ -165,7 +167,7 @@ def read_source(args: DataArguments) -> Source:
         raise InputError(
             f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'"
         )
-    return read_hub(data_dir, args.data_revision, args.diagnosis_map)
+    return read_hub(data_dir, args.data_revision, diagnosis_map)
 
 
 def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:

@@ -76,7 +76,8 @@ def _check(cell: dict, known: dict[str, list[str]]) -> ImageCheck:
         return ImageCheck("", None, None, f"cannot be read: {error.strerror}")
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 in known:
-        return ImageCheck(sha256, *known[sha256], None)
+        phash, pixels = known[sha256]
+        return ImageCheck(sha256, phash, pixels, None)
     try:
         image = read_image(data)  # decodes to the last row: a truncated file fails here
     except InputError as error:

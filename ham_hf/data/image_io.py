@@ -98,6 +98,7 @@ def _error(photo: Path) -> str | None:
         read_photo(photo, preview=True)
     except InputError as error:
         return str(error)
+    return None
 
 
 def read_photo(path: Path, preview: bool = False) -> Image.Image:
@@ -167,7 +168,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     """Open an image of which no pixel is decoded yet; whatever goes wrong with it is an InputError."""
     if unreadable := unreadable_format(encoded):
         raise InputError(unreadable)
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if is_heic(encoded):
         register_heic()
         formats = ("HEIF",)
@@ -176,7 +177,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
         # From memory: of a path, Pillow 13 maps an uncompressed TIFF that is to be turned in the wrong shape
         with Image.open(BytesIO(encoded), formats=formats) as image:
             _check_size(*image.size)
-            if image.format == "TIFF":
+            if isinstance(image, TiffImageFile):
                 _check_pages(image)
             yield image
     except (InputError, MemoryError):

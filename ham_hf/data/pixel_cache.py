@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import datasets
 import numpy as np
@@ -39,7 +39,12 @@ logger = logging.getLogger("ham_hf.data")
 _FORMAT = 1
 _MAGIC = f"ham_hf pixels {_FORMAT:2}".encode()
 # Another Pillow may bring another libjpeg, and with it other pixels
-PIXELS = {"what": "pixels", "format": _FORMAT, "decoding": DECODING, "versions": {"pillow": version("pillow")}}
+PIXELS: dict[str, Any] = {
+    "what": "pixels",
+    "format": _FORMAT,
+    "decoding": DECODING,
+    "versions": {"pillow": version("pillow")},
+}
 _TRAILER = struct.Struct("<16sQ32s")  # magic, bytes of the index before it, SHA-256 of the index
 _REMEDY = "make room there, set HF_DATASETS_CACHE to a folder on a larger disk, or go on without the cache"
 
@@ -283,7 +288,10 @@ def _build(
     with _explained(path.parent, needed, free), unfinished.open("wb", buffering=0) as file:
         try:
             # No thread writes any more when the file is closed
-            with ThreadPoolExecutor(os.cpu_count()) as pool, closing(pool.map(add, shas, offsets, sizes)) as jobs:
+            with (
+                ThreadPoolExecutor(os.cpu_count()) as pool,
+                closing(pool.map(add, shas, offsets, sizes)) as jobs,  # type: ignore[type-var]  # a generator
+            ):
                 sizes = list(tqdm(jobs, total=len(shas), desc=description, unit=" images"))
             _write(file, memoryview(_index(kind, shas, offsets, sizes)), total)
             os.fsync(file.fileno())

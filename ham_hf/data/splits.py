@@ -71,7 +71,7 @@ def grouped_split(table: pd.DataFrame, seed: int, groups: dict[str, str]) -> dic
     # A group of several lesions counts to the diagnosis of its first one
     diagnosis = dict(zip(group[::-1], lesions["dx"][::-1], strict=True))
     rng = np.random.default_rng(seed)
-    split_of_group = {}
+    split_of_group: dict[str, str] = {}
     for dx in sorted(set(diagnosis.values())):
         members = rng.permutation(sorted(name for name in diagnosis if diagnosis[name] == dx))
         validation, test = (max(round(share * len(members)), 1) if len(members) > 2 else 0 for share in HELD_OUT)

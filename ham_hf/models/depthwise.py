@@ -20,7 +20,7 @@ def use_fast_gradients(model: nn.Module) -> int:
     changed = 0
     for module in model.modules():
         replacement = _REPLACEMENTS.get(type(module))
-        if replacement is not None and _is_slow(module):
+        if replacement is not None and isinstance(module, nn.Conv2d) and _is_slow(module):
             module.__class__ = replacement
             changed += 1
     return changed
@@ -42,7 +42,7 @@ class _DepthwiseConv2dSame(Conv2dSame):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not _in_bfloat16_on_a_cpu(x):
             return super().forward(x)
-        x = pad_same(x, self.weight.shape[-2:], self.stride, self.dilation)
+        x = pad_same(x, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation))
         return _Depthwise.apply(x, self.weight, self.bias, self.stride, (0, 0), self.dilation)
 
 

@@ -41,5 +41,5 @@ def _is_affected(conv: nn.Conv2d) -> bool:
     return strided and conv.in_channels < _SAFE_CHANNELS
 
 
-def _pick(conv: nn.Conv2d, inputs: tuple[torch.Tensor], strides: tuple[int, int]) -> tuple[torch.Tensor]:
+def _pick(conv: nn.Conv2d, inputs: tuple[torch.Tensor], strides: tuple[int, ...]) -> tuple[torch.Tensor]:
     return (inputs[0][:, :, :: strides[0], :: strides[1]],)  # (N, C, H, W)

@@ -38,7 +38,7 @@ def resolve_revision(repo_id: str, revision: str | None, repo_type: str = "model
     if not looks_like_repo_id(repo_id):
         raise InputError(f"no folder {repo_id!r}, and it is no Hub id either: expected a folder, or owner/name")
     try:
-        return HfApi().repo_info(repo_id, revision=revision, repo_type=repo_type, timeout=TIMEOUT).sha
+        return str(HfApi().repo_info(repo_id, revision=revision, repo_type=repo_type, timeout=TIMEOUT).sha)
     except GatedRepoError as error:
         raise InputError(f"{what} is gated: accept its terms on the Hub, then `hf auth login`") from error
     except RevisionNotFoundError as error:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import descriptor_of, replacing, special_kind
@@ -54,7 +54,7 @@ def writing_table(path: Path) -> Iterator[TextIO]:
     Raises:
         InputError: a folder, a socket or a disk is at `path`.
     """
-    text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    text: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     if _is_special(path):
         descriptor = _descriptor(path)
         with open(path if descriptor is None else os.dup(descriptor), "w", **text) as file:

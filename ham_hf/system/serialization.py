@@ -10,6 +10,11 @@ import yaml
 
 from ham_hf.system.errors import InputError
 
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # PyYAML without libyaml
+    from yaml import SafeLoader  # type: ignore[assignment]  # the same interface
+
 # Of one file, or of a card's front matter. PyYAML's own scanner takes a minute for what libyaml reads in a second
 MOST_YAML = 1_000_000  # characters
 MOST_NODES = 200_000  # keys, values and lists, those that an alias repeats counted again
@@ -17,10 +22,9 @@ MOST_DEPTH = 50
 MOST_DIGITS = 100  # characters of a number: PyYAML multiplies 1:10:10:… out, in minutes for a megabyte
 _NUMBER = re.compile(r"[-+]?[.0-9][-+.:_0-9a-fA-FoxX]*")
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)|[-+]?[0-9]*\.[0-9]*(e[-+]?[0-9]+)?|[-+]?\.inf|\.nan", flags=re.IGNORECASE)
-_LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
-class _Loader(_LOADER):
+class _Loader(SafeLoader):
     """The safe one, which takes the last of two values for a key without a word.
 
     PyYAML is of YAML 1.1, in which 052 is 42 and 1_0 is 10. The Hub and other programs show 52, or the text: such a
@@ -90,14 +94,14 @@ def parse_yaml(text: str, where: str | Path) -> Any:
 
 def scan_yaml(text: str) -> Iterator[yaml.Token]:
     """Yield the tokens of a YAML document that `parse_yaml` reads."""
-    return yaml.scan(text, Loader=_LOADER)
+    return yaml.scan(text, Loader=SafeLoader)
 
 
 def _check_growth(text: str) -> None:
     """Raises ValueError where aliases of aliases would make a small file an enormous value ("a billion laughs")."""
-    sizes: dict[str, int] = {}  # of what has an anchor
+    sizes: dict[str | None, int] = {}  # of what has an anchor
     around: list[list] = [[None, 0]]  # anchor and size so far of each collection that is open
-    for event in yaml.parse(text, Loader=_LOADER):
+    for event in yaml.parse(text, Loader=SafeLoader):
         match event:
             case yaml.AliasEvent(anchor=anchor):
                 if any(anchor == open_anchor for open_anchor, _ in around):

@@ -170,7 +170,7 @@ def _warp(pixels: torch.Tensor, homographies: torch.Tensor) -> torch.Tensor:
     """Warp bilinearly; beyond its edges an image is mirrored."""
     height, width = pixels.shape[2:]
     unit = torch.eye(2, 3, device=pixels.device)[None]
-    x, y = F.affine_grid(unit, (1, 1, height, width), align_corners=False).unbind(3)  # (1, H, W)
+    x, y = F.affine_grid(unit, [1, 1, height, width], align_corners=False).unbind(3)  # (1, H, W)
     places = _times(homographies, (x, y, torch.ones_like(x)))
     grid = torch.stack([places[0] / places[2], places[1] / places[2]], dim=3)  # (N, H, W, 2)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
@@ -210,7 +210,7 @@ def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 def _times(matrices: torch.Tensor, planes: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     """Multiply three planes (N or 1, H, W) by (N, 3, 3), one by one: the last bit of torch's product depends on N."""
     return [
-        sum(factor[:, None, None] * plane for factor, plane in zip(row.unbind(1), planes, strict=True))
+        sum((f[:, None, None] * plane for f, plane in zip(row.unbind(1), planes, strict=True)), start=torch.zeros(()))
         for row in matrices.unbind(1)
     ]
 

@@ -1,13 +1,22 @@
 """A folder with a table and images, in the layouts that people really have."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from datasets import Dataset
 
 from ham_hf.data.diagnoses import Diagnosed, DiagnosisMap, code_diagnoses, is_known
-from ham_hf.data.image_files import class_files, files_below, find_images, image_column, near_miss, warn_of_others
+from ham_hf.data.image_files import (
+    ZipMember,
+    class_files,
+    files_below,
+    find_images,
+    image_column,
+    near_miss,
+    warn_of_others,
+)
 from ham_hf.data.image_io import SUFFIXES
 from ham_hf.data.lesions import Grouping, compare_lesions
 from ham_hf.data.schema import (
@@ -94,6 +103,7 @@ def read_folder(folder: Path, metadata_csv: Path | None = None, diagnosis_map: D
                 f"{name} has {len(separated)} lesions of {other} under several lesion_ids: {some(separated)}; "
                 "correct one of the two tables, or move one elsewhere"
             )
+    found: Mapping[str, Path | ZipMember]
     if kind == "imagefolder":
         found = _named_files(folder, rows)
     else:
@@ -204,8 +214,8 @@ def _find_table(folder: Path, diagnosis_map: DiagnosisMap) -> Path | None:
             return None
         raise InputError(_no_table(folder, files))
     if len(tables) > 1:
-        names = ", ".join(path.name for path in tables)
-        raise InputError(f"several tables of images in {folder}: {names}; choose one with --metadata_csv")
+        listed = ", ".join(path.name for path in tables)
+        raise InputError(f"several tables of images in {folder}: {listed}; choose one with --metadata_csv")
     return tables[0]
 
 

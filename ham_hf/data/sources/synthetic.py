@@ -152,7 +152,7 @@ def _rows(images: int, rng: np.random.Generator) -> list[dict[str, str]]:
             sizes.append((dx, size))
             left -= size
             lesions += 1
-    rows = []
+    rows: list[dict] = []
     for lesion, index in enumerate(rng.permutation(len(sizes)), start=1):
         dx, size = sizes[index]
         person = _person(LOOKS[dx], rng)
