@@ -20,16 +20,23 @@ __all__ = ["build_model", "evaluate_run", "load_ham10000", "predict"]
 def __getattr__(name: str):
     match name:
         case "build_model":
-            from ham_hf.models.build import build_model as found
+            from ham_hf.models.build import build_model
+
+            return build_model
         case "evaluate_run":
-            from ham_hf.evaluate import evaluate_run as found
+            from ham_hf.evaluate import evaluate_run
+
+            return evaluate_run
         case "load_ham10000":
-            from ham_hf.data.dataset import load_ham10000 as found
+            from ham_hf.data.dataset import load_ham10000
+
+            return load_ham10000
         case "predict":
-            from ham_hf.inference.predict import predict as found
+            from ham_hf.inference.predict import predict
+
+            return predict
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return found
 
 
 def __dir__() -> list[str]:

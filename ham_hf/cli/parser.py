@@ -1,7 +1,7 @@
 """Argument parsers whose errors are an InputError with a suggestion."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}{'' if message.endswith('?') else '.'} See `{self.prog} --help`")
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse unknown arguments here, in the parser of the command that they were given to."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:

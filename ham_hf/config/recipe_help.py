@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from ham_hf.config.option_rules import TRAINING_ARGUMENTS
 from ham_hf.config.recipe import recipe_parser
@@ -50,7 +51,7 @@ def recipe_help(everything: bool = False) -> str:
     general.add_argument("-h", "--help", action="store_true", help="show the usual options")
     general.add_argument("--help-all", action="store_true", help="show all options")
     groups = dict(USUAL) | (
-        {"all other options": sorted(actions.keys() - set(sum(USUAL.values(), ())))} if everything else {}
+        {"all other options": sorted(actions.keys() - set(chain(*USUAL.values())))} if everything else {}
     )
     for title, names in groups.items():
         group = parser.add_argument_group(title)

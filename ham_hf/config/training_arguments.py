@@ -186,7 +186,7 @@ def _without_effect(args: "RunArguments") -> Iterator[tuple[tuple[str, ...], str
         remedy = ", unlike constant_with_warmup" if kind == "constant" else ""
         yield ("warmup_steps",), f"with lr_scheduler_type: {kind}{remedy}"
     if not args.gradient_checkpointing:
-        names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+        names: tuple[str, ...] = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
         yield names, "without gradient_checkpointing"
     if not args.fsdp:
         yield ("fsdp_config",), "without fsdp"

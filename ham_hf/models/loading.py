@@ -100,7 +100,7 @@ def _remedy(folder: Path) -> str:
 
 def load_weights(
     located: Located,
-    model_class: type,
+    model_class: "type[PreTrainedModel]",
     config: "PreTrainedConfig",
     *,
     overrides: dict | None = None,

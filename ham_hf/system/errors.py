@@ -55,10 +55,10 @@ def as_input_error(error: BaseException) -> InputError | None:
 
     Those are no bugs, whichever library met them.
     """
-    is_of_files = isinstance(error, OSError)
+    os_error = error if isinstance(error, OSError) else None
     # safetensors' and torch's errors have no number
-    if FULL in str(error) or (is_of_files and error.errno in FULL_DISK):
-        file = (error.filename2 or error.filename) if is_of_files else None  # two of a copy
+    if FULL in str(error) or (os_error is not None and os_error.errno in FULL_DISK):
+        file = (os_error.filename2 or os_error.filename) if os_error is not None else None  # two of a copy
         where = f"{_shortened(file)}: " if file else ""
         return MachineError(f"{where}{FULL}: make room, then give the command again, a training with --resume")
     if is_out_of_memory(error):
@@ -71,8 +71,9 @@ def as_input_error(error: BaseException) -> InputError | None:
         isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
     ):
         return InputError(f"a path cannot be used: {_shortened(error)}")
-    if is_of_files and error.errno in _OF_A_PATH:
-        return InputError(f"{_shortened(error.filename or 'the disk')}: {error.strerror}{_remedy(error.filename)}")
+    if os_error is not None and os_error.errno in _OF_A_PATH:
+        path = os_error.filename
+        return InputError(f"{_shortened(path or 'the disk')}: {os_error.strerror}{_remedy(path)}")
     return None if error.__cause__ is None else as_input_error(error.__cause__)  # datasets wraps what it met
 
 

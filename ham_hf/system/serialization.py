@@ -39,10 +39,10 @@ class _Loader(SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
         return super().construct_yaml_int(node) if _DECIMAL.fullmatch(node.value) else node.value
 
-    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | str:
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> Any:
         return super().construct_yaml_float(node) if _DECIMAL.fullmatch(node.value) else node.value
 
 

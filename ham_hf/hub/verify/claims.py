@@ -124,7 +124,7 @@ def claims_of_card(values: Mapping) -> Iterator[Claim]:
 
 
 def _of_result(result: Mapping, place: str) -> Iterator[Claim]:
-    parts = {}
+    parts: dict[str, Any] = {}
     for name in ("task", "dataset"):
         parts[name] = result.get(name)
         if not isinstance(parts[name], dict) or not parts[name]:

@@ -102,8 +102,10 @@ def _check_base(base: str, config: Mapping) -> list[Finding]:
 def _check_kind(run: Mapping, config: Mapping) -> list[Finding]:
     """Whether the model reads the patient's data, or is an ensemble, as report.json says."""
     model, kind = run["model"], config["model_type"]
-    claimed = {"members": [member["weight"] for member in model["members"]] if "members" in model else None}
-    expected = {"members": config["weights"] if kind == EnsembleConfig.model_type else None}
+    claimed: dict[str, Any] = {
+        "members": [member["weight"] for member in model["members"]] if "members" in model else None
+    }
+    expected: dict[str, Any] = {"members": config["weights"] if kind == EnsembleConfig.model_type else None}
     if run["training"] is not None:
         fusion = {MMBTConfig.model_type: "mmbt", FusionConfig.model_type: "mlp"}.get(kind, "none")
         claimed |= {"fusion": model.get("fusion", "none"), "text": model.get("text_name") is not None}

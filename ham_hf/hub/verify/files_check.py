@@ -27,8 +27,8 @@ def check_checksums(folder: Path) -> list[Finding]:
         lines = read_text(folder / CHECKSUMS).splitlines()
     except InputError as error:
         return [Finding(CHECKSUMS, CANNOT_TELL, str(error))]
-    parsed = [_LINE.fullmatch(line) for line in lines]
-    if not parsed or None in parsed or any(".." in PurePosixPath(line[2]).parts for line in parsed):
+    parsed = [match for match in map(_LINE.fullmatch, lines) if match]
+    if not parsed or len(parsed) < len(lines) or any(".." in PurePosixPath(line[2]).parts for line in parsed):
         words = "is not as `ham-hf push` writes it, so no file was compared with it"
         return [Finding(CHECKSUMS, CANNOT_TELL, words)]
     found, listed = [], {line[2]: line[1] for line in parsed}

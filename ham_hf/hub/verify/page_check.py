@@ -189,7 +189,7 @@ def _differences(name: str, text: str, expected: str, before: int, report: Mappi
         return [Finding(name, CANNOT_TELL, "another page than report.json makes: its text was not compared")]
     found = []
     for number, ours, theirs in differing:
-        added = theirs is None and not _has_figure(ours)
+        added = theirs is None and not _has_figure(ours or "")
         words, where = _words(ours, theirs), f"{name}, line {before + number}"
         found.append(Finding(where, CANNOT_TELL, words) if added else _finding(report, where, FALSE, words))
     return found
@@ -207,7 +207,9 @@ def _finding(report: Mapping, where: str, verdict: str, words: str) -> Finding:
 def _differing(page: Sequence[str], expected: Sequence[str]) -> Iterator[tuple[int, str | None, str | None]]:
     """The number in `page`, the line, and what is expected; None for a line that one of them lacks."""
     plain = [[_plain(line) for line in lines] for lines in (page, expected)]
-    for tag, start, end, first, last in difflib.SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
+    for tag, start, end, first, last in difflib.SequenceMatcher(
+        None, plain[0], plain[1], autojunk=False
+    ).get_opcodes():
         if tag != "equal":
             for number, line in zip_longest(range(start, end), expected[first:last]):
                 yield (start if number is None else number) + 1, None if number is None else page[number], line
@@ -224,7 +226,7 @@ def _has_figure(line: str) -> bool:
 
 def _words(line: str | None, expected: str | None) -> str:
     if expected is None:
-        return f"report.json makes no such line: {line.strip()[:_SHOWN] or 'an empty line'}"
+        return f"report.json makes no such line: {(line or '').strip()[:_SHOWN] or 'an empty line'}"
     if line is None:
         return f"a line of report.json is missing here: {expected.strip()[:_SHOWN] or 'an empty line'}"
     start = len(os.path.commonprefix([line, expected]))

@@ -18,7 +18,7 @@ _MODEL_FILES = ("config.json", "preprocessor_config.json", "processor_config.jso
 _WEIGHTS = ("model.safetensors",)
 _SHARDS = ("model-*-of-*.safetensors", "model.safetensors.index.json")
 _TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt")
-_OUR_FILES = ("report.html", "report.json", "report.md", "run.json", CHECKSUMS, RECORD, EVAL_RESULTS)
+_OUR_FILES: tuple[str, ...] = ("report.html", "report.json", "report.md", "run.json", CHECKSUMS, RECORD, EVAL_RESULTS)
 _OUR_FILES += ("predictions_validation.csv", "predictions_test.csv", *PATIENT_DATA)
 # Named in words
 _UNREADABLE = {
@@ -45,7 +45,9 @@ def exit_code(verification: Verification) -> int:
 def render(verification: Verification) -> str:
     """Return a line for each claim (split, metric, claimed, measured, difference, interval, verdict), then a line for
     each finding, the counts, and what was not checked."""
-    rows = [("split", "metric", "claimed", "measured", "difference", "95 % interval", "verdict")]
+    rows: list[tuple[str, ...]] = [
+        ("split", "metric", "claimed", "measured", "difference", "95 % interval", "verdict")
+    ]
     rows += [_row(verdict) for verdict in verification.verdicts]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     cells = [[*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]] for row in rows]
