@@ -54,10 +54,8 @@ PHRASES = {
 # Phrases that are still to be replaced somewhere
 PENDING = {
     r"judg(e[sd]?|ing)\b",
-    r"br(oken|oke|eaks?) off\b",
     r"(go(es|ing|ne)?|went) on (with|from|after|where|without|to the|in the|at)\b",
     r"the same command goes on\b",
-    r"(cannot|can|to|may) be gone on\b",
     r"when left out\b",
     r"(to be|be) had\b",
     r"mend(s|ed|ing)?\b",
@@ -65,21 +63,15 @@ PENDING = {
     r"answered rightly|rightly\b",
     r"(model|models|model's|models'|ensemble|network|pipeline)( that)? answers?\b",
     r"answers? (nv|nevus|of the model|of a model|to every image|to nearly)\b",
-    r"always answers?\b",
     r"trainings\b",
     r"of a training\b(?! \w)",
-    r"afresh\b",
     r"without a word\b",
     r"(somebody|whoever)\b",
-    r"makes? up for\b",
-    r"counts? twice\b",
     r"in neither direction\b",
     r"(photographs?|images?|table|data) of one's own\b",
     r"where it has a name of its own\b",
     r"is warned of\b|are warned of\b",
-    r"has the last word\b|last word wins\b",
     r"what somebody\b|of others\b",
-    r"spelt out\b",
     r"in peace\b",
 }
 
@@ -99,5 +91,5 @@ def test_nobody_writes(phrase):
 
 
 @pytest.mark.skip(reason="some are still to be rewritten")
-def test_a_docstring_or_comment_does_not_start_with_what_whether_or_of():
-    assert not lines_with(r'("""|^\s*# )(What|Whether|Of) (?!to )')
+def test_a_docstring_does_not_start_with_what_whether_or_of():
+    assert not lines_with(r'"""(What|Whether|Of) ')
