@@ -20,7 +20,7 @@ from ham_hf.evaluation.predict_splits import predict_rows, write_answers
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.load import find_classifier, load_classifier
-from ham_hf.labels import LABELS
+from ham_hf.labels import LABELS, classes_of
 from ham_hf.reporting.report import split_results, strict, write_report
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import check_new_folder, new_folder, replace_file
@@ -58,7 +58,7 @@ def evaluate_model(
     location, commit = find_classifier(name, revision)
     classifier = load_classifier(location, commit, label_map)
     labels = classifier.labels
-    data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
+    data.classes = classes_of(labels)
     splits, facts = load_unseen(data, name, revision)
     if not any(len(splits[split]) for split in EVALUATION_SPLITS):
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
@@ -106,7 +106,7 @@ def evaluate_run(
     if part not in EVALUATION_SPLITS:
         raise InputError(f"part is {part!r}: expected one of {', '.join(EVALUATION_SPLITS)}")
     classifier = load_classifier(str(name), revision, label_map)
-    classes = "diagnoses" if classifier.labels == LABELS else "nevus_or_other"
+    classes = classes_of(classifier.labels)
     given = {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
     arguments = DataArguments(**{"data_dir": str(data_dir), "split": "", **given, "classes": classes})
     splits, facts = load_unseen(arguments, str(name), revision)

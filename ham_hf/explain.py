@@ -23,7 +23,7 @@ from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import load_classifier
 from ham_hf.inference.saliency import CAVEAT, _require_captum, crop_of, saliency
-from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS
+from ham_hf.labels import DISCLAIMER, FULL_NAMES, classes_of
 from ham_hf.reporting.plots import STYLE, save_figure
 from ham_hf.reporting.sections import escape
 from ham_hf.system.errors import InputError
@@ -72,7 +72,7 @@ def explain(
     if classifier.reads_patients:
         raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
     labels = classifier.labels
-    data.classes = "diagnoses" if labels == LABELS else "nevus_or_other"
+    data.classes = classes_of(labels)
     splits, facts = load_unseen(data, name, revision)
     split = splits[part]
     if not len(split):

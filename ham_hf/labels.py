@@ -1,4 +1,4 @@
-"""The seven diagnoses of HAM10000, in the one order used everywhere: alphabetical by code. And nevus or other."""
+"""The two sets of classes: the seven diagnoses of HAM10000, alphabetical by code, and nevus or other."""
 
 import re
 from collections.abc import Iterable
@@ -16,11 +16,12 @@ DIAGNOSES = {
 LABELS = tuple(DIAGNOSES)
 MALIGNANT = ("akiec", "bcc", "mel")
 NEVUS_OR_OTHER = ("nv", "other")  # the study's Model 4
+CLASSES = {"diagnoses": LABELS, "nevus_or_other": NEVUS_OR_OTHER}  # the choices of `classes` in a recipe
 FULL_NAMES = DIAGNOSES | {"other": "Any of the other six diagnoses"}
 
-# Other spellings, as data sets and models use them, normalised as in `_words`. Only names that mean one of HAM10000's
-# categories and nothing else: not "lentigo" (solar or maligna), "SK" (seborrheic or solar keratosis), "SCC" (invasive
-# or in situ), or a nevus of some kind, such as a sebaceous one
+# Other spellings in datasets and models, normalised as in `_words`. Only names that mean exactly one of HAM10000's
+# categories: not "lentigo" (solar or maligna), "SK" (seborrheic or solar keratosis), "SCC" (invasive or in situ), or a
+# special kind of nevus, such as a sebaceous one
 _NAMES = {
     "akiec": """
         ak, ack, actinic_keratosis, actinic_keratoses, solar_keratosis, solar_keratoses,
@@ -70,15 +71,19 @@ LICENCE = (
 
 
 def label_set(names: Iterable[str]) -> tuple[str, ...] | None:
-    """The seven diagnoses or NEVUS_OR_OTHER, whichever has these names in any order; None if neither has."""
-    sets = {frozenset(labels): labels for labels in (LABELS, NEVUS_OR_OTHER)}
-    return sets.get(frozenset(names))
+    """Return the one of CLASSES that has these names, in whatever order; None if neither has."""
+    return {frozenset(labels): labels for labels in CLASSES.values()}.get(frozenset(names))
+
+
+def classes_of(labels: Iterable[str]) -> str:
+    """Return "diagnoses" or "nevus_or_other", from the labels of a model that has one of these sets."""
+    return {labels: classes for classes, labels in CLASSES.items()}[tuple(labels)]
 
 
 def diagnosis_code(name: str) -> str | None:
-    """Return the code of a diagnosis, or None if the name is not known or not clearly one of ours.
+    """Return the code of a diagnosis, or None if the name is unknown or ambiguous.
 
-    Case, plural and punctuation do not matter, and the code may stand beside the name: "mel", "Melanocytic-Nevi",
+    Case, plural and punctuation do not matter, and the code may accompany the name: "mel", "Melanocytic-Nevi",
     "Melanocytic nevi (nv)", "AK".
     """
     words = _words(str(name))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ham_hf.cli.options import add_allow_missing_images, add_images, add_output_dir, add_split, data_arguments
 from ham_hf.cli.parser import Commands
-from ham_hf.config.arguments import SELECTION_METRICS
+from ham_hf.config.metric_names import SELECTION_METRICS
 from ham_hf.system.terminal import show_log
 
 

@@ -11,8 +11,6 @@ from typing import Literal
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 
-# Metrics on validation by which settings, ensemble members or a calibration can be chosen
-SELECTION_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
 BY_RESULT = ("reduce_lr_on_plateau", "greedy")  # schedules that watch metric_for_best_model
 MOST_BYTES = 100_000  # of a recipe; the longest shipped one has 1,561
 

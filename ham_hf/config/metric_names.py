@@ -1,6 +1,10 @@
-"""Names of metrics."""
+"""The metrics in words, and which of them each report, table and option uses.
 
-# The figures a reader looks at first, in this order, with the words for them
+A metric's definition is in `evaluation/metrics.py`; HEADLINE makes it part of every report, card and comparison of
+folds.
+"""
+
+# In the order in which a report shows them
 HEADLINE = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
@@ -12,3 +16,11 @@ HEADLINE = {
     "brier": "Brier score",
     "ece": "calibration error (ECE)",
 }
+METRIC_NAMES = HEADLINE | {"recall_mel": "melanoma recall"}
+
+LOWER_IS_BETTER = ("loss", "log_loss", "brier", "ece")  # the loss is the Trainer's
+# Metrics on validation by which settings, ensemble members or a calibration can be chosen
+SELECTION_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc")
+SUBGROUP_METRICS = ("accuracy", "balanced_accuracy", "recall_mel")
+ABLATION_METRICS = ("balanced_accuracy", "macro_f1", "accuracy")  # of the confusion matrix alone
+COMPARED_METRICS = ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "recall_mel", "log_loss", "ece")

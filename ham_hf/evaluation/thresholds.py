@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ham_hf.evaluation.bootstrap import DRAWS, lesion_weights
 from ham_hf.evaluation.predictions import Predictions
 from ham_hf.inference.thresholds import KEY
 from ham_hf.system.errors import InputError
@@ -40,8 +41,6 @@ def threshold_results(predictions: Predictions, threshold: float) -> dict:
 
     None of those that there is no image for.
     """
-    from ham_hf.evaluation.bootstrap import DRAWS, lesion_weights  # not above: `ham-hf predict` needs no scikit-learn
-
     positive, score = _melanoma(predictions)
     weights = lesion_weights(predictions.lesion_ids, DRAWS, seed=0)  # (N, draws)
     called = score >= threshold

@@ -9,37 +9,31 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from ham_hf.config.metric_names import HEADLINE
+from ham_hf.config.metric_names import COMPARED_METRICS, METRIC_NAMES
 from ham_hf.evaluation.bootstrap import paired_intervals
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.overlap import overlap_sentences
 from ham_hf.evaluation.predictions import Predictions, in_order_of
-from ham_hf.evaluation.subgroups import FIGURES
 from ham_hf.reporting.report import Run, read_run
 from ham_hf.reporting.sections import difference, images_of_lesions, number
 from ham_hf.system.errors import InputError
 from ham_hf.system.terminal import printable
 
-METRICS = {
-    name: (HEADLINE | FIGURES)[name]
-    for name in ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "recall_mel", "log_loss", "ece")
-}
-
 
 def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "validation") -> dict:
-    """The groups A (`first`) and B (`second`) of run folders, by what they answered to the images of `split`.
+    """Compare two groups of run folders, A (`first`) and B (`second`), by their predictions for a split.
 
     Returns:
-        `images` and `lesions` (None where those of some images are unknown); `metrics`, for each of METRICS the `runs`
-        of A and B (one value a run), their means `a` and `b`, the `difference` B - A and its 95 % `interval`: lesions
-        are drawn, the same ones for every run, and in each draw the groups' means are compared. Values that are
-        undefined are NaN, intervals None. `mcnemar`: None but for one run against one, see `mcnemar`. `warnings`:
-        sentences about what makes the comparison doubtful: images that could not be compared, or that a model was
-        trained on.
+        - `images` and `lesions`, which is None if some of them are unknown
+        - `metrics`: for each of COMPARED_METRICS the `runs` of A and B (a value for each), their means `a` and `b`,
+          the `difference` B - A and its 95 % `interval`. All runs share the drawn lesions, and in each draw the means
+          of the groups are compared. Undefined values are NaN, undefined intervals None
+        - `mcnemar`: see `mcnemar`; None unless one run is compared with one
+        - `warnings`: sentences about images whose equality could not be checked, or that a model was trained on
 
     Raises:
-        InputError: a folder is no run folder or is named twice, has no such predictions, or its images, labels or
-            diagnoses are others than those of the first folder.
+        InputError: a folder is not a run folder, is given twice or has no such predictions, or its images, labels or
+            diagnoses differ from those of the first folder.
     """
     runs, lesions_known, warnings = _read([*first, *second], split)
     _, lesion_ids, labels, _, names = runs[0]
@@ -47,7 +41,7 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
     scores = [[compute_scores(probabilities, labels, names) for probabilities in side] for side in sides]
     intervals = paired_intervals(*sides, labels, lesion_ids, names)
     metrics = {}
-    for name in METRICS:
+    for name in COMPARED_METRICS:
         if name not in scores[0][0]:  # melanoma, where models tell nevi from all else
             continue
         values = [[of_run[name] for of_run in side] for side in scores]
@@ -128,8 +122,8 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
     rows = [["", "A", "B", "B - A [95 % interval]", ""]]
     for name, entry in metrics.items():
         figures = [number(entry["a"]), number(entry["b"]), difference(entry["difference"], entry["interval"])]
-        rows.append([METRICS[name], *figures, _verdict(entry["interval"])])
-    runs = [["", *(METRICS[name] for name in metrics)]]
+        rows.append([METRIC_NAMES[name], *figures, _verdict(entry["interval"])])
+    runs = [["", *(METRIC_NAMES[name] for name in metrics)]]
     for side, (letter, folders) in enumerate((("A", first), ("B", second))):
         for at, folder in enumerate(folders):
             name = printable(f"{letter} {folder}")

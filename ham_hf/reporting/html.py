@@ -16,11 +16,11 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from ham_hf.config.metric_names import HEADLINE
+from ham_hf.config.metric_names import HEADLINE, METRIC_NAMES
 from ham_hf.evaluation.metrics import calibration_bins
 from ham_hf.evaluation.overlap import overlap_note, overlap_warning
 from ham_hf.evaluation.predictions import Predictions
-from ham_hf.evaluation.subgroups import FIELDS, FIGURES
+from ham_hf.evaluation.subgroups import FIELDS
 from ham_hf.labels import MALIGNANT
 from ham_hf.reporting import sections
 from ham_hf.reporting.sections import Table, full_name, number
@@ -210,7 +210,7 @@ def _tile(results: Mapping, name: str) -> dict:
     entry, constant = results["metrics"][name], results["always_nv"] or {}
     value, interval, always = entry["value"], entry["interval"], constant.get(name)
     return {
-        "name": (HEADLINE | FIGURES)[name],
+        "name": METRIC_NAMES[name],
         "value": number(value),
         "interval": "" if interval is None else f"{INTERVAL} {number(interval[0])} to {number(interval[1])}",
         "always": "" if always is None else f"always nv {number(always)}",

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ham_hf.config.metric_names import HEADLINE
 from ham_hf.evaluation.overlap import overlap_note, overlap_warning
-from ham_hf.labels import LABELS
+from ham_hf.labels import classes_of
 from ham_hf.reporting import sections
 from ham_hf.system.serialization import read_text
 from ham_hf.system.terminal import printable, printable_lines
@@ -123,7 +123,7 @@ def claims(report: Mapping) -> list[EvalResult]:
                     dataset_split=split,
                     dataset_revision=data["splits"][split]["sha256"],
                     dataset_args={
-                        "classes": "diagnoses" if tuple(labels) == LABELS else "nevus_or_other",
+                        "classes": classes_of(labels),
                         **({} if data["split_seed"] is None else {"split_seed": data["split_seed"]}),
                         "images": results["images"],
                         **({} if results["lesions"] is None else {"lesions": results["lesions"]}),

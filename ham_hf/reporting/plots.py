@@ -11,10 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from ham_hf.config.metric_names import HEADLINE
+from ham_hf.config.metric_names import METRIC_NAMES
 from ham_hf.evaluation.metrics import CALIBRATION_BINS, calibration_bins
 from ham_hf.evaluation.predictions import Predictions
-from ham_hf.evaluation.subgroups import FIELDS, FIGURES
+from ham_hf.evaluation.subgroups import FIELDS
 from ham_hf.reporting.sections import SYNTHETIC, number
 from ham_hf.system.files import replace_file
 
@@ -82,7 +82,7 @@ def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
             axes.plot([low, high], [row, row], color=colour, linewidth=2)
             axes.plot(of["difference"], row, "o", color=colour)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_yticks(range(len(metrics)), [(HEADLINE | FIGURES)[name] for name in metrics])
+        axes.set_yticks(range(len(metrics)), [METRIC_NAMES[name] for name in metrics])
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
         axes.set(

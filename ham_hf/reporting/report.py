@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ham_hf import __version__
+from ham_hf.config.metric_names import ABLATION_METRICS
 from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.bootstrap import bootstrap_intervals, paired_intervals
 from ham_hf.evaluation.metrics import collapsed_steps, compute_scores, constant_scores, prediction_spread
@@ -30,8 +31,6 @@ from ham_hf.system.serialization import read_json
 __all__ = ["Run", "build_report", "headline_line", "read_run", "split_results", "strict", "write_report"]
 
 SCHEMA = 1
-# What a field of the patient is worth, by these; all of them follow from the answers alone
-ABLATION_METRICS = ("balanced_accuracy", "macro_f1", "accuracy")
 
 
 class Run(NamedTuple):

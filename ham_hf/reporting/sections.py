@@ -5,12 +5,12 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from ham_hf.config.metric_names import HEADLINE
+from ham_hf.config.metric_names import HEADLINE, METRIC_NAMES, SUBGROUP_METRICS
 from ham_hf.evaluation.bootstrap import DRAWS
 from ham_hf.evaluation.metrics import CALIBRATION_BINS, COLLAPSED_SHARE
 from ham_hf.evaluation.overlap import overlap_note, overlap_warning
-from ham_hf.evaluation.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS, FIGURES
-from ham_hf.labels import FULL_NAMES, LABELS
+from ham_hf.evaluation.subgroups import FEWEST_LESIONS, FEWEST_MELANOMAS, FIELDS
+from ham_hf.labels import FULL_NAMES, classes_of
 from ham_hf.system.terminal import printable, printable_lines
 
 SYNTHETIC = "Made from synthetic images: these numbers say nothing about skin."
@@ -165,7 +165,7 @@ def report_title(run: Mapping) -> str:
 
 
 def what_it_does(run: Mapping) -> str:
-    seven = tuple(run["model"]["labels"]) == LABELS
+    seven = classes_of(run["model"]["labels"]) == "diagnoses"
     answers = "seven diagnoses of pigmented skin lesions" if seven else "nevi from all else"
     patient = " and the patient's age, sex and body site" if reads_patient(run) else ""
     return f"Tells {answers} apart, from a dermatoscopic image{patient}."
@@ -312,8 +312,8 @@ def by_subgroup_section(subgroups: Mapping, split: str, note: str) -> str:
 
 
 def subgroups_table(field: str, groups: Sequence[Mapping]) -> Table:
-    figures = [figure for figure in FIGURES if figure in groups[0]["metrics"]]
-    header = [FIELDS[field], "images", "lesions", "diagnoses", *(FIGURES[figure] for figure in figures)]
+    figures = [figure for figure in SUBGROUP_METRICS if figure in groups[0]["metrics"]]
+    header = [FIELDS[field], "images", "lesions", "diagnoses", *(METRIC_NAMES[figure] for figure in figures)]
     rows = []
     for group in groups:
         counts = [_count(group[key]) for key in ("images", "lesions", "diagnoses")]

@@ -31,7 +31,7 @@ from ham_hf.inference.classifier import Classifier, labels_of
 from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.inference.run_record import check_facts
 from ham_hf.inference.tta import set_test_time_augmentation, which_views
-from ham_hf.labels import LABELS
+from ham_hf.labels import classes_of
 from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassification
 from ham_hf.reporting.report import write_report
 from ham_hf.system.environment import weights_sha256
@@ -101,7 +101,7 @@ def _build_into(
         data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
         runs = sorted(cross_validation.glob("fold_*"))
     members = _read(runs, same_images=cross_validation is None)
-    data.classes = "diagnoses" if members[0].classifier.labels == LABELS else "nevus_or_other"
+    data.classes = classes_of(members[0].classifier.labels)
     splits, facts, checks = load_checked(data)
     if cross_validation is None:
         _check_data(members, facts)

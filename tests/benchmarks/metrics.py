@@ -31,7 +31,7 @@ def main() -> None:
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     lesions = [str(lesion) for lesion in np.concatenate([np.arange(LESIONS), rng.integers(LESIONS, size=502)])]
 
-    def scikit_learn() -> float:
+    def one_at_a_time() -> float:
         weights = lesion_weights(lesions, OF_PEER, seed=0)
         started = time.perf_counter()
         for draw in weights.T:
@@ -46,7 +46,7 @@ def main() -> None:
     compare(
         f"all metrics of {IMAGES} images with intervals of {DRAWS} draws",
         ours,
-        {"scikit-learn on every draw": scikit_learn},
+        {"one draw at a time": one_at_a_time},
         rounds,
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -5,9 +5,16 @@ import pytest
 from sklearn import metrics
 
 from ham_hf.config.metric_names import HEADLINE
-from ham_hf.evaluation.bootstrap import bootstrap_intervals, lesion_weights, weighted_scores
+from ham_hf.evaluation.bootstrap import bootstrap_intervals, lesion_weights
 from ham_hf.evaluation.hf_metric import HamMetrics
-from ham_hf.evaluation.metrics import CALIBRATION_BINS, compute_scores, constant_scores, sensitivity_at_specificity
+from ham_hf.evaluation.metrics import (
+    CALIBRATION_BINS,
+    Draws,
+    calibration_bins,
+    compute_scores,
+    constant_scores,
+    score_draws,
+)
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 
@@ -57,11 +64,11 @@ def test_scores_are_scikit_learns():
 def test_every_metric_of_a_draw_is_that_of_the_resampled_images(names, ties, images):
     probabilities, labels, lesions = some_predictions(images, names, ties)
     weights = lesion_weights(lesions, draws=25, seed=3)
-    together = weighted_scores(probabilities, labels, weights, names)
+    together = score_draws(Draws(probabilities, labels, names, weights))
     for draw in range(weights.shape[1]):
         resampled = np.repeat(np.arange(images), weights[:, draw])
         alone = compute_scores(probabilities[resampled], labels[resampled], names)
-        assert set(together) == {name for name in alone if not name.startswith(("support_", "confusion"))}
+        assert set(together) == set(alone) - {"confusion_matrix"}
         for name, values in together.items():
             assert values[draw] == pytest.approx(alone[name], abs=1e-12, nan_ok=True), name
 
@@ -70,7 +77,7 @@ def test_every_metric_of_a_draw_is_that_of_the_resampled_images(names, ties, ima
 def test_every_metric_of_a_draw_is_scikit_learns_with_weights(ties):
     probabilities, labels, lesions = some_predictions(images=400, ties=ties)
     weights = lesion_weights(lesions, draws=5, seed=1)
-    together = weighted_scores(probabilities, labels, weights)
+    together = score_draws(Draws(probabilities, labels, LABELS, weights))
     predicted, one_hot = probabilities.argmax(axis=1), np.eye(7)[labels]
     for draw, weight in enumerate(weights.T):
         of_draw = {name: values[draw] for name, values in together.items()}
@@ -99,6 +106,9 @@ def test_calibration_error_is_that_of_a_plain_loop():
     bins = np.array_split(np.argsort(confidence), CALIBRATION_BINS)
     gaps = [len(part) * abs(correct[part].mean() - confidence[part].mean()) for part in bins]
     assert compute_scores(probabilities, labels)["ece"] == pytest.approx(sum(gaps) / len(labels), abs=1e-12)
+    shown = calibration_bins(probabilities, labels)
+    expected = [[values[part].mean() for part in bins] for values in (confidence, correct)]
+    assert np.allclose(shown[:2], expected, atol=1e-12) and shown[2].tolist() == [20] * 15
 
 
 def test_no_score_depends_on_the_order_of_the_images():
@@ -113,8 +123,9 @@ def test_no_score_depends_on_the_order_of_the_images():
 def test_sensitivity_is_the_best_at_the_specificity_asked_for():
     score = np.concatenate([np.arange(100), [88.5, 89.5, 93.5, 95.5]])  # 11, 10, 6 and 4 of 100 negatives above
     positive = np.arange(104) >= 100
-    assert sensitivity_at_specificity(positive, score, 90) == 3 / 4
-    assert sensitivity_at_specificity(positive, score, 95) == 1 / 4
+    scores = compute_scores(np.stack([score, 100 - score], axis=1) / 100, np.where(positive, 0, 1), ("mel", "nv"))
+    assert scores["melanoma_sensitivity_at_90_specificity"] == 3 / 4
+    assert scores["melanoma_sensitivity_at_95_specificity"] == 1 / 4
 
 
 def test_figures_of_an_absent_diagnosis_are_undefined_and_left_out_of_the_means():
@@ -199,7 +210,8 @@ def test_intervals_are_percentiles_over_all_draws(draws, decisions_only):
     probabilities, labels, lesions = some_predictions(images=80)
     given = {"draws": draws, "seed": 3, "decisions_only": decisions_only}
     intervals = bootstrap_intervals(probabilities, labels, lesions, **given)
-    scores = weighted_scores(probabilities, labels, lesion_weights(lesions, draws, seed=3), LABELS, decisions_only)
+    scores = score_draws(Draws(probabilities, labels, LABELS, lesion_weights(lesions, draws, seed=3)), decisions_only)
+    scores = {name: values for name, values in scores.items() if not name.startswith("support_")}
     assert intervals.keys() == scores.keys() and ("ece" in scores) is not decisions_only
     for name, values in scores.items():
         assert intervals[name] == pytest.approx(tuple(np.nanpercentile(values, [2.5, 97.5])), abs=1e-15)

@@ -137,7 +137,7 @@ def test_figures_are_those_of_the_groups_images():
     assert values == pytest.approx({"accuracy": 21 / 30, "balanced_accuracy": (0.6 + 0.75) / 2, "recall_mel": 0.6})
     assert male["metrics"]["accuracy"] == {"value": 1.0, "interval": [1.0, 1.0]}
     assert male["metrics"]["balanced_accuracy"]["value"] is None
-    assert male["metrics"]["balanced_accuracy"]["too_few"] == "one diagnosis alone"
+    assert male["metrics"]["balanced_accuracy"]["too_few"] == "only one diagnosis"
     assert male["metrics"]["recall_mel"]["too_few"] == "no melanoma"
 
 

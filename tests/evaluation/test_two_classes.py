@@ -8,9 +8,10 @@ import pytest
 from datasets import Image
 
 from ham_hf.cli.main import main
+from ham_hf.config.metric_names import COMPARED_METRICS
 from ham_hf.data.dataset import load_ham10000
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, label_set
-from ham_hf.reporting.compare import METRICS, compare_runs
+from ham_hf.reporting.compare import compare_runs
 from tests.helpers.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
 
 
@@ -69,7 +70,7 @@ def test_model_predictions_and_report_have_two_classes(run):
 
 def test_runs_of_two_classes_are_compared_by_all_but_melanoma(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other", ignore=shutil.ignore_patterns("checkpoint-*"))
-    assert set(METRICS) - set(compare_runs([run], [other])["metrics"]) == {"recall_mel"}
+    assert set(COMPARED_METRICS) - set(compare_runs([run], [other])["metrics"]) == {"recall_mel"}
 
 
 def test_the_validation_loss_is_without_the_adjustment_of_the_training_s(run):

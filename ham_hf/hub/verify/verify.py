@@ -57,7 +57,7 @@ from ham_hf.hub.verify.signs import signs_of_ours
 from ham_hf.inference.batches import image_reader
 from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.load import find_classifier, load_classifier
-from ham_hf.labels import LABELS
+from ham_hf.labels import classes_of
 from ham_hf.models import safe_loading
 from ham_hf.reporting.eval_results import FOLDER
 from ham_hf.reporting.model_card import FILES
@@ -106,7 +106,7 @@ def verify_card(
         data.split, data.split_seed = _split_of(claims, report)
     classifier = load_classifier(location, commit, label_map, altered=True)
     labels = safe_loading.read_config(name, location, revision=commit).id2label  # of our own classes too, known by now
-    data.classes = "diagnoses" if classifier.labels == LABELS else "nevus_or_other"
+    data.classes = classes_of(classifier.labels)
     splits, facts, checks = load_checked(data)
     reported = {
         split: report["run"]["data"]["splits"][split]["sha256"]
