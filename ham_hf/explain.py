@@ -24,8 +24,8 @@ from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import load_classifier
 from ham_hf.inference.saliency import CAVEAT, _require_captum, crop_of, saliency
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, classes_of
+from ham_hf.reporting.formats import escape
 from ham_hf.reporting.plots import STYLE, save_figure
-from ham_hf.reporting.sections import escape
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import check_new_folder, new_folder, replace_file
 

@@ -7,10 +7,8 @@ import csv
 import math
 import tempfile
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 from datasets import Dataset, DatasetDict
 from datasets.table import embed_table_storage
 from huggingface_hub import DatasetCardData
@@ -21,7 +19,7 @@ from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.schema import some
 from ham_hf.hub.upload import Repository, Target, check_repo_id, listing, publish
 from ham_hf.labels import LABELS, LICENCE
-from ham_hf.reporting import sections
+from ham_hf.reporting.rendering import render
 from ham_hf.system.errors import InputError
 
 IMAGES_PER_SHARD = 1000  # some 270 MB
@@ -114,12 +112,9 @@ def render_dataset_card(facts: Mapping, splits: DatasetDict, repo_id: str) -> st
         tags=["ham10000", "dermatology", "skin-lesion", "medical"],
         configs=[{"config_name": "default", "data_files": files}],
     )
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    template = resources.files("ham_hf.reporting").joinpath("templates/dataset_card.md.jinja").read_text("utf-8")
     facts = {**facts, "source": Path(facts["source"]).name}  # where it lies on this machine is nobody's business
-    page = environment.from_string(template).render(
+    page = render(
+        "dataset_card.md.jinja",
         images=f"{images:,}",
         lesions=f"{sum(split['lesions'] for split in facts['splits'].values()):,}",
         labels=LABELS,
@@ -128,9 +123,7 @@ def render_dataset_card(facts: Mapping, splits: DatasetDict, repo_id: str) -> st
         split_words=_split_words(facts),
         split_sha256=facts["split_sha256"],
         images_sha256=facts["images_sha256"],
-        data=sections.data_section(facts),
-        audit=sections.audit_section(facts),
-        citation=sections.CITATION,
+        facts=facts,
     )
     return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n\n{page}"
 

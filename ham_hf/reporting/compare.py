@@ -14,8 +14,8 @@ from ham_hf.evaluation.bootstrap import paired_intervals
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.overlap import overlap_sentences
 from ham_hf.evaluation.predictions import Predictions, in_order_of
+from ham_hf.reporting.formats import difference, images_of_lesions, number
 from ham_hf.reporting.report import Run, read_run
-from ham_hf.reporting.sections import difference, images_of_lesions, number
 from ham_hf.system.errors import InputError
 from ham_hf.system.terminal import printable
 

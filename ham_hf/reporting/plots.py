@@ -15,7 +15,7 @@ from ham_hf.config.metric_names import METRIC_NAMES
 from ham_hf.evaluation.metrics import CALIBRATION_BINS, calibration_bins
 from ham_hf.evaluation.predictions import Predictions
 from ham_hf.evaluation.subgroups import FIELDS
-from ham_hf.reporting.sections import SYNTHETIC, number
+from ham_hf.reporting.formats import SYNTHETIC, number
 from ham_hf.system.files import replace_file
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; black in place of their yellow, too pale for a line

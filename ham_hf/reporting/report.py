@@ -1,8 +1,7 @@
-"""From a run folder to its report: `report.json` (for programs), `report.html`, `report.md` and `plots/` (for people).
+"""From a run folder to its report: report.json, report.html, plots/ and the model card README.md.
 
-Reads run.json, trainer_state.json, predictions_{validation,test}.csv and, where there are any,
-patients_{validation,test}.csv and ablation/; nothing else: no model, no network. The same folder gives the same
-report.json, byte for byte.
+Reads run.json, trainer_state.json, predictions_{validation,test}.csv and, if present, patients_{validation,test}.csv
+and ablation/; it needs neither model nor network. The same folder gives the same report.json, byte for byte.
 """
 
 import json
@@ -23,7 +22,8 @@ from ham_hf.evaluation.thresholds import threshold_results
 from ham_hf.inference.run_record import check_facts, check_history
 from ham_hf.inference.thresholds import KEY
 from ham_hf.labels import DISCLAIMER
-from ham_hf.reporting.sections import ABLATIONS, headline_line, made_here, render_report
+from ham_hf.reporting.formats import headline_line
+from ham_hf.reporting.tables import ABLATIONS, made_here
 from ham_hf.system.errors import InputError, cannot_write
 from ham_hf.system.files import replace_files
 from ham_hf.system.serialization import read_json
@@ -34,10 +34,10 @@ SCHEMA = 1
 
 
 class Run(NamedTuple):
-    """A run folder, read: run.json, the Trainer's log history, and by split the predictions (None: no image there).
+    """The content of a run folder: run.json, the Trainer's log history, and the predictions of each split.
 
-    `patients` are by split too, None where the folder has none (it is an older run's); `ablations` are predictions of
-    the validation images by what was hidden, none where the model does not read the patient.
+    `predictions` of a split without images are None, and so are `patients` of older runs. `ablations` are the
+    predictions for the validation images by what was hidden, empty if the model does not read the patient.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ def read_run(run_dir: str | Path) -> Run:
     """Read and check a run folder.
 
     Raises:
-        InputError: it is no run folder, or its files are malformed or do not belong together.
+        InputError: it is not a run folder, or its files are malformed or do not belong together.
     """
     folder = Path(run_dir)
     _require_files(folder, "run.json")
@@ -72,18 +72,21 @@ def _require_files(folder: Path, *names: str) -> None:
     for name in names:
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder} is no run folder: expected run.json, trainer_state.json and predictions_validation.csv as "
-                f"`ham-hf train` writes them, and {name} is not there"
+                f"{folder} is not a run folder: expected run.json, trainer_state.json and predictions_validation.csv "
+                f"as written by `ham-hf train`, and {name} is missing"
             )
 
 
 def write_report(run_dir: str | Path) -> dict:
-    """Build report.json, report.html, report.md and plots/ in `run_dir`; returns what report.json holds.
+    """Write report.json, report.html, plots/ and the card into `run_dir`; return the content of report.json.
+
+    A model that was trained elsewhere and only evaluated here gets no card. The report.md of an earlier version is
+    removed, because it would no longer match.
 
     Raises:
-        InputError: the folder is no run folder (see `read_run`), or cannot be written.
+        InputError: the folder is not a run folder (see `read_run`), or cannot be written.
     """
-    # Here: `ham-hf compare` reads runs without drawing a picture or writing a card, which take a second to import
+    # Here, because `ham-hf compare` only reads runs, and these imports take a second
     from ham_hf.reporting.html import render_html
     from ham_hf.reporting.model_card import read_files, render_card
     from ham_hf.reporting.plots import draw_plots
@@ -94,20 +97,19 @@ def write_report(run_dir: str | Path) -> dict:
     pictures = {name: png for name, png in drawn.items() if png is not None}
     files = {
         **{f"plots/{name}": png for name, png in pictures.items()},
-        "report.md": render_report(report, list(pictures)),
         "report.html": render_html(report, pictures, run.predictions),
         "report.json": json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
     if made_here(report["run"]):
         files["README.md"] = render_card(report, list(pictures), read_files(run.folder))
-    _put(run.folder, files, [f"plots/{name}" for name, png in drawn.items() if png is None])
+    _put(run.folder, files, ["report.md", *(f"plots/{name}" for name, png in drawn.items() if png is None)])
     return report
 
 
 def _put(folder: Path, files: Mapping[str, str | bytes], gone: Sequence[str]) -> None:
     plots = folder / "plots"
     if plots.is_symlink():
-        raise InputError(f"{plots} is a link, and pictures would be written where it points: remove the link")
+        raise InputError(f"{plots} is a link, and the figures would be written to its target: remove the link")
     try:
         plots.mkdir(exist_ok=True)
         replace_files(folder, files)
@@ -118,11 +120,11 @@ def _put(folder: Path, files: Mapping[str, str | bytes], gone: Sequence[str]) ->
 
 
 def build_report(run: Run) -> dict:
-    """The content of report.json: strict JSON, in which null stands for what is undefined."""
+    """Return the content of report.json: strict JSON, with null for what is undefined."""
     return strict(
         {
             "schema": SCHEMA,
-            "ham_hf": __version__,  # of the card's template: `ham-hf verify` renders the card again
+            "ham_hf": __version__,  # `ham-hf verify` renders the card again to compare it
             "run": run.facts,
             "results": {
                 split: split_results(
@@ -147,10 +149,13 @@ def split_results(
     *,
     unknown_lesions: int = 0,
 ) -> dict | None:
-    """What report.json says about a split: its metrics with intervals, and by subgroup where there are `patients`.
+    """Return the results of a split: its metrics with intervals, and subgroups if `patients` are given.
 
-    With a `melanoma_threshold` also what it finds: see `threshold_results`. With `unknown_lesions`, the number of
-    images whose lesion is unknown, the number of lesions is None.
+    Args:
+        predictions: None for a split without images, which has no results.
+        patients: in the order of the predictions; None for older runs.
+        melanoma_threshold: adds `threshold_results`.
+        unknown_lesions: number of images whose lesion is unknown; if there are any, the number of lesions is None.
     """
     if predictions is None:
         return None
@@ -170,7 +175,7 @@ def split_results(
 
 
 def _ablation(run: Run) -> dict | None:
-    """By what was hidden: each metric's value, and its difference from the intact predictions with an interval."""
+    """Return, by what was hidden, each metric's value and its difference from the intact predictions."""
     if not run.ablations:
         return None
     _, lesion_ids, labels, intact, names = run.predictions["validation"]
@@ -192,7 +197,7 @@ def _ablation(run: Run) -> dict | None:
 
 
 def _collapse(run: Run) -> dict:
-    """The spread of the answers at every evaluation of the log, and that of the saved model's on validation."""
+    """Return the spread of the predictions at every evaluation of the log, and of the saved model on validation."""
     keys = ("step", "epoch", "eval_top_class_share", "eval_predicted_class_entropy")
     evaluations = [entry for entry in run.history if "eval_top_class_share" in entry]
     return {
@@ -207,7 +212,7 @@ def _interval(intervals: Mapping[str, tuple[float, float]], name: str) -> list[f
 
 
 def strict(value):
-    """`value` with None for every number that JSON has no word for."""
+    """Return `value` with None in place of NaN and infinity."""
     match value:
         case dict():
             return {key: strict(item) for key, item in value.items()}
@@ -228,14 +233,14 @@ def _read_json(path: Path) -> dict:
 def _read_split(folder: Path, split: str, facts: dict) -> Predictions | None:
     path = folder / f"predictions_{split}.csv"
     expected = facts["data"]["splits"][split]["images"]
-    left_alone = split == "test" and not (facts["training"] or {}).get("do_predict", True)
-    if not path.exists() and (left_alone or not expected):
+    not_predicted = split == "test" and not (facts["training"] or {}).get("do_predict", True)
+    if not path.exists() and (not_predicted or not expected):
         return None
     predictions = read_predictions(path, facts["model"]["labels"])
     if len(predictions.labels) != expected:
         raise InputError(
-            f"{path} has {len(predictions.labels)} images, run.json counts {expected} in {split}: the two are not of "
-            "one run; train again, or put back the file that belongs here"
+            f"{path} has {len(predictions.labels)} images, run.json counts {expected} in {split}: the files are from "
+            "different runs; restore the original, or train again"
         )
     check_rows(predictions, facts["data"], split, path)
     return predictions

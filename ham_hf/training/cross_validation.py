@@ -29,8 +29,9 @@ from ham_hf.evaluation.patients import Patients, read_patients, write_patients
 from ham_hf.evaluation.predictions import Predictions, check_rows, read_predictions, write_predictions
 from ham_hf.inference.run_files import is_trained_on_synthetic_images, training_data_of
 from ham_hf.labels import DISCLAIMER
+from ham_hf.reporting.formats import SYNTHETIC_WARNING, headline_line, number, table
+from ham_hf.reporting.rendering import render_section
 from ham_hf.reporting.report import split_results, strict
-from ham_hf.reporting.sections import SYNTHETIC_WARNING, by_diagnosis_section, headline_line, number, table
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 from ham_hf.training.checkpointing import only_writer
@@ -236,5 +237,5 @@ def render_summary(summary: dict, names: Sequence[str]) -> str:
         "In brackets: 95 % intervals of a bootstrap over lesions.\n",
         file=text,
     )
-    print(by_diagnosis_section(pooled, names, "all folds together"), file=text)
+    print(render_section("by_diagnosis", pooled, names, "all folds together"), file=text)
     return text.getvalue()

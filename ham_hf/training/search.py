@@ -21,8 +21,8 @@ from ham_hf.config.arguments import read_yaml
 from ham_hf.config.metric_names import HEADLINE, SELECTION_METRICS
 from ham_hf.config.recipe import Recipe, parse_recipe, spell_flag
 from ham_hf.labels import DISCLAIMER
+from ham_hf.reporting.formats import escape, number, table
 from ham_hf.reporting.plots import BLUE, GREY, ORANGE, STYLE, save_figure
-from ham_hf.reporting.sections import escape, number, table
 from ham_hf.system.errors import InputError, TrainingError
 from ham_hf.system.files import replace_file
 from ham_hf.system.installation import require

@@ -18,7 +18,7 @@ from ham_hf.inference.load import load_classifier
 from ham_hf.inference.tta import set_test_time_augmentation
 from ham_hf.labels import LABELS
 from ham_hf.models.build import build_model
-from ham_hf.reporting.sections import model_section
+from ham_hf.reporting import tables
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
@@ -156,7 +156,7 @@ def test_something_else_by_that_name_in_a_config_is_not_taken_for_it(strange, tm
 
 def test_the_card_says_that_the_calibration_error_is_optimistic(calibrated):
     report = json.loads((calibrated / "temperature_and_prior" / "report.json").read_text())
-    section = model_section(report["run"])
+    [section] = [fact for name, fact in tables.model(report["run"]) if name == "calibration"]
     temperature = report["run"]["model"]["calibration"]["temperature"]
     assert f"{temperature:.3f}".lstrip("0") in section and "optimistic" in section
     assert section in (calibrated / "temperature_and_prior" / "report.md").read_text()

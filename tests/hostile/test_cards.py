@@ -20,8 +20,8 @@ from ham_hf.hub.verify.verify import _split_of, write_corrected
 from ham_hf.inference.predict import table
 from ham_hf.labels import LABELS
 from ham_hf.reporting.eval_results import FOLDER, render_eval_results
+from ham_hf.reporting.formats import escape
 from ham_hf.reporting.report import write_report
-from ham_hf.reporting.sections import escape
 from ham_hf.system.errors import InputError
 from ham_hf.system.terminal import printable, printable_lines
 from tests.hostile.cases import ESCAPES, JUNK, blank_pictures, broken, cases, changed, ends_well, within

@@ -16,9 +16,10 @@ from ham_hf.evaluation.metrics import calibration_bins
 from ham_hf.evaluation.patients import write_patients
 from ham_hf.evaluation.predictions import Predictions, read_predictions
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
-from ham_hf.reporting.html import inline, render_html, surest_mistakes
+from ham_hf.reporting.formats import escape, number
+from ham_hf.reporting.html import most_confident_errors, render_html
+from ham_hf.reporting.rendering import inline
 from ham_hf.reporting.report import build_report, read_run, write_report
-from ham_hf.reporting.sections import escape, number
 from tests.evaluation.test_subgroups import add_patients
 from tests.reporting.test_report import change_facts, make_run
 
@@ -232,7 +233,7 @@ def test_the_surest_mistakes_are_chosen_by_the_rule():
         np.stack([of_a, 1 - of_a], axis=1),
         ("a", "b"),
     )
-    found = surest_mistakes(predictions)
+    found = most_confident_errors(predictions)
     assert [case.image_id for case in found] == ["I0", "I2", "I4"]
     assert found[0] == ("a", "I0", "b", 0.9, 0.1)
 

@@ -10,9 +10,9 @@ from huggingface_hub import ModelCard
 
 from ham_hf.config.metric_names import HEADLINE
 from ham_hf.labels import DISCLAIMER, NEVUS_OR_OTHER
+from ham_hf.reporting.formats import SYNTHETIC
 from ham_hf.reporting.model_card import REPO_ID
 from ham_hf.reporting.report import write_report
-from ham_hf.reporting.sections import SYNTHETIC
 from tests.reporting.test_report import change_facts, make_run
 
 

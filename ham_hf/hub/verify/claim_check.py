@@ -14,7 +14,7 @@ from ham_hf.config.metric_names import HEADLINE
 from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.hub.verify.claims import Claim
 from ham_hf.hub.verify.consistency import CANNOT_TELL, FALSE, HOLDS, TOLERANCE
-from ham_hf.reporting.sections import number
+from ham_hf.reporting.formats import number
 
 _SHOWN = 60  # characters of what a card says
 _ROUNDING = 0.005  # at most: what is written with fewer digits than two is not given the benefit of them

@@ -23,7 +23,7 @@ from ham_hf.models.ensemble.configuration_ensemble import EnsembleConfig
 from ham_hf.models.mmbt.configuration_mmbt import FusionConfig, MMBTConfig
 from ham_hf.models.pypi import PYPI_WEIGHTS
 from ham_hf.reporting.report import strict
-from ham_hf.reporting.sections import reads_patient
+from ham_hf.reporting.tables import reads_patient
 from ham_hf.system.environment import PACKAGES
 from ham_hf.system.serialization import parse_yaml, read_json, read_text
 

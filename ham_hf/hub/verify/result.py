@@ -8,7 +8,7 @@ from ham_hf.hub.published_files import CHECKSUMS, EVAL_RESULTS, PATIENT_DATA, RE
 from ham_hf.hub.verify.claim_check import Verdict, is_number, share_of
 from ham_hf.hub.verify.claims import CARD
 from ham_hf.hub.verify.consistency import CANNOT_TELL, FALSE, HOLDS, Finding
-from ham_hf.reporting.sections import number
+from ham_hf.reporting.formats import number
 from ham_hf.system.terminal import printable
 
 _LISTED = 20  # findings

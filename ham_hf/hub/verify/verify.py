@@ -60,9 +60,9 @@ from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.labels import classes_of
 from ham_hf.models import safe_loading
 from ham_hf.reporting.eval_results import FOLDER
+from ham_hf.reporting.formats import number
 from ham_hf.reporting.model_card import FILES
 from ham_hf.reporting.report import split_results
-from ham_hf.reporting.sections import number
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 

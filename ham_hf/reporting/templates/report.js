@@ -1,6 +1,6 @@
 "use strict";
 
-// Sorting: a button in every heading, for the mouse, the keyboard and a screen reader
+// Sorting: a button in every heading, for mouse, keyboard and screen reader
 const said = document.createElement("p");
 said.className = "unseen";
 said.setAttribute("role", "status");
@@ -37,13 +37,17 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }
 }
 
-// What does not scroll needs no stop of the Tab key
+// A region that does not scroll needs no tab stop; one that does needs a hint, because scroll bars may be invisible
 const watcher = new ResizeObserver((entries) => {
-  for (const { target } of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+  for (const { target } of entries) {
+    const scrolls = target.scrollWidth > target.clientWidth;
+    target.tabIndex = scrolls ? 0 : -1;
+    target.previousElementSibling.hidden = !scrolls;
+  }
 });
 document.querySelectorAll(".scroll").forEach((region) => watcher.observe(region));
 
-// On paper nothing can be opened
+// Open everything for printing
 let opened = [];
 addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details:not([open])")];
