@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ham_hf.inference.predict import predict
     from ham_hf.models.build import build_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["build_model", "evaluate_run", "load_ham10000", "predict"]
 

@@ -1,4 +1,4 @@
-"""What does a model answer on images with known diagnoses? At the end of a training, and by `ham-hf evaluate`.
+"""Evaluate a model on images with known diagnoses.
 
 ham-hf evaluate you/your-model --data_dir path/to/HAM10000 --output_dir runs/evaluation
 """
@@ -16,7 +16,7 @@ from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.contamination import load_unseen
 from ham_hf.evaluation.isic_submission import add_unscored, write_submission
 from ham_hf.evaluation.model_facts import evaluation_facts
-from ham_hf.evaluation.predict_splits import predict_rows, write_answers
+from ham_hf.evaluation.predict_splits import predict_rows, predict_splits
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.load import find_classifier, load_classifier
@@ -37,22 +37,22 @@ def evaluate_model(
     label_map: Mapping[str, str | None] | None = None,
     argv: list[str],
 ) -> dict:
-    """Judge the model `name` on the validation and test images of `data`, write the report into the new `folder`.
+    """Evaluate the model `name` on the validation and test images of `data` and write a report into the new `folder`.
 
     Args:
         name: a folder or a Hub id, of any image classifier with safetensors weights.
-        data: which images; an empty `split` becomes that of the model's training (see `load_unseen`), `classes` what
-            the model tells apart.
-        folder: gets predictions, patients, report and pictures, and for the seven diagnoses a submission to ISIC.
+        data: which images; an empty `split` becomes that of the model's training (see `load_unseen`), and `classes`
+            those of the model.
+        folder: gets predictions, patients, report and figures, and for the seven diagnoses a submission to ISIC.
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
         argv: the command line, for the report.
 
     Returns:
-        What report.json holds.
+        The content of report.json.
 
     Raises:
-        InputError: the folder holds something, or the model or the data cannot be used.
+        InputError: the folder is not empty, or the model or the data cannot be used.
     """
     check_new_folder(folder)
     location, commit = find_classifier(name, revision)
@@ -63,7 +63,7 @@ def evaluate_model(
     if not any(len(splits[split]) for split in EVALUATION_SPLITS):
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
     with new_folder(folder) as unfinished:
-        write_answers(unfinished, classifier, splits)
+        predict_splits(unfinished, classifier, splits)
         if labels == LABELS:
             for split in EVALUATION_SPLITS:
                 if len(splits[split]):
@@ -86,22 +86,22 @@ def evaluate_run(
     label_map: Mapping[str, str | None] | None = None,
     **data: Any,
 ) -> dict[str, dict]:
-    """Judge a model on images with known diagnoses, as `evaluate_model` does, and write nothing.
+    """Evaluate a model on images with known diagnoses, like `evaluate_model`, without writing anything.
 
     Args:
         name: a run folder or a Hub id, of any image classifier with safetensors weights.
-        data_dir: a folder, or a Hub dataset id; further keywords (`split`, …) are those of `load_ham10000`. Without a
-            `split` it is that of the model's training: see `load_unseen`.
+        data_dir: a folder, or a Hub dataset id; further keywords (`split`, …) are those of `load_ham10000`. `split`
+            defaults to that of the model's training: see `load_unseen`.
         part: "validation" or "test".
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
 
     Returns:
-        Metric → {"value": …, "interval": [low, high]}: 95 % intervals, of a bootstrap over lesions; None for what is
-        undefined. The metrics are those of report.json.
+        Each metric of report.json as {"value": …, "interval": [low, high]}, with 95 % intervals from a bootstrap over
+        lesions; None for what is undefined.
 
     Raises:
-        InputError: the model or the data cannot be used, or there is no such image.
+        InputError: the model or the data cannot be used, or there are no such images.
     """
     if part not in EVALUATION_SPLITS:
         raise InputError(f"part is {part!r}: expected one of {', '.join(EVALUATION_SPLITS)}")
@@ -124,9 +124,9 @@ def measure(
     description: str,
     unknown_lesions: int,
 ) -> dict:
-    """What report.json would say of these images; `description` is for the progress bar.
+    """Return the results of these images as in report.json.
 
-    `unknown_lesions` is the number of images whose lesion is unknown.
+    `description` is for the progress bar, `unknown_lesions` the number of images whose lesion is unknown.
     """
     predictions, patients = predict_rows(classifier, rows, description)
     return split_results(predictions, patients, classifier.threshold, unknown_lesions=unknown_lesions)

@@ -1,8 +1,8 @@
-"""Where a model looks, on cases that a rule chose: right and wrong answers of every diagnosis, with saliency.
+"""Draw saliency maps of cases chosen by a fixed rule: correct and wrong predictions for each diagnosis.
 
 ham-hf explain runs/my_run --data_dir path/to/HAM10000 --output_dir runs/cases
 
-The sheets show patients' photographs: they are for this machine, and `ham-hf push` leaves them here.
+The sheets show photographs of patients: `ham-hf push` does not publish them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,19 +30,19 @@ from ham_hf.system.errors import InputError
 from ham_hf.system.files import check_new_folder, new_folder, replace_file
 
 KINDS = {
-    "sure and right": "the right answer with the highest probability",
-    "just right": "the right answer with the lowest probability",
-    "sure and wrong": "the wrong answer with the highest probability",
-    "just wrong": "the wrong answer with the lowest probability",
+    "confident, correct": "the correct prediction with the highest probability",
+    "uncertain, correct": "the correct prediction with the lowest probability",
+    "confident, wrong": "the wrong prediction with the highest probability",
+    "uncertain, wrong": "the wrong prediction with the lowest probability",
 }
 
 
 class Case(NamedTuple):
-    """A row of the split; `answer` is the model's diagnosis, and `probability` what it gives to that."""
+    """A row of the split with the predicted diagnosis and its probability."""
 
     row: int
     kind: str
-    answer: str
+    prediction: str
     probability: float
 
 
@@ -55,7 +55,7 @@ def explain(
     revision: str | None = None,
     label_map: Mapping[str, str | None] | None = None,
 ) -> list[Path]:
-    """Draw a sheet of cases for each diagnosis in `part` of the data into the new `folder`; returns the files.
+    """Draw a sheet of cases for each diagnosis in `part` of the data into the new `folder`; return the files.
 
     Args:
         name: a run folder or a Hub id, of a model of the image alone.
@@ -70,7 +70,7 @@ def explain(
     check_new_folder(folder)
     classifier = load_classifier(name, revision, label_map)
     if classifier.reads_patients:
-        raise InputError(f"{name} reads the patient beside the image: saliency is for models of the image alone")
+        raise InputError(f"{name} also reads patient data: saliency requires a model of the image alone")
     labels = classifier.labels
     data.classes = classes_of(labels)
     splits, facts = load_unseen(data, name, revision)
@@ -83,7 +83,7 @@ def explain(
     drawn = [number for number in range(len(labels)) if (truth == number).any()]
     sheets = [folder / f"{labels[number]}.png" for number in drawn]
     with new_folder(folder) as unfinished:
-        answers = probabilities(
+        predicted = probabilities(
             classifier,
             range(len(split)),
             read=image_reader(split),
@@ -91,31 +91,33 @@ def explain(
             description=f"{part} images",
         )
         for number, path in zip(tqdm(drawn, desc="sheets", disable=None), sheets, strict=True):
-            cases = choose_cases(answers, truth, number, labels)
+            cases = choose_cases(predicted, truth, number, labels)
             _draw(unfinished / path.name, classifier, split, cases, labels[number])
         seen = overlap_sentences(facts, "this model", (part,))
         replace_file(unfinished / "README.md", _page(name, part, sheets, seen))
     return sheets
 
 
-def choose_cases(answers: np.ndarray, truth: np.ndarray, number: int, labels: Sequence[str]) -> list[Case]:
-    """Of the images of diagnosis `number` up to one of each of KINDS, none twice.
+def choose_cases(probabilities: np.ndarray, truth: np.ndarray, number: int, labels: Sequence[str]) -> list[Case]:
+    """Return up to one image of each of KINDS from the images of diagnosis `number`, none twice.
 
     Args:
-        answers: probabilities (N, C).
+        probabilities: (N, C).
         truth: (N,) indices.
+        number: index of the diagnosis.
+        labels: the C diagnoses.
     """
     of_it = np.flatnonzero(truth == number)
-    answer, probability = answers.argmax(axis=1), answers.max(axis=1)
-    groups = {"right": of_it[answer[of_it] == number], "wrong": of_it[answer[of_it] != number]}
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    groups = {"correct": of_it[predicted[of_it] == number], "wrong": of_it[predicted[of_it] != number]}
     cases, used = [], set()
     for kind in KINDS:
         group = groups[kind.rsplit(" ", 1)[-1]]
-        ranked = group[np.argsort(probability[group], kind="stable")]
-        row = None if not len(ranked) else int(ranked[-1] if kind.startswith("sure") else ranked[0])
+        ranked = group[np.argsort(confidence[group], kind="stable")]
+        row = None if not len(ranked) else int(ranked[-1] if kind.startswith("confident") else ranked[0])
         if row is not None and row not in used:
             used.add(row)
-            cases.append(Case(row, kind, labels[answer[row]], float(probability[row])))
+            cases.append(Case(row, kind, labels[predicted[row]], float(confidence[row])))
     return cases
 
 
@@ -132,10 +134,10 @@ def _draw(path: Path, classifier: Classifier, split: Dataset, cases: list[Case],
             picture = crop_of(processor, image)
             above.imshow(picture)
             below.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1)
-            below.imshow(saliency(model, pixels, code_of[case.answer]), cmap="inferno", alpha=0.6)
-            # A $ in the name of an image is only a $
+            below.imshow(saliency(model, pixels, code_of[case.prediction]), cmap="inferno", alpha=0.6)
+            # A $ in the name of an image is not math
             above.set_title(f"{case.kind}\n{split['image_id'][case.row]}", fontsize=9, parse_math=False)
-            below.set_title(f"{case.answer}, {case.probability:.3f}", fontsize=9)
+            below.set_title(f"{case.prediction}, {case.probability:.3f}", fontsize=9)
             for axes in (above, below):
                 axes.set(xticks=[], yticks=[])
         figure.suptitle(FULL_NAMES.get(label, label), x=0.01, ha="left")
@@ -148,7 +150,8 @@ def _page(name: str, part: str, sheets: Sequence[Path], seen: Sequence[str]) -> 
     warning = f"**⚠ {' '.join(seen)}**\n\n" if seen else ""
     return (
         f"# Cases of {escape(Path(name).name)}, {part}\n\n*{DISCLAIMER}*\n\n{warning}"
-        f"Of each diagnosis, one image of each kind that there is:\n\n{rules}\n\n"
-        "Above the image as the model gets it; below, bright, what moves its answer most (SmoothGrad, captum). "
+        f"For each diagnosis, one image of each kind, if there is one:\n\n{rules}\n\n"
+        "Top: the image as the model sees it. Bottom: the brighter, the more a pixel influences the prediction "
+        "(SmoothGrad, captum). "
         f"{CAVEAT} **These are photographs of patients: they are not published with the model.**\n\n{pictures}\n"
     )

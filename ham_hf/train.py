@@ -18,7 +18,7 @@ from ham_hf.config.recipe import Recipe, RunArguments, parse_recipe
 from ham_hf.evaluation import calibration, thresholds
 from ham_hf.evaluation.contamination import check_start
 from ham_hf.evaluation.model_facts import model_facts
-from ham_hf.evaluation.predict_splits import write_answers
+from ham_hf.evaluation.predict_splits import predict_splits
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.evaluation.training_record import join_records, write_record
 from ham_hf.inference.classifier import Classifier
@@ -113,7 +113,7 @@ def _predict(recipe: Recipe, splits: DatasetDict) -> dict:
     classifier = _load_saved(folder, recipe.training)
     if not recipe.training.do_predict:
         splits = DatasetDict({**splits, "test": splits["test"].select([])})
-    write_answers(folder, classifier, splits)
+    predict_splits(folder, classifier, splits)
     if recipe.model.melanoma_sensitivity is not None:
         validation = read_predictions(folder / "predictions_validation.csv")
         threshold = thresholds.fit_threshold(validation, recipe.model.melanoma_sensitivity)

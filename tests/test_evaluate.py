@@ -1,6 +1,7 @@
 """`ham-hf evaluate`: any classifier, any images with known diagnoses, the same figures as a training's report."""
 
 import csv
+import html
 import json
 import shutil
 
@@ -62,8 +63,8 @@ def test_an_evaluation_reports_what_the_model_answers(model_folder, data, tmp_pa
         assert found["log_loss"]["value"] == pytest.approx(expected["log_loss"], abs=1e-6)
         assert report["run"]["data"]["splits"][name]["sha256"] == facts["splits"][name]["sha256"]
     assert report["run"]["training"] is None and report["run"]["model"]["image_size"] == 32
-    page = (tmp_path / "out" / "report.md").read_text()
-    assert "report of an evaluation" in page and "ham-hf evaluate" in page and "## Model" in page
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "evaluation report" in page and "ham-hf evaluate" in page and not (tmp_path / "out" / "README.md").exists()
     assert not (tmp_path / "out" / "plots" / "loss.png").exists()
     assert main(["report", str(tmp_path / "out")]) == 0
 
@@ -133,8 +134,8 @@ def test_the_challenges_test_set_gives_a_report_and_a_whole_submission(
     answers = {row["image"]: [float(row[code.upper()]) for code in LABELS] for row in rows}
     of_unscored = answers.pop(NOT_SCORED)
     assert list(answers) == predictions.image_ids and list(answers.values()) == predictions.probabilities.tolist()
-    page = (tmp_path / "out" / "report.md").read_text()
-    said = "does not score, is in no figure; its row of the submission is "
+    page = " ".join(html.unescape((tmp_path / "out" / "report.html").read_text()).split())
+    said = "does not score, is not included in any figure; its row of the submission is "
     if has_image:
         [expected] = probabilities(load_classifier(str(model_folder)), [Image.open(unscored)])
         assert of_unscored == pytest.approx(expected.tolist(), abs=1e-7)
@@ -200,9 +201,8 @@ def test_a_model_is_judged_on_the_split_of_its_training_unless_told_otherwise(mo
     assert run(*words, "--split", "grouped", "--output_dir", other) == 0
     assert "was trained on other images than the training images of this split" in caplog.text
     count = json.loads((first / "run.json").read_text())["data"]["splits"]["train"]["images"]
-    said = f"{count} other images; validation or test images may be among them"
-    assert said in (other / "report.md").read_text() and said in (other / "report.html").read_text()
-    assert "trained on before" not in (own / "report.md").read_text()
+    assert f"{count} other images; evaluated images may be among them" in (other / "report.html").read_text()
+    assert "trained on before" not in (own / "report.html").read_text()
 
 
 def seen(folder) -> int | None:
@@ -255,7 +255,7 @@ def test_a_model_is_not_judged_on_what_may_be_its_training_images_unasked(model_
     facts["data"]["splits"]["train"]["sha256"] = facts["data"]["split_sha256"] = 64 * "0"
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(*words) == 2
-    assert "it may have seen the others: name a --split" in capsys.readouterr().err
+    assert "it may have seen the evaluated ones: give a --split" in capsys.readouterr().err
     facts["data"]["split"] = "ours.csv"
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(*words) == 2
@@ -310,10 +310,10 @@ def test_an_output_folder_that_holds_something_is_refused(model_folder, data, tm
 def test_a_second_command_into_the_same_folder_is_refused_and_the_first_one_ends(tmp_path):
     folder = tmp_path / "reports" / "new"
     with new_folder(folder) as first:
-        (first / "report.md").write_text("first")
+        (first / "report.html").write_text("first")
         with pytest.raises(InputError, match="another process is writing .*new: wait"), new_folder(folder):
             pass
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["reports/new/report.md"]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["reports/new/report.html"]
 
 
 def test_what_a_killed_command_leaves_is_no_hindrance(tmp_path):

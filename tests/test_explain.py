@@ -17,21 +17,21 @@ from tests.inference.test_predict import make_run_folder
 pytest.importorskip("captum")
 
 
-def test_the_rule_chooses_the_surest_and_the_least_sure_right_and_wrong_answers():
-    answers = np.full((6, 7), 0.01)
-    for row, (answer, probability) in enumerate([(0, 0.9), (0, 0.4), (0, 0.6), (1, 0.8), (2, 0.5), (3, 0.7)]):
-        answers[row, answer] = probability
+def test_the_most_and_least_confident_predictions_are_chosen():
+    probabilities = np.full((6, 7), 0.01)
+    for row, (predicted, probability) in enumerate([(0, 0.9), (0, 0.4), (0, 0.6), (1, 0.8), (2, 0.5), (3, 0.7)]):
+        probabilities[row, predicted] = probability
     truth = np.array([0, 0, 0, 0, 0, 3])
-    cases = choose_cases(answers, truth, 0, LABELS)
+    cases = choose_cases(probabilities, truth, 0, LABELS)
     assert [(case.row, case.kind) for case in cases] == [
-        (0, "sure and right"),
-        (1, "just right"),
-        (3, "sure and wrong"),
-        (4, "just wrong"),
+        (0, "confident, correct"),
+        (1, "uncertain, correct"),
+        (3, "confident, wrong"),
+        (4, "uncertain, wrong"),
     ]
-    assert cases[2].answer == LABELS[1] and cases[2].probability == 0.8
+    assert cases[2].prediction == LABELS[1] and cases[2].probability == 0.8
     assert set(KINDS) == {case.kind for case in cases}
-    assert [case.kind for case in choose_cases(answers, truth, 3, LABELS)] == ["sure and right"]
+    assert [case.kind for case in choose_cases(probabilities, truth, 3, LABELS)] == ["confident, correct"]
 
 
 class TopLeft(nn.Module):
@@ -49,7 +49,7 @@ def test_saliency_is_where_the_model_looks():
 
 
 @pytest.mark.parametrize("kind", ["google/vit-base-patch16-224", "timm/resnet18.tv_in1k"])
-def test_a_sheet_a_diagnosis_and_nothing_of_it_is_published(kind, tmp_path, synthetic_dir, capsys):
+def test_sheets_are_drawn_and_not_published(kind, tmp_path, synthetic_dir, capsys):
     run = make_run_folder(tmp_path / "run", kind)
     words = f"explain {run} --data_dir {synthetic_dir} --split grouped --output_dir {tmp_path / 'cases'}"
     assert ham_hf(words.split()) == 0

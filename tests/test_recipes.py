@@ -235,7 +235,6 @@ FILES = {
     "predictions_test.csv",
     "report.html",
     "report.json",
-    "report.md",
 }
 ABLATION_AND_CODE = {
     "ablation",

@@ -42,7 +42,6 @@ RUN_FILES = {
     "preprocessor_config.json",
     "report.html",
     "report.json",
-    "report.md",
     "README.md",
     "run.json",
     "trainer_state.json",
@@ -244,8 +243,8 @@ def test_a_checkpoint_that_may_have_seen_the_validation_images_triggers_a_warnin
     start = shutil.copytree(unbroken, tmp_path / "start", ignore=shutil.ignore_patterns(FILE))
     (start / "run.json").write_text(json.dumps(facts))
     main(flags(tmp_path / "run", model_name_or_path=start, split_seed=1, num_train_epochs=1))
-    assert "was trained on 87 other images before: the report says so" in caplog.text
-    page = (tmp_path / "run" / "report.md").read_text()
+    assert "was trained on 87 other images before; the report states this" in caplog.text
+    page = (tmp_path / "run" / "README.md").read_text()
     assert "87 other images; validation or test images may be among them" in page
 
 

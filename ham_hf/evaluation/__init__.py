@@ -1,1 +1,1 @@
-"""How good predictions are, and which images a model has seen."""
+"""Metrics of predictions, and which of the evaluated images a model has seen."""

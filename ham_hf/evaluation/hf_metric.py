@@ -1,4 +1,4 @@
-"""The metrics as an `evaluate.Metric` that needs no network: `evaluate.load` would ask the Hub for a script."""
+"""The metrics as an `evaluate.Metric` that needs no network, unlike `evaluate.load`."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Predictions as a submission to ISIC 2018, Task 3, which the challenge's own scorer accepts."""
+"""Predictions as a submission to ISIC 2018 Task 3, in the format of the challenge's own scorer."""
 
 import csv
 import io
@@ -43,15 +43,15 @@ def add_unscored(
     data: DataArguments,
     classifier: Classifier,
 ) -> tuple[Predictions, dict]:
-    """Return the predictions with a row for the image that the scorer asks for and does not score.
+    """Return the predictions with a row for the image that the scorer requires but does not score.
 
-    The official ground truth lists 1,512 images and the scorer requires a row for each, also for ISIC_0035068, to
-    which it gives no weight. Its row is what the model predicts, or, where the image is missing or broken, 1/7 for
-    each diagnosis. It is in no metric.
+    The official ground truth lists 1,512 images and the scorer requires a row for each, including ISIC_0035068, to
+    which it gives no weight. Its row is the model's prediction, or 1/7 for each diagnosis if the image is missing or
+    broken. It is not part of any metric.
 
     Returns:
-        The predictions, unchanged where the table of the images does not list it; and what the facts about the data
-        say of it.
+        The predictions, unchanged if the metadata table does not list the image, and the entry for the facts about
+        the data.
     """
     folder = Path(data.data_dir).expanduser()
     table = Path(data.metadata_csv).expanduser() if data.metadata_csv else None
@@ -83,7 +83,7 @@ def add_unscored(
 
 
 def _predict(images: Dataset, classifier: Classifier) -> np.ndarray | None:
-    """Return the probabilities (1, C), or None where there is no image, or none that decodes."""
+    """Return the probabilities (1, C), or None if the image is missing or does not decode."""
     if not len(images) or check_images(images)[NOT_SCORED].error is not None:
         return None
     return probabilities(classifier, range(1), read=image_reader(images))

@@ -1,4 +1,4 @@
-"""What does a model that reads the patient make of the patient? The validation images again, with fields hidden."""
+"""Predictions for the validation images with patient data hidden, to measure what these data are worth."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +16,9 @@ SHUFFLED = "shuffled"
 
 
 def write_ablations(folder: Path, classifier: Classifier, split: Dataset) -> None:
-    """Write `{age,sex,localization,all}_hidden.csv` and `shuffled.csv`, each in the format of the predictions.
+    """Write `{age,sex,localization,all}_hidden.csv` and `shuffled.csv`, in the format of the predictions.
 
-    In `shuffled`, every image gets the age, sex and site of another image's patient, drawn without replacement.
+    In `shuffled`, the age, sex and site are permuted among the images.
     """
     folder.mkdir(exist_ok=True)
     labels = classifier.labels
@@ -51,7 +51,7 @@ def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:
 
 @torch.no_grad()
 def _features(classifier: Classifier, split: Dataset) -> Iterator[tuple[int, torch.Tensor]]:
-    """(first row, image features of the batch): the image is encoded once for all ablations."""
+    """Yield the first row and the image features of each batch: images are encoded once for all ablations."""
     model = classifier.model
     batches = prepared_batches(classifier.processor.image_processor, range(len(split)), image_reader(split))
     at = 0

@@ -1,4 +1,4 @@
-"""What run.json says of a model."""
+"""The entries of run.json about a model."""
 
 from PIL import Image
 from transformers import BaseImageProcessor
@@ -20,7 +20,7 @@ def evaluation_facts(
     data: dict,
     argv: list[str],
 ) -> dict:
-    """run.json of what was judged and not trained."""
+    """Return the content of run.json for a model that was evaluated, not trained."""
     return {
         "recipe": None,
         "argv": argv,

@@ -1,4 +1,4 @@
-"""The words for how many of the evaluated images a model has seen, for the log, the report and the card."""
+"""Sentences about how many of the evaluated images a model has seen, for log, report and card."""
 
 from collections.abc import Mapping
 
@@ -8,13 +8,13 @@ OVERLAP = "overlap"  # "record" (complete, incomplete or none), and by split the
 
 
 def overlap_sentences(data: Mapping, model: str, splits: tuple[str, ...] = ("validation", "test")) -> list[str]:
-    """Return a sentence for each kind of evaluated image that a model has seen; none where it has seen none.
+    """Return a sentence for each kind of evaluated image that a model has seen, if any.
 
     Args:
         data: the facts about the data, of run.json.
         model: the model in words.
-        splits: the splits to report on. Validation images of the training are expected in validation, and reported
-            in test alone.
+        splits: the splits to report on. The validation images of the training are expected in the validation
+            split, and reported only for test.
     """
     sentences = []
     for split in splits:
@@ -40,19 +40,19 @@ def overlap_sentences(data: Mapping, model: str, splits: tuple[str, ...] = ("val
 
 
 def model_in_words(run: Mapping) -> str:
-    """Return whose training images a report is about: those of a training's own are kept apart by its split."""
+    """Return the model whose training images a report mentions; those of the run itself are in its training split."""
     if run["training"] is not None:
         return "the checkpoint that this training started from"
     return "a member of this ensemble" if "members" in run["model"] else "this model"
 
 
 def overlap_warning(run: Mapping) -> str:
-    """Return what a report says first, "" where the model is not known to have seen an evaluated image."""
+    """Return the warning at the top of a report, "" if the model is not known to have seen an evaluated image."""
     return " ".join(overlap_sentences(run["data"], model_in_words(run)))
 
 
 def overlap_note(run: Mapping) -> str:
-    """Return what a report says of evaluated images that the model has not seen, or may have seen."""
+    """Return the note of a report on images that the model has not seen, or may have seen."""
     data, model = run["data"], model_in_words(run)
     record = data.get(OVERLAP, {}).get("record")
     if record == "none":

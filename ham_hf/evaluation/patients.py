@@ -1,4 +1,4 @@
-"""Whose images a run was judged on, as a CSV beside the predictions: image_id, age, sex, localization, dx_type."""
+"""The patients of the evaluated images, as a CSV: image_id, age, sex, localization, dx_type."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ OLDEST = 120  # years
 
 
 class Patients(NamedTuple):
-    """What is known of N images: `ages` in years (None: missing), the others' missing values are "unknown"."""
+    """Metadata of N images: `ages` in years, None if missing; other missing values are "unknown"."""
 
     ages: list[float | None]
     sexes: list[str]
@@ -33,22 +33,22 @@ def write_patients(
     sites: Sequence[str],
     dx_types: Sequence[str | None],
 ) -> None:
-    """Write one row an image; the file appears whole or not at all. A missing age is empty."""
+    """Write one row for each image, atomically. A missing age is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for image_id, age, sex, site, dx_type in zip(image_ids, ages, sexes, sites, dx_types, strict=True):
-        # :g for ages were float32: 45.3, not 45.29999923706055
+        # :g, because ages were float32: 45.3, not 45.29999923706055
         writer.writerow([image_id, "" if age is None else f"{age:g}", sex, site, dx_type or "unknown"])
     replace_file(path, text.getvalue())
 
 
 def read_patients(path: str | Path, image_ids: Sequence[str]) -> Patients:
-    """Read and check what `write_patients` wrote, in the order of `image_ids`, the images of the predictions.
+    """Read and check the file of `write_patients`, in the order of `image_ids`, the images of the predictions.
 
     Raises:
-        InputError: the file is malformed, or is about other images; the message names the row (the header is row 1)
-            and value.
+        InputError: the file is malformed, or lists other images; the message names the row (the header is row 1) and
+            the value.
     """
     path = Path(path)
     rows = read_rows(path)
@@ -62,7 +62,7 @@ def read_patients(path: str | Path, image_ids: Sequence[str]) -> Patients:
             raise InputError(f"{where} has {len(row)} values: expected {len(COLUMNS)}, as in the header")
         image_id, *values = row
         if image_id in patients:
-            raise InputError(f"{where}: image_id {image_id!r} is there a second time: expected it once")
+            raise InputError(f"{where}: image_id {image_id!r} occurs twice: expected it once")
         if image_id not in expected:
             raise InputError(f"{where}: image_id {image_id!r} is not among the predictions: expected the same images")
         patients[image_id] = _checked(*values, where)
@@ -77,7 +77,7 @@ def _checked(age: str, sex: str, site: str, dx_type: str, where: str) -> tuple[f
         raise InputError(f"{where}: sex is {sex!r}: expected one of {', '.join(SEXES)}")
     for column, value in (("localization", site), ("dx_type", dx_type)):
         if not value:
-            raise InputError(f"{where}: {column} is empty: expected 'unknown' where it is not known")
+            raise InputError(f"{where}: {column} is empty: expected 'unknown' if it is not known")
     return _age_of(age, where), sex, site, dx_type
 
 

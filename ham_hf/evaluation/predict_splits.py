@@ -1,4 +1,4 @@
-"""A model's predictions for the images of each split, as the files that a report is made of."""
+"""The predictions of a model for each split, as the files that a report is made from."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def predict_rows(
     rows: Dataset,
     description: str,
 ) -> tuple[Predictions, Patients]:
-    """Return the model's predictions for images with known diagnoses, and whose images they are."""
-    answers = probabilities(
+    """Return the model's predictions for images with known diagnoses, and the patients of the images."""
+    predicted = probabilities(
         classifier,
         range(len(rows)),
         zip(*(rows[column][:] for column in PATIENT), strict=True),
@@ -31,12 +31,12 @@ def predict_rows(
     labels = np.array(rows["label"][:])
     dx_types = [dx_type or "unknown" for dx_type in rows["dx_type"][:]]
     return (
-        Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, answers, classifier.labels),
+        Predictions(rows["image_id"][:], rows["lesion_id"][:], labels, predicted, classifier.labels),
         Patients(rows["age"][:], rows["sex"][:], rows["localization"][:], dx_types),
     )
 
 
-def write_answers(folder: Path, classifier: Classifier, splits: DatasetDict) -> None:
+def predict_splits(folder: Path, classifier: Classifier, splits: DatasetDict) -> None:
     """Write predictions, patients and ablations of the validation and test images into `folder`."""
     for name in EVALUATION_SPLITS:
         if len(splits[name]):

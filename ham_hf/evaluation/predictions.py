@@ -1,4 +1,4 @@
-"""The predictions of a run as a CSV: image_id, lesion_id, label (its code), then one probability a diagnosis."""
+"""The predictions of a run as a CSV: image_id, lesion_id, label (a code), and a probability for each diagnosis."""
 
 import csv
 import math
@@ -16,7 +16,7 @@ KEYS = ("image_id", "lesion_id", "label")
 
 
 class Predictions(NamedTuple):
-    """What a model said about N images: `labels` (N,) indexes `names`, `probabilities` is (N, C)."""
+    """A model's predictions for N images: true `labels` (N,) index `names`; `probabilities` are (N, C)."""
 
     image_ids: list[str]
     lesion_ids: list[str]
@@ -33,9 +33,9 @@ def write_predictions(
     probabilities: np.ndarray,
     names: Sequence[str] = LABELS,
 ) -> None:
-    """Write one row an image; `probabilities` (N, C) keep every digit, so that reading them gives the same numbers.
+    """Write one row for each image, atomically.
 
-    `names` are the C diagnoses. The file appears whole or not at all.
+    `probabilities` (N, C) keep every digit, so that reading them gives the same numbers; `names` are the C diagnoses.
     """
     lines = [",".join([*KEYS, *names])]
     probabilities = np.asarray(probabilities, dtype=np.float64)
@@ -47,7 +47,7 @@ def write_predictions(
 
 
 def read_predictions(path: str | Path, names: Sequence[str] | None = None) -> Predictions:
-    """Read and check what `write_predictions` wrote; `names` are the diagnoses to expect, any when left out.
+    """Read and check the file of `write_predictions`; `names` are the expected diagnoses, None for any.
 
     Raises:
         InputError: the file is missing, empty or malformed; the message names the row (the header is row 1) and value.
@@ -56,7 +56,7 @@ def read_predictions(path: str | Path, names: Sequence[str] | None = None) -> Pr
     rows = read_rows(path)
     names = _names_of(rows[0] if rows else [], names, path)
     if len(rows) < 2:
-        raise InputError(f"{path} has a header and no row: expected one row an image")
+        raise InputError(f"{path} has a header and no row: expected a row for each image")
     index = {name: number for number, name in enumerate(names)}
     first_row: dict[str, int] = {}
     labels, probabilities = [], []
@@ -86,26 +86,26 @@ def read_predictions(path: str | Path, names: Sequence[str] | None = None) -> Pr
 
 
 def rows_sha256(predictions: Predictions) -> str:
-    """Return the hash that run.json has of the images of a split, their lesions and labels."""
+    """Return the hash of the images of a split, their lesions and labels, as in run.json."""
     labels = [predictions.names[label] for label in predictions.labels]
     return lines_digest(map(",".join, sorted(zip(predictions.image_ids, predictions.lesion_ids, labels, strict=True))))
 
 
 def check_rows(predictions: Predictions, data: Mapping, split: str, path: Path) -> None:
-    """Raise InputError where the predictions in `path` are about other images than those of `split` in run.json.
+    """Raise InputError if the predictions in `path` are for other images than those of `split` in run.json.
 
-    `data` are run.json's facts about the data; older runs lack the hash, and their predictions pass.
+    `data` are the facts about the data in run.json; older runs lack the hash and pass.
     """
     expected = data["splits"][split].get("rows_sha256")
     if expected is not None and rows_sha256(predictions) != expected:
         raise InputError(
-            f"{path} is not about the {split} images of the run.json beside it, or about other lesions or labels: put "
-            "back the file that this run wrote"
+            f"{path} does not match the {split} images, lesions and labels of run.json in its folder: restore the "
+            "file that this run wrote"
         )
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """Every row of a CSV, the header too.
+    """Return every row of a CSV, including the header.
 
     Raises:
         InputError: the file is missing or not readable as CSV.
@@ -114,7 +114,7 @@ def read_rows(path: Path) -> list[list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.reader(file, strict=True))
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist: expected the file that `ham-hf train` writes") from None
+        raise InputError(f"{path} does not exist: expected the file written by `ham-hf train`") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not readable as CSV: {error}") from error
 
@@ -122,10 +122,10 @@ def read_rows(path: Path) -> list[list[str]]:
 def in_order_of(
     first: Predictions, second: Predictions, first_name: str | Path, second_name: str | Path
 ) -> Predictions:
-    """`second` with its images in the order of `first`'s; the two names are for messages.
+    """Return `second` with its images in the order of `first`; the two names are for messages.
 
     Raises:
-        InputError: the two are about different images, lesions, labels or diagnoses.
+        InputError: the images, lesions, labels or diagnoses differ.
     """
     if first.names != second.names:
         raise InputError(
@@ -135,8 +135,8 @@ def in_order_of(
     missing, added = set(first.image_ids) - set(second.image_ids), set(second.image_ids) - set(first.image_ids)
     if missing or added:
         raise InputError(
-            f"{first_name} and {second_name} are about different images: {len(missing)} are in the first alone and "
-            f"{len(added)} in the second alone, such as {min(missing | added)}; expected the same split of the same "
+            f"{first_name} and {second_name} have different images: {len(missing)} are only in the first and "
+            f"{len(added)} only in the second, such as {min(missing | added)}; expected the same split of the same "
             "data"
         )
     row = {image_id: number for number, image_id in enumerate(second.image_ids)}
@@ -165,7 +165,7 @@ def _names_of(header: list[str], expected: Sequence[str] | None, path: Path) -> 
     names = tuple(header[len(KEYS) :])
     wrong = names != tuple(expected) if expected is not None else len(names) < 2 or len(set(names)) < len(names)
     if tuple(header[: len(KEYS)]) != KEYS or wrong:
-        diagnoses = "one column a diagnosis" if expected is None else ",".join(expected)
+        diagnoses = "a column for each diagnosis" if expected is None else ",".join(expected)
         found = ",".join(header) if header else "nothing"
         raise InputError(f"{path}: columns are {found}: expected {','.join(KEYS)}, then {diagnoses}")
     return names

@@ -85,7 +85,7 @@ def _too_few(labels: np.ndarray, lesions: np.ndarray, names: Sequence[str], unit
     if count < FEWEST_LESIONS:
         return dict.fromkeys(reasons, f"too few: {count} {unit}{'' if count == 1 else 's'}")
     if len(set(labels.tolist())) == 1:
-        reasons["balanced_accuracy"] = "only one diagnosis"
+        reasons["balanced_accuracy"] = "one diagnosis alone"
     if "mel" in names and (count := len(set(lesions[labels == names.index("mel")]))) < FEWEST_MELANOMAS:
         reasons["recall_mel"] = (
             f"too few: {count} melanoma {unit}{'' if count == 1 else 's'}" if count else "no melanoma"

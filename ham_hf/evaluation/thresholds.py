@@ -1,6 +1,7 @@
-"""When to call it a melanoma: the threshold of its probability that finds as many of them as are wanted.
+"""The probability threshold at which melanoma is suspected, chosen for a given sensitivity.
 
-Fitted on validation, kept in the model's config. The answer stays the likeliest diagnosis; this is a second one.
+It is fitted on the validation images and kept in the model's config. The prediction remains the most probable
+diagnosis; the suspicion comes in addition.
 """
 
 import json
@@ -21,25 +22,25 @@ if TYPE_CHECKING:
 
 
 def fit_threshold(predictions: Predictions, sensitivity: float) -> float:
-    """The highest threshold t with which "probability of mel at least t" finds this share of the melanomas.
+    """Return the highest threshold t for which "probability of mel at least t" finds this share of the melanomas.
 
-    Half-way to the next lower probability, so that the last bit of one decides nothing elsewhere.
+    It is half-way to the next lower probability, so that rounding on another machine changes nothing.
 
     Raises:
-        InputError: there is no melanoma, or the model does not tell it apart.
+        InputError: there is no melanoma, or it is not one of the model's classes.
     """
     positive, score = _melanoma(predictions)
     if not positive.any():
-        raise InputError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
-    wanted = math.ceil(sensitivity * positive.sum() - 1e-9)  # melanomas; the product may be a hair too large
+        raise InputError("melanoma_sensitivity: no melanoma among the validation images to fit a threshold on")
+    wanted = math.ceil(sensitivity * positive.sum() - 1e-9)  # the product may be a rounding error too large
     highest = np.sort(score[positive])[-wanted]
     return float((highest + score[score < highest].max(initial=0)) / 2)
 
 
 def threshold_results(predictions: Predictions, threshold: float) -> dict:
-    """`sensitivity` and `specificity` at the threshold, each a `value` and a 95 % `interval` over lesions.
+    """Return `sensitivity` and `specificity` at the threshold, each with a `value` and a 95 % `interval` over lesions.
 
-    None of those that there is no image for.
+    Those without images are None.
     """
     positive, score = _melanoma(predictions)
     weights = lesion_weights(predictions.lesion_ids, DRAWS, seed=0)  # (N, draws)
@@ -52,7 +53,7 @@ def threshold_results(predictions: Predictions, threshold: float) -> dict:
 
 
 def keep_threshold(folder: Path, model: "PreTrainedModel", threshold: float) -> None:
-    """In the config of a model that is saved in `folder`, here and there."""
+    """Record the threshold in the config of the model and of its copy in `folder`."""
     setattr(model.config, KEY, threshold)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | {KEY: threshold}
@@ -61,7 +62,7 @@ def keep_threshold(folder: Path, model: "PreTrainedModel", threshold: float) -> 
 
 def _melanoma(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     if "mel" not in predictions.names:
-        raise InputError("melanoma_sensitivity is for models of the seven diagnoses: leave it out")
+        raise InputError("melanoma_sensitivity requires a model of the seven diagnoses: do not set it")
     number = list(predictions.names).index("mel")
     return predictions.labels == number, predictions.probabilities[:, number]
 

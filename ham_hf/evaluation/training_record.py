@@ -1,8 +1,8 @@
 """The images that a model was trained on, and how many of those it is evaluated on are among them.
 
-A training writes `training_images.csv` into its run folder before its first step: a row for each image that it trains
-on, and for each validation image on which the checkpoint, the temperature or the threshold is chosen. Models trained
-from that model, and ensembles with it, add its rows to their own.
+Training writes `training_images.csv` into the run folder before the first step: a row for each training image, and for
+each validation image on which the checkpoint, the temperature or the threshold is chosen. Models fine-tuned from that
+model, and ensembles with it, add its rows to their own.
 """
 
 import csv
@@ -25,13 +25,13 @@ from ham_hf.system.files import replace_file
 
 FILE = "training_images.csv"
 ROLES = ("train", "validation")
-UNLISTED = "unlisted"  # the split of a last row without an image: there are training images that the file lacks
+UNLISTED = "unlisted"  # the split of a last row without an image: the file does not list all training images
 _IDS = ("image_id", "lesion_id")
-_MOST_BYTES = 500_000_000  # of a file that anybody may have written: two million images
+_MOST_BYTES = 500_000_000  # limit for files of others: two million images
 
 
 class TrainingImage(NamedTuple):
-    """An image that a training used, and what for: `split` is "train" or "validation".
+    """An image that was used for training, or for choosing the checkpoint: `split` is "train" or "validation".
 
     `lesion_id` is empty where the lesion is unknown. The hashes are those of `ImageCheck`.
     """
@@ -44,14 +44,14 @@ class TrainingImage(NamedTuple):
 
 
 class TrainingRecord(NamedTuple):
-    """`complete` is false where images that the model was trained on are missing from `images`."""
+    """`complete` is false if images that the model was trained on are missing from `images`."""
 
     images: list[TrainingImage]
     complete: bool
 
 
 def images_of(rows: Dataset, checks: Mapping[str, ImageCheck], split: str) -> list[TrainingImage]:
-    """Return what is recorded of `rows` (canonical columns); `checks` is that of `load_checked`."""
+    """Return the record of `rows` (canonical columns); `checks` are those of `load_checked`."""
     image_ids = rows["image_id"][:]
     return [
         TrainingImage(image_id, lesion, split, checks[image_id].sha256, checks[image_id].pixels_sha256)
@@ -60,7 +60,7 @@ def images_of(rows: Dataset, checks: Mapping[str, ImageCheck], split: str) -> li
 
 
 def join_records(records: Iterable[TrainingRecord]) -> TrainingRecord:
-    """Return one record of several: of an image that one of them trained on and another validated on, the former."""
+    """Return the union of several records; an image with both roles counts as a training image."""
     records = list(records)
     images: dict[tuple[str, str], TrainingImage] = {}
     for image in sorted((image for record in records for image in record.images), key=lambda image: image.split):
@@ -69,9 +69,9 @@ def join_records(records: Iterable[TrainingRecord]) -> TrainingRecord:
 
 
 def public_record(record: TrainingRecord) -> TrainingRecord:
-    """Return the part that may be published: the images of HAM10000, which everybody has.
+    """Return the part that may be published: the images of HAM10000, which are public.
 
-    The hash of a clinic's photograph would confirm to whoever has a copy of it that it was used.
+    The hash of a private photograph would confirm to anyone with a copy of it that it was used.
     """
     images = [image for image in record.images if is_ham10000(image.image_id)]
     return TrainingRecord(images, record.complete and len(images) == len(record.images))
@@ -89,19 +89,19 @@ def render_record(record: TrainingRecord) -> str:
 
 
 def write_record(folder: Path, record: TrainingRecord) -> None:
-    """Write the file into the run folder `folder`, whole or not at all."""
+    """Write the file into the run folder `folder`, atomically."""
     replace_file(folder / FILE, render_record(record))
 
 
 def record_of(name: str, revision: str | None = None) -> TrainingRecord | None:
-    """Return the record of a model, or None for a model that brings none.
+    """Return the record of a model, or None if it has none.
 
     Args:
         name: a run folder, one of its checkpoints, or a Hub id.
         revision: commit, branch or tag on the Hub.
 
     Raises:
-        InputError: the file is there, but not as a training writes it, or the Hub does not give it.
+        InputError: the file is malformed, or cannot be downloaded.
     """
     path = find_run_file(name, FILE, revision)
     return None if path is None else read_record(path)
@@ -142,8 +142,8 @@ def find_overlap(
 ) -> dict[str, dict[str, int]]:
     """Count the images to evaluate that a model has seen.
 
-    Two images are the same where the bytes of the files or the decoded pixels are equal, whatever their names; and
-    where both have the same of HAM10000's own ids, so that a copy in another size or compression is found as well.
+    Two images are the same if the bytes of the files or the decoded pixels are equal, whatever their names, or if both
+    have the same id of HAM10000, so that a copy in another size or compression is found as well.
 
     Args:
         record: of the model.
@@ -163,7 +163,7 @@ def find_overlap(
         _Evaluated(image_id, _names(image_id, lesion), _keys_of(image_id, checks))
         for image_id, lesion in zip(image_ids, _lesions(image_ids, lesion_ids), strict=True)
     ]
-    # Where two tables name lesions differently, an image that is in both says which lesion is which
+    # If two tables name lesions differently, an image that is in both shows which lesion is which
     lesions |= {name for row in rows if row.keys & keys["train"] for name in row.lesions}
     of_image = {row.image_id: row for row in rows}
     return {
@@ -191,7 +191,7 @@ def _count(rows: list[_Evaluated], keys: Mapping[str, set[str]], lesions: set[st
 
 
 def _lesions(image_ids: list[str], lesion_ids: list[str]) -> list[str]:
-    """Return the lesion of each image, "" where it is unknown: it then has the image's id, and no other image."""
+    """Return the lesion of each image, "" if it is unknown: it then has the image's id, and no other image."""
     images = Counter(lesion_ids)
     return [
         "" if lesion_id == image_id and images[lesion_id] == 1 else lesion_id
@@ -200,7 +200,7 @@ def _lesions(image_ids: list[str], lesion_ids: list[str]) -> list[str]:
 
 
 def _names(image_id: str, lesion_id: str) -> set[str]:
-    """Return what a lesion is called: by its table, and by HAM10000's own, as copies name lesions differently."""
+    """Return the names of a lesion, in its table and in HAM10000's own, because copies name lesions differently."""
     return {name for name in (lesion_id, official_lesions().get(image_id)) if name}
 
 

@@ -1,4 +1,4 @@
-"""Is one way of training better than another? Two groups of runs, judged on the same images, side by side.
+"""Compare two groups of runs on the same images: is one way of training better than another?
 
 ham-hf compare runs/a_seed0 runs/a_seed1 --with runs/b_seed0 runs/b_seed1
 """
@@ -59,11 +59,11 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict:
-    """McNemar's exact test of two accuracies, from probabilities (N, C) of the same N images and `labels` (N,).
+    """McNemar's exact test of two accuracies, from probabilities (N, C) for the same N images and `labels` (N,).
 
     Returns:
-        `a_alone` and `b_alone`, the images that one of them alone has right, and `p`, two-sided. It counts images as
-        if each were of a lesion of its own (McNemar, 1947, https://doi.org/10.1007/BF02295996).
+        `a_alone` and `b_alone`, the images that only one of them gets right, and `p`, two-sided. Images of one
+        lesion count as independent (McNemar, 1947, https://doi.org/10.1007/BF02295996).
     """
     a, b = (probabilities.argmax(axis=1) == labels for probabilities in (first, second))
     a_alone, b_alone = int((a & ~b).sum()), int((b & ~a).sum())
@@ -72,16 +72,16 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict:
 
 
 def _read(folders: Sequence[Path], split: str) -> tuple[list[Predictions], bool, list[str]]:
-    """Return the predictions of every folder, in the order of the first one's images; whether all lesions are known to
-    every run; and warnings."""
+    """Return the predictions of every folder in the order of the first one's images, whether every run knows all
+    lesions, and warnings."""
     places = [folder.resolve() for folder in folders]
     runs, warnings = [], []
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
-            raise InputError(f"{folder} is named twice: expected different runs")
+            raise InputError(f"{folder} is given twice: expected different runs")
         runs.append(read_run(folder))
         if runs[-1].predictions[split] is None:
-            raise InputError(f"{folder} has no image in {split}: choose the other --split")
+            raise InputError(f"{folder} has no {split} images: choose the other --split")
     files = [folder / f"predictions_{split}.csv" for folder in folders]
     first = runs[0].predictions[split]
     predictions = [
@@ -95,7 +95,7 @@ def _read(folders: Sequence[Path], split: str) -> tuple[list[Predictions], bool,
 
 
 def _compare_images(first: Run, run: Run, split: str) -> list[str]:
-    """Return a warning where two runs have different files under the same image ids and nothing says more.
+    """Return a warning if two runs have different files under the same image ids and the pixels are not recorded.
 
     Raises:
         InputError: the files decode to different pixels.
@@ -106,18 +106,18 @@ def _compare_images(first: Run, run: Run, split: str) -> list[str]:
     if "pixels_sha256" not in ours or "pixels_sha256" not in theirs:
         return [
             f"The {split} images of {first.folder} and {run.folder} have the same ids, but are different files. "
-            "Whether they show the same pixels cannot be checked: an older run does not record it."
+            "Whether they show the same pixels cannot be checked, because an older run does not record it."
         ]
     if ours["pixels_sha256"] != theirs["pixels_sha256"]:
         raise InputError(
             f"{first.folder} and {run.folder} have different {split} images under the same ids: expected the same "
-            "pixels. Evaluate both models on one copy of the images with `ham-hf evaluate`, and compare these runs"
+            "pixels. Evaluate both models on one copy of the images with `ham-hf evaluate`, and compare those runs"
         )
     return []
 
 
 def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[Path], split: str) -> str:
-    """`compare_runs` as text for a terminal."""
+    """Return the result of `compare_runs` as text for a terminal."""
     metrics, lesions = comparison["metrics"], comparison["lesions"]
     rows = [["", "A", "B", "B - A [95 % interval]", ""]]
     for name, entry in metrics.items():
@@ -130,15 +130,15 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
             runs.append([name, *(number(entry["runs"][side][at]) for entry in metrics.values())])
     return "\n".join(
         [
-            f"{split}: {images_of_lesions(comparison)}, {len(first)} against {len(second)} runs",
+            f"{split}: {images_of_lesions(comparison)}, {len(first)} runs against {len(second)}",
             "",
             *_columns(rows),
             "",
-            f"Intervals: {'images' if lesions is None else 'lesions'} drawn with replacement, the same ones for every "
-            "run. They are about these runs and",
-            "do not know how much another seed would change: the runs' own values show it. For log loss and",
-            "calibration error lower is better.",
-            *([] if lesions is not None else ["Where several images show one lesion, the intervals are too narrow."]),
+            f"Intervals: bootstrap over {'images' if lesions is None else 'lesions'}, the same draws for every run. "
+            "They exclude the",
+            "variation between seeds; the values of the single runs below show it. Lower is better for log loss and",
+            "calibration error.",
+            *([] if lesions is not None else ["If several images show one lesion, the intervals are too narrow."]),
             *_mcnemar_line(comparison["mcnemar"], lesions is not None),
             *[printable(f"Warning: {warning}") for warning in comparison["warnings"]],
             "",
@@ -151,9 +151,9 @@ def _mcnemar_line(test: dict | None, lesions_known: bool) -> list[str]:
     if test is None:
         return []
     return [
-        f"McNemar's test of accuracy: A alone is right on {test['a_alone']} images, B alone on {test['b_alone']}, "
-        f"p = {test['p']:.2g}; it takes images of one lesion for independent"
-        + (", which the intervals do not." if lesions_known else ".")
+        f"McNemar's test of accuracy: only A is correct on {test['a_alone']} images, only B on {test['b_alone']}, "
+        f"p = {test['p']:.2g}; it treats images of one lesion as independent"
+        + (", unlike the intervals." if lesions_known else ".")
     ]
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ham_hf.reporting.sections import headline_line
+from ham_hf.reporting.formats import headline_line
 
 
 def print_results(report: dict, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """A card's claims as `.eval_results/*.yaml`, the files that the Hub reads for its leaderboards.
 
-Beside `model-index`, which stays the place for all that a claim is about: these files hold a dataset, a task and a
-value. What else `ham-hf verify` needs of a claim of ours stands in its notes.
+They complement `model-index`: a claim here has only a dataset, a task and a value. What else `ham-hf verify` needs is
+in the notes of our claims.
 """
 
 import re
@@ -19,7 +19,7 @@ from ham_hf.system.serialization import parse_yaml, read_text
 FOLDER = ".eval_results"
 _PARTS = ("validation", "test")
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
-# What the notes of ours say, by name
+# The notes of our claims, by name
 _NOTES = {
     "split": r".+",
     "split seed": r"\d{1,10}",
@@ -34,7 +34,7 @@ _EXPECTED = (
 
 
 def render_eval_results(report: Mapping) -> str:
-    """The claims of report.json's content as YAML."""
+    """Return the claims of report.json's content as YAML."""
     entries = [
         EvalResultEntry(
             dataset_id=claim.dataset_type,
@@ -83,7 +83,7 @@ def read_eval_results(folder: Path) -> Iterator[tuple[str, dict]]:
 
 
 def _problem(entry: Any) -> str | None:
-    """Why an entry is not as the Hub documents it; None where it is."""
+    """Return how an entry differs from what the Hub documents; None if it does not."""
     if not isinstance(entry, dict):
         return "no keys and values"
     dataset = entry.get("dataset")
@@ -126,7 +126,7 @@ def _claim(entry: Mapping) -> dict:
 
 
 def _read_notes(notes: Any) -> tuple[dict[str, str], str]:
-    """What notes of ours say, by name, and whatever else they say."""
+    """Return our notes by name, and the rest of the text."""
     found, rest = {}, []
     for note in filter(None, str(notes or "").split("; ")):
         name, _, value = note.partition(": ")

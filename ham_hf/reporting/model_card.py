@@ -44,7 +44,7 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
     run = report["run"]
     body = render(
         "model_card.md.jinja",
-        title=tables.modeltables.model_title(run),
+        title=tables.model_title(run),
         report=report,
         run=run,
         seen=overlap_warning(run),

@@ -1,4 +1,4 @@
-"""The pictures of a report, drawn without pyplot: no window, no state left behind, the same file each time."""
+"""The figures of a report, drawn without pyplot: no window, no global state, the same file each time."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from ham_hf.evaluation.subgroups import FIELDS
 from ham_hf.reporting.formats import SYNTHETIC, number
 from ham_hf.system.files import replace_file
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; black in place of their yellow, too pale for a line
+# Okabe and Ito's colours for colour-blind readers; black in place of their yellow, which is too pale for a line
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#000000", "#D55E00", "#0072B2", "#CC79A7")
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 LINES = ("-", "--", "-.", ":")
@@ -97,7 +97,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def png_of(figure: Figure) -> bytes:
-    """It says nothing of the program that drew it."""
+    """Return the figure as PNG, without metadata about the program."""
     FigureCanvasAgg(figure)
     png = io.BytesIO()
     figure.savefig(png, metadata={"Software": None})
@@ -220,7 +220,7 @@ def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure:
     axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="1 - specificity", ylabel="sensitivity")
     axes.set_title(_title("ROC, one against the rest", split, results))
     axes.grid(alpha=0.3)
-    if len(axes.lines) > 1:  # where all images are of one diagnosis, there is only the diagonal
+    if len(axes.lines) > 1:  # only the diagonal is there if all images are of one diagnosis
         legend = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "handlelength": 3, "fontsize": 10}
         axes.legend(title="AUROC [95 % interval]", **legend)
     return figure
@@ -244,7 +244,7 @@ def _reliability(results: Mapping, predicted: Predictions, split: str) -> Figure
 
 
 def _subgroups(results: Mapping, split: str) -> Figure | None:
-    """Balanced accuracy by group, a row each, the groups of a field together; None where no group has a figure."""
+    """Return balanced accuracy by group, a row each; None if no group has a figure."""
     rows = [
         (field, group)
         for field, groups in (results["subgroups"] or {}).items()
@@ -265,7 +265,7 @@ def _subgroups(results: Mapping, split: str) -> Figure | None:
     axes.hlines(place, bounds[:, 0], bounds[:, 1], color=BLUE, linewidth=1.6)
     axes.plot(values, place, color=BLUE, marker="o", markersize=5, linestyle="none")
     names = [f"{group['group']} ({group['images']:,})" for _, group in rows]
-    axes.set_yticks(place, names, parse_math=False)  # a $ in the name of a site is only a $
+    axes.set_yticks(place, names, parse_math=False)  # a $ in the name of a site is not math
     for field in fields:
         first = place[[of for of, _ in rows].index(field)]
         axes.text(-0.02, first - 0.85, FIELDS[field], transform=axes.get_yaxis_transform(), ha="right", weight="bold")

@@ -94,7 +94,7 @@ def _figure(entry: Mapping) -> str:
 
 
 def ablation(report: Mapping) -> Table:
-    """What the patient data are worth: metrics with them hidden, and the differences."""
+    """Return the metrics with patient data hidden, and the differences."""
     intact = report["results"]["validation"]["metrics"]
     metrics = list(next(iter(report["ablation"].values())))
     header = ["the patient's age, sex and body site"]
@@ -126,7 +126,7 @@ def missed_malignant(results: Mapping, labels: Sequence[str]) -> tuple[int, int]
 
 
 def model(run: Mapping) -> list[list[str]]:
-    """What the model is, and how it was trained."""
+    """Return rows about the model and its training."""
     model, training = run["model"], run["training"]
     frozen = model["parameters"] - model["trainable_parameters"]
     revision = f", revision {escape(model['revision'])}" if model["revision"] else ""
@@ -194,13 +194,13 @@ def data(facts: Mapping) -> Table:
 
 
 def audit(audit: Mapping) -> list[list[str]]:
-    """What was looked for, and how often it was found."""
+    """Return rows of what was looked for, and how often it was found."""
     rows = [[escape(key.replace("_", " ")), count(found)] for key, found in audit.items() if key != "near_duplicates"]
     return [*rows, ["near-duplicate images across splits", f"{audit['near_duplicates']['pairs_across_splits']:,}"]]
 
 
 def pairs(near: Mapping) -> Table:
-    """The near-duplicates."""
+    """Return the pairs of near-duplicates."""
     rows = [[escape(part) for part in pair] for pair in near["pairs"]]
     return ["image", "split", "image", "split", "distance"], rows
 
@@ -209,7 +209,7 @@ def pairs(near: Mapping) -> Table:
 
 
 def provenance(run: Mapping) -> list[list[str]]:
-    """Recipe, hashes, machine and versions."""
+    """Return rows of recipe, hashes, hardware and versions."""
     trained = run["training"] is not None
     rows = []
     if trained:

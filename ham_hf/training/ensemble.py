@@ -24,7 +24,7 @@ from ham_hf.evaluation.calibration import calibrate
 from ham_hf.evaluation.contamination import check_members
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.model_facts import evaluation_facts
-from ham_hf.evaluation.predict_splits import write_answers
+from ham_hf.evaluation.predict_splits import predict_splits
 from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_records, write_record
 from ham_hf.inference.classifier import Classifier, labels_of
@@ -125,7 +125,7 @@ def _build_into(
     if cross_validation is not None:  # required by `ham-hf verify`
         shutil.copyfile(cross_validation / CROSS_VALIDATION_SPLIT, unfinished / CROSS_VALIDATION_SPLIT)
     joined = load_classifier(str(unfinished))
-    write_answers(unfinished, joined, splits)
+    predict_splits(unfinished, joined, splits)
     write_record(unfinished, record)
     run = evaluation_facts("ensemble", None, joined, facts, argv)
     run["model"] |= {

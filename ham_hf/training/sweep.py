@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ham_hf.config.arguments import SELECTION_METRICS, read_yaml
+from ham_hf.config.arguments import read_yaml
+from ham_hf.config.metric_names import SELECTION_METRICS
 from ham_hf.config.recipe import recipe_parser
 from ham_hf.system.errors import InputError
 

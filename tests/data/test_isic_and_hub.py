@@ -18,7 +18,7 @@ from ham_hf.data.dataset import canonical_features, load_checked
 from ham_hf.data.sources import hub
 from ham_hf.data.sources.isic import ISIC_DIAGNOSES
 from ham_hf.labels import DIAGNOSES, LABELS
-from ham_hf.reporting.sections import split_sentences
+from ham_hf.reporting.rendering import render_section
 from ham_hf.system.errors import InputError
 from tests.helpers.small_data import load, make_rows, write_folder, write_image, write_table
 
@@ -115,7 +115,7 @@ def test_a_diagnosis_map_names_or_drops_other_diagnoses(tmp_path):
     assert facts["dropped_rows"] == {"SCAR": 1, "Scar": 1}
     of_image = dict(zip(splits["test"]["image_id"], splits["test"]["label"], strict=True))
     assert len(of_image) == 33 and LABELS[of_image["IMG_005_0"]] == "akiec" and "IMG_002_0" not in of_image
-    assert "2 rows of the table were dropped" in split_sentences(facts)
+    assert "2 rows of the table were dropped" in render_section("data", facts)
 
 
 @pytest.mark.parametrize(

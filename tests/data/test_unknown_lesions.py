@@ -47,18 +47,18 @@ def test_a_report_counts_no_lesions_and_says_what_that_does_to_the_intervals(run
     results = json.loads((run / "report.json").read_text())["results"]["test"]
     assert results["lesions"] is None
     assert {group["lesions"] for groups in results["subgroups"].values() for group in groups} == {None}
-    for name in ("report.md", "report.html"):
+    for name in ("README.md", "report.html"):
         page = (run / name).read_text()
         assert COUNTED.findall(page) == []
         assert "The lesions of 130 images are unknown" in page and "intervals are too narrow" in page
         assert "130 test images of an unknown number of lesions" in page or "130 images of an unknown number" in page
-    assert "| lesions in two splits | unknown |" in (run / "report.md").read_text()
-    assert "too few: 19 images" in (run / "report.md").read_text()
+    assert "| lesions in two splits | unknown |" in (run / "README.md").read_text()
+    assert "too few: 19 images" in (run / "README.md").read_text()
 
 
 def test_a_report_of_known_lesions_says_so(tmp_path):
     write_report(make_run(tmp_path / "run"))
-    for name in ("report.md", "report.html"):
+    for name in ("README.md", "report.html"):
         page = (tmp_path / "run" / name).read_text()
         assert "draws over lesions" in page and "of 97 lesions" in page and "unknown number" not in page
 

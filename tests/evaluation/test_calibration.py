@@ -140,8 +140,8 @@ def test_a_training_that_goes_out_from_it_forgets_what_was_fitted(calibrated, sy
     start = calibrated / "temperature_and_prior"
     main([*flags.split(), "--model_name_or_path", str(start), "--output_dir", str(tmp_path / "run")])
     assert json.loads((tmp_path / "run" / "config.json").read_text()).get("calibration") is None
-    assert "| calibration |" not in (tmp_path / "run" / "report.md").read_text()
-    assert "| calibration |" in (start / "report.md").read_text()
+    assert "| calibration |" not in (tmp_path / "run" / "README.md").read_text()
+    assert "| calibration |" in (start / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_the_card_says_that_the_calibration_error_is_optimistic(calibrated):
     [section] = [fact for name, fact in tables.model(report["run"]) if name == "calibration"]
     temperature = report["run"]["model"]["calibration"]["temperature"]
     assert f"{temperature:.3f}".lstrip("0") in section and "optimistic" in section
-    assert section in (calibrated / "temperature_and_prior" / "report.md").read_text()
+    assert section in (calibrated / "temperature_and_prior" / "README.md").read_text()

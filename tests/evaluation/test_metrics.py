@@ -152,10 +152,6 @@ def test_the_log_loss_is_of_probabilities_that_sum_to_one():
     assert rounded["log_loss"] == pytest.approx(scores["log_loss"], abs=1e-12)
 
 
-def test_always_nv_may_be_of_two_classes():
-    assert constant_scores("nv", np.array([0, 1, 1]), ("nv", "other"))["accuracy"] == pytest.approx(1 / 3)
-
-
 def test_precision_of_what_was_never_predicted_is_undefined_but_its_f1_is_zero():
     scores = compute_scores(np.array([[0.9, 0.1], [0.8, 0.2]]), [0, 1], ["nv", "other"])
     assert np.isnan(scores["precision_other"])
@@ -171,9 +167,9 @@ def test_two_classes_have_no_melanoma_metrics():
 
 
 def test_always_nv_scores_what_the_study_collapsed_to():
-    labels = np.where(
-        np.arange(1992) < 1339, LABELS.index("nv"), LABELS.index("bkl")
-    )  # validation images, study split
+    assert constant_scores("nv", np.array([0, 1, 1]), ("nv", "other"))["accuracy"] == pytest.approx(1 / 3)
+    # The validation images of the study's split
+    labels = np.where(np.arange(1992) < 1339, LABELS.index("nv"), LABELS.index("bkl"))
     scores = constant_scores("nv", labels)
     assert scores["accuracy"] == pytest.approx(0.67218875502008)
     assert scores["balanced_accuracy"] == 0.5
@@ -235,7 +231,7 @@ def test_intervals_of_two_thousand_images_take_less_than_two_seconds():
     assert time.perf_counter() - start < 2
 
 
-def test_the_metric_takes_what_the_trainer_has_again_and_again():
+def test_the_evaluate_metric_gives_the_same_scores():
     probabilities, labels, _ = some_predictions()
     metric = HamMetrics()
     for _ in range(2):
@@ -243,9 +239,8 @@ def test_the_metric_takes_what_the_trainer_has_again_and_again():
         assert str(scores) == str(compute_scores(probabilities, labels))
     single = metric.compute(predictions=probabilities.astype(np.float32), references=labels)
     assert single["log_loss"] == pytest.approx(scores["log_loss"], abs=1e-6)
-
-
-def test_the_metric_takes_other_diagnoses():
+    decided = metric.compute(predictions=probabilities.argmax(axis=1), references=labels)
+    assert decided["recall_mel"] == scores["recall_mel"] and "log_loss" not in decided and "auroc_mel" not in decided
     probabilities, labels, _ = some_predictions(50, ("nv", "other"))
     scores = HamMetrics(("nv", "other")).compute(predictions=probabilities, references=labels)
     assert {"auroc_nv", "auroc_other", "macro_auroc"} <= set(scores)
@@ -259,12 +254,12 @@ def test_the_metric_takes_other_diagnoses():
         ([[0.7, 0.7], [0.5, 0.5]], "do not sum to 1"),
     ],
 )
-def test_what_is_no_probability_is_refused(probabilities, message):
+def test_invalid_probabilities_are_refused(probabilities, message):
     with pytest.raises(InputError, match=message):
         compute_scores(np.array(probabilities), [0, 1], ["nv", "other"])
 
 
-def test_labels_that_do_not_fit_are_refused():
+def test_invalid_labels_are_refused():
     with pytest.raises(ValueError, match="labels run from 0 to 2: expected 0 to 1"):
         compute_scores(np.full((2, 2), 0.5), [0, 2], ["nv", "other"])
     with pytest.raises(ValueError, match=r"expected \(N, 2\) and \(N,\)"):

@@ -100,7 +100,7 @@ def test_the_own_split_of_a_folder_that_differs_by_one_image_is_refused_with_the
     splits, _, _ = load_checked(arguments(other))
     both = trained_ids(trained) & set(splits["validation"]["image_id"][:])
     of = len(splits["validation"])
-    said = rf"^{len(both)} of the {of} validation images were training images of .*: name a --split"
+    said = rf"^{len(both)} of the {of} validation images were training images of .*: give a --split"
     with pytest.raises(InputError, match=said):
         load_unseen(arguments(other, ""), str(trained))
     assert both
@@ -165,7 +165,7 @@ def test_a_checkpoint_of_an_unfinished_run_has_the_record_of_its_run(trained, da
 
 def test_a_training_does_not_start_from_a_model_that_has_seen_its_validation_images(trained, data):
     splits, facts, checks = load_checked(arguments(data, split_seed=1))
-    with pytest.raises(InputError, match=r"validation images were training images of .* Take the --split of its"):
+    with pytest.raises(InputError, match=r"validation images were training images of .* Use the --split of its"):
         check_start(str(trained), None, splits, facts, checks)
     splits, facts, checks = load_checked(arguments(data))
     assert check_start(str(trained), None, splits, facts, checks) == read_record(trained / FILE)
@@ -222,7 +222,7 @@ def test_a_claim_about_training_images_is_doubted_with_the_count(trained, data, 
     [(split, doubt)] = doubts_about(str(trained), None, splits, facts, checks).items()
     assert split == "test" and doubt.startswith(f"{len(trained_ids(trained))} of the 70 test images were training")
     assert doubts_about(str(trained), None, *load_checked(arguments(data))) == {}
-    # Other training images by name, but none of those judged among them
+    # Other training images by name, but none of the evaluated ones among them
     rows = [row | {"image_id": f"n{row['image_id']}", "lesion_id": f"n{row['lesion_id']}"} for row in make_rows()]
     for number, row in enumerate(rows):
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -245,12 +245,12 @@ def test_images_that_the_model_cannot_have_seen_are_all_evaluated(trained, data,
     args = arguments(tmp_path / "new", "")
     splits, facts = load_unseen(args, str(trained))
     assert facts["split"] == args.split == "all" and facts["split_by_default"] and len(splits["test"]) == 27
-    assert f"no image is HAM10000's or in the training record of {trained}: the split is all" in caplog.messages
+    assert f"no image is from HAM10000 or in the training record of {trained}: using split all" in caplog.messages
     assert load_unseen(arguments(tmp_path / "new", ""), str(tmp_path))[1]["split"] == "all"  # a model without a run
     assert "split_by_default" not in load_unseen(arguments(tmp_path / "new", "all"), str(trained))[1]
     # Where it may have seen them, as far as an older run says
     old = shutil.copytree(trained, tmp_path / "old", ignore=shutil.ignore_patterns(FILE))
-    with pytest.raises(InputError, match="it may have seen the others: name a --split"):
+    with pytest.raises(InputError, match="it may have seen the evaluated ones: give a --split"):
         load_unseen(arguments(tmp_path / "new", ""), str(old))
     change_facts(old, data__split="study")  # HAM10000's images alone
     assert load_unseen(arguments(tmp_path / "new", ""), str(old))[1]["split"] == "all"
@@ -273,7 +273,7 @@ def test_the_report_and_the_card_say_what_was_seen(tmp_path):
     change_facts(run, data__overlap={"record": "complete", "validation": of_validation, "test": counts})
     write_report(run)
     model = "the checkpoint that this training started from"
-    for name in ("report.md", "report.html", "README.md"):
+    for name in ("report.html", "README.md"):
         text = (run / name).read_text()
         assert f"84 of the 130 test images were training images of {model}." in text
         assert f"3 more test images show lesions of which {model} was trained on another image." in text
@@ -281,7 +281,7 @@ def test_the_report_and_the_card_say_what_was_seen(tmp_path):
     assert json.loads((run / "report.json").read_text())["run"]["data"]["overlap"]["test"] == counts
     change_facts(run, data__overlap={"record": "complete", "validation": of_validation, "test": of_validation})
     write_report(run)
-    for name in ("report.md", "report.html", "README.md"):
+    for name in ("report.html", "README.md"):
         assert f"None of the evaluated images was a training image of {model}" in (run / name).read_text()
         assert "⚠" not in (run / name).read_text()
 
@@ -302,7 +302,7 @@ def test_hashes_of_a_clinics_photographs_are_not_published(trained, data, tmp_pa
     assert len(read_record(run / FILE).images) == len(record.images) + 1
     _, facts = load_unseen(arguments(data, "all"), str(tmp_path / "staged"))
     assert facts["overlap"]["record"] == "incomplete" and facts["seen_before"] == len(trained_ids(run)) - 1
-    assert "it has seen some of those" in caplog.text  # the same images are split otherwise
+    assert "it has seen some of the evaluated images" in caplog.text  # the same images are split otherwise
 
     write_record(run, record)  # a clinic's alone
     notes = stage(run, tmp_path / "clinic", repo_id="you/model")

@@ -64,7 +64,7 @@ def test_model_predictions_and_report_have_two_classes(run):
     assert len(results["confusion_matrix"]) == 2
     assert results["always_nv"]["balanced_accuracy"] == 0.5
     assert {"recall_nv", "recall_other"} <= set(results["metrics"]) and "recall_mel" not in results["metrics"]
-    page = (run / "report.md").read_text(encoding="utf-8")
+    page = (run / "README.md").read_text(encoding="utf-8")
     assert "Any of the other six diagnoses (other)" in page and "Melanoma (mel)" not in page
 
 

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-REPORT = ("README.md", "report.html", "report.json", "report.md")
+REPORT = ("README.md", "report.html", "report.json")
 OLD = b"of a report before"
 
 

@@ -219,7 +219,7 @@ def test_no_name_of_others_becomes_html_or_markdown(tmp_path):
             patch.setattr("ham_hf.reporting.plots.draw_plots", blank_pictures)
             write_report(run)
         shapes = []
-        for page in ("report.md", "README.md"):
+        for page in ("README.md",):
             text = (run / page).read_text(encoding="utf-8")
             text = text.split("\n---\n", 1)[-1] if page == "README.md" else text  # behind the front matter
             body = html_of(text)

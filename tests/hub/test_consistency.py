@@ -54,7 +54,7 @@ def report_of(run) -> dict:
 def set_report(run, report, card: bool = False) -> None:
     (run / "report.json").write_text(json.dumps(report))
     if card:
-        pictures = re.findall(r"\]\(plots/([\w.]+)\)", (run / "report.md").read_text())
+        pictures = re.findall(r"\]\(plots/([\w.]+)\)", (run / "README.md").read_text())
         (run / "README.md").write_text(render_card(report, pictures, read_files(run)))
 
 
@@ -368,12 +368,12 @@ def test_every_line_of_a_card_is_what_report_json_makes(copy, old, new, said):
 
 
 def test_lines_after_the_end_and_other_pages_are_named(copy):
-    for name in ("README.md", "report.md", "report.html"):
+    for name in ("README.md", "report.html"):
         with (copy / name).open("a") as file:
             file.write("Better than 150 dermatologists.\n")
     edit(copy / EVAL_RESULTS, "notes: '", "notes: 'of 10,000 patients; ")
     shown = pages(copy)
-    for name in ("README.md", "report.md", "report.html"):
+    for name in ("README.md", "report.html"):
         assert re.search(rf"^{name}, line \d+: FALSE: .*Better than 150 dermatologists", shown, flags=re.MULTILINE), (
             name
         )
@@ -561,11 +561,11 @@ def test_files_that_contradict_each_other_are_named(copy, found_here, name, keys
 def test_what_was_changed_lost_or_added_after_publishing_is_named(copy):
     assert check_checksums(copy) == []
     edit(copy / "config.json", "{", "{ ")
-    (copy / "report.md").unlink()
+    (copy / "report.html").unlink()
     (copy / "split.csv").write_text("image_id,split\n")
     (copy / "LICENSE").write_text("mine")  # nothing that is published from here
     found = [(finding.where, finding.verdict, finding.words.split()[1]) for finding in check_checksums(copy)]
-    expected = [("config.json", "changed"), ("report.md", "missing,"), ("split.csv", "added")]
+    expected = [("config.json", "changed"), ("report.html", "missing,"), ("split.csv", "added")]
     assert found == [(name, CANNOT_TELL, word) for name, word in expected]
     for text in ("", "x  y\n", f"{'0' * 64}  ../../etc/passwd\n", f"{'0' * 64}  /etc/passwd\n"):
         (copy / CHECKSUMS).write_text(text)

@@ -113,7 +113,7 @@ def test_the_command_prints_means_runs_and_a_verdict(runs, capsys):
     (a1, a2), (b3, b4) = runs
     assert main(["compare", str(a1), str(a2), "--with", str(b3), str(b4)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("validation: 150 images of 112 lesions, 2 against 2 runs\n")
+    assert printed.startswith("validation: 150 images of 112 lesions, 2 runs against 2\n")
     accuracy = compare_runs(*runs)["metrics"]["accuracy"]
     line = next(line for line in printed.splitlines() if line.startswith("accuracy"))
     figures = [accuracy["a"], accuracy["b"], accuracy["difference"], *accuracy["interval"]]
@@ -150,7 +150,7 @@ def test_one_run_against_one_has_mcnemars_test_too(runs, capsys):
     assert main(["compare", str(a1), "--with", str(b3)]) == 0
     test = compare_runs([a1], [b3])["mcnemar"]
     assert (
-        f"A alone is right on {test['a_alone']} images, B alone on {test['b_alone']}, p = " in capsys.readouterr().out
+        f"only A is correct on {test['a_alone']} images, only B on {test['b_alone']}, p = " in capsys.readouterr().out
     )
 
 
@@ -175,7 +175,7 @@ def test_a_diagnosis_without_an_image_is_undefined_and_not_an_error(tmp_path, ca
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (cell(2, 0, "ISIC_x"), "are about different images: 1 are in the first alone and 1 in the second alone"),
+        (cell(2, 0, "ISIC_x"), "have different images: 1 are only in the first and 1 only in the second"),
         (
             cell(2, 1, "HAM_x"),
             "lesion_id of ISIC_test00000 is 'HAM_test00000' in .*a1/predictions_test.csv and 'HAM_x'",
@@ -224,12 +224,12 @@ def test_runs_with_other_diagnoses_are_refused(runs, tmp_path):
 
 def test_what_is_no_run_or_has_no_test_images_or_comes_twice_is_refused(runs, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty is no run folder"):
+    with pytest.raises(InputError, match="empty is not a run folder"):
         compare_runs(runs[0], [tmp_path / "empty"])
-    with pytest.raises(InputError, match="a1 is named twice"):
+    with pytest.raises(InputError, match="a1 is given twice"):
         compare_runs(runs[0], [runs[0][0] / ".." / "a1"])
     untested = make_run(tmp_path / "untested", images=(150, 0))
-    with pytest.raises(InputError, match="untested has no image in test: choose the other --split"):
+    with pytest.raises(InputError, match="untested has no test images: choose the other --split"):
         compare_runs([untested], runs[1], "test")
 
 
@@ -270,7 +270,7 @@ def test_the_report_has_the_paired_differences_of_the_ablations(ablated):
                 continue
             assert entry["difference"] == pytest.approx(scores[metric] - before)
             assert entry["interval"][0] <= entry["difference"] <= entry["interval"][1]
-    page = (ablated / "report.md").read_text(encoding="utf-8")
+    page = (ablated / "README.md").read_text(encoding="utf-8")
     assert re.search(r"^\| as they are \| \.\d{3} \|  \| \.\d{3} \|  \| \.\d{3} \|  \|$", page, flags=re.MULTILINE)
     assert re.search(r"^\| age hidden \|( \.\d{3} \| \+\.000 \[\+\.000, \+\.000\] \|){3}$", page, flags=re.MULTILINE)
     assert re.search(
@@ -297,14 +297,14 @@ def test_a_trained_model_that_reads_the_patient_has_its_ablations_in_the_report(
 def test_a_model_that_does_not_read_the_patient_has_no_ablation(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     assert write_report(run)["ablation"] is None
-    assert "patient's data" not in (run / "report.md").read_text(encoding="utf-8")
+    assert "patient data" not in (run / "README.md").read_text(encoding="utf-8")
 
 
 def test_ablations_that_do_not_belong_to_the_predictions_are_refused(ablated):
     path = ablated / "ablation" / "shuffled.csv"
     text = path.read_text()
     path.write_text(text.replace("ISIC_validation00003", "ISIC_x"))
-    with pytest.raises(InputError, match="predictions_validation.csv and .*shuffled.csv are about different images"):
+    with pytest.raises(InputError, match="predictions_validation.csv and .*shuffled.csv have different images"):
         read_run(ablated)
     path.write_text(cell(3, 5, "x")(text))
     with pytest.raises(InputError, match="shuffled.csv, row 3: bkl is 'x'"):

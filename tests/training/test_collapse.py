@@ -137,7 +137,7 @@ def page_of(run, shares):
     state = {"log_history": history(*shares)}
     (run / "trainer_state.json").write_text(json.dumps(state))
     collapse = write_report(run)["collapse"]
-    return collapse, (run / "report.md").read_text(encoding="utf-8")
+    return collapse, (run / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_report_says_whether_it_collapsed(tmp_path):
@@ -150,10 +150,10 @@ def test_the_report_says_whether_it_collapsed(tmp_path):
         "top_class_share": 1.0,
         "predicted_class_entropy": 0.01,
     }
-    assert "There were no two evaluations running at which one answer went to at least 99.5 %" in page
+    assert "There were no two consecutive evaluations at which one prediction covered at least 99.5 %" in page
     assert "has collapsed" not in page
     assert "| 20 | 2 | 100.0 % | .010 |" in page
-    assert f"answer to {100 * collapse['saved_model']['top_class_share']:.1f} % of the validation images" in page
+    assert f"covers {100 * collapse['saved_model']['top_class_share']:.1f} % of the validation images" in page
     _, page = page_of(run, [0.9, 1.0, 1.0])
     assert "**The training collapsed" in page and "first at step 30**, and still at the end." in page
     _, page = page_of(run, [1.0, 1.0, 0.7])
@@ -164,7 +164,7 @@ def test_an_older_run_without_these_figures_has_a_report(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     collapse = write_report(run)["collapse"]
     assert collapse["evaluations"] == [] and collapse["saved_model"]["top_class_share"] < 0.9
-    assert "The log does not have these figures" in (run / "report.md").read_text(encoding="utf-8")
+    assert "The log has no such figures" in (run / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_report_says_that_a_saved_model_has_collapsed_whatever_the_log(tmp_path):

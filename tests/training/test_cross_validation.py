@@ -108,7 +108,7 @@ def test_folds_on_other_images_or_with_other_predictions_are_not_pooled(done, tm
     of_first = folder / "fold_1" / "predictions_validation.csv"
     whole = of_first.read_text()
     of_first.write_text((folder / "fold_2" / "predictions_validation.csv").read_text())
-    with pytest.raises(InputError, match="fold_1/predictions_validation.csv is not about the validation images of"):
+    with pytest.raises(InputError, match="fold_1/predictions_validation.csv does not match the validation images"):
         write_summary(folder, 2)
     of_first.write_text(whole)
     facts = json.loads((folder / "fold_2" / "run.json").read_text())

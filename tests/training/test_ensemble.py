@@ -123,7 +123,7 @@ def test_its_report_is_about_the_saved_and_calibrated_weights(ensemble):
     predictions = read_predictions(ensemble / "predictions_validation.csv", LABELS)
     scores = compute_scores(predictions.probabilities, predictions.labels)
     assert report["results"]["validation"]["metrics"]["log_loss"]["value"] == pytest.approx(scores["log_loss"])
-    assert (ensemble / "report.md").read_text().count("member, weight") == 2
+    assert (ensemble / "README.md").read_text().count("member, weight") == 2
 
 
 def test_its_card_holds(ensemble, synthetic_dir):
@@ -211,6 +211,6 @@ def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, caps
     (other / "run.json").write_bytes((runs[1] / "run.json").read_bytes())
     (other / "predictions_validation.csv").write_bytes((runs[1] / "predictions_test.csv").read_bytes())
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
-    assert "other/predictions_validation.csv is not about the validation images of" in capsys.readouterr().err
+    assert "other/predictions_validation.csv does not match the validation images" in capsys.readouterr().err
     assert ham_hf(["ensemble", str(runs[0]), str(tmp_path / "nothing"), *words]) == 2
     assert "no recipe at" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_greedy_tries_each_variable_in_turn_and_resumes(recipe, tmp_path, monkey
     assert [trial["settings"] for trial in trials] == [{}, {"horizontal_flip": False}]
     trial_1 = folder / "trial_1"  # the test images are for whoever does not tune
     assert not (trial_1 / "predictions_test.csv").exists() and (trial_1 / "predictions_validation.csv").exists()
-    assert "images, not asked about (do_predict: false)." in (trial_1 / "report.md").read_text()
+    assert "images, not evaluated (do_predict: false)." in (trial_1 / "README.md").read_text()
     best = max(trials, key=lambda trial: trial["value"])
     assert best["settings"].items() <= yaml.safe_load((folder / "best.yaml").read_text()).items()
     parse_recipe([str(folder / "best.yaml")])

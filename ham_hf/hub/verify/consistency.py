@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
+
 from ham_hf import __version__
 from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.inference.run_record import check_facts
@@ -17,8 +19,9 @@ from ham_hf.system.serialization import read_json, read_text
 # Between two computations on the same images: float noise may turn an answer or two, never a thousandth
 TOLERANCE = 1e-3
 HOLDS, FALSE, CANNOT_TELL = "holds", "FALSE", "cannot tell"
-# What a report.json of other values than ours makes of a rendering or a comparison
+# What rendering or comparing a report.json with values of the wrong kind raises
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
+MALFORMED += (jinja2.TemplateError,)
 KEYS = ("schema", "ham_hf", "run", "results", "ablation", "collapse", "disclaimer")  # of report.json
 
 
