@@ -4,6 +4,7 @@ For notebooks: `from ham_hf import load_ham10000, build_model, evaluate_run, pre
 so that `import ham_hf` and `ham-hf --help` stay fast. No module in this folder may have the name of one of them.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from ham_hf.models.build import build_model
 
 __version__ = "0.2.0"
+
+# Not its notices about building a font cache, or about a home folder that is not writable
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 __all__ = ["build_model", "evaluate_run", "load_ham10000", "predict"]
 

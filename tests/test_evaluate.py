@@ -49,7 +49,7 @@ def run(*words) -> int:
     return main(["evaluate", *map(str, words)])
 
 
-def test_an_evaluation_reports_what_the_model_answers(model_folder, data, tmp_path, capsys):
+def test_an_evaluation_reports_the_models_predictions(model_folder, data, tmp_path, capsys):
     assert run(model_folder, "--data_dir", data, "--split", "grouped", "--output_dir", tmp_path / "out") == 0
     assert "validation: balanced accuracy" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -69,7 +69,7 @@ def test_an_evaluation_reports_what_the_model_answers(model_folder, data, tmp_pa
     assert main(["report", str(tmp_path / "out")]) == 0
 
 
-def test_a_set_without_splits_or_lesions_is_judged_whole(model_folder, tmp_path):
+def test_data_without_splits_or_lesions_are_evaluated_as_a_whole(model_folder, tmp_path):
     rows = [{"image_id": row["image_id"], "dx": row["dx"]} for row in make_rows(14, 1)]
     (tmp_path / "clinic").mkdir()
     write_table(tmp_path / "labels.csv", rows)
@@ -185,7 +185,7 @@ def test_balanced_accuracy_and_auroc_are_those_of_the_challenges_own_scoring(tmp
         assert ours[f"auroc_{code}"] == pytest.approx(theirs.per_category.loc[column, "auc"], abs=1e-9)
 
 
-def test_a_model_is_judged_on_the_split_of_its_training_unless_told_otherwise(model_folder, data, tmp_path, caplog):
+def test_the_default_split_is_that_of_the_training(model_folder, data, tmp_path, caplog):
     trained = shutil.copytree(model_folder, tmp_path / "trained")
     words = [trained, "--data_dir", data]
     assert run(*words, "--split", "grouped", "--split_seed", "3", "--output_dir", tmp_path / "first") == 0
@@ -209,7 +209,7 @@ def seen(folder) -> int | None:
     return json.loads((folder / "run.json").read_text())["data"]["seen_before"]
 
 
-def test_whatever_a_model_may_have_seen_is_in_the_report(model_folder, data, tmp_path):
+def test_the_report_says_what_a_model_may_have_seen(model_folder, data, tmp_path):
     trained = shutil.copytree(model_folder, tmp_path / "trained")
     words = [trained, "--data_dir", data]
     assert run(*words, "--split", "grouped", "--output_dir", tmp_path / "first") == 0
@@ -238,7 +238,7 @@ def test_whatever_a_model_may_have_seen_is_in_the_report(model_folder, data, tmp
     assert seen(tmp_path / "clinics") is None
 
 
-def test_the_same_split_of_other_classes_is_no_other_split(data, model_folder, tmp_path):
+def test_the_same_split_with_other_classes_is_recognized(data, model_folder, tmp_path):
     trained = shutil.copytree(model_folder, tmp_path / "trained")
     assert run(trained, "--data_dir", data, "--split", "grouped", "--output_dir", tmp_path / "first") == 0
     shutil.copy(tmp_path / "first" / "run.json", trained)
@@ -247,7 +247,7 @@ def test_the_same_split_of_other_classes_is_no_other_split(data, model_folder, t
     assert facts["seen_before"] is None
 
 
-def test_a_model_is_not_judged_on_what_may_be_its_training_images_unasked(model_folder, data, tmp_path, capsys):
+def test_possible_training_images_are_evaluated_only_with_a_given_split(model_folder, data, tmp_path, capsys):
     trained = shutil.copytree(model_folder, tmp_path / "trained")
     words = [trained, "--data_dir", data, "--output_dir", tmp_path / "out"]
     assert run(*words[:3], "--split", "grouped", "--output_dir", tmp_path / "first") == 0
@@ -301,7 +301,7 @@ def test_labels_may_share_a_diagnosis_and_be_left_out(model_folder, data, tmp_pa
     np.testing.assert_allclose(two, by_class / by_class.sum(axis=1, keepdims=True), atol=1e-12)
 
 
-def test_an_output_folder_that_holds_something_is_refused(model_folder, data, tmp_path, capsys):
+def test_a_non_empty_output_folder_is_refused(model_folder, data, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert run(model_folder, "--data_dir", data, "--output_dir", tmp_path) == 2
     assert "not empty" in capsys.readouterr().err
@@ -316,7 +316,7 @@ def test_a_second_command_into_the_same_folder_is_refused_and_the_first_one_ends
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["reports/new/report.html"]
 
 
-def test_what_a_killed_command_leaves_is_no_hindrance(tmp_path):
+def test_leftovers_of_a_killed_command_are_overwritten(tmp_path):
     (tmp_path / ".new.unfinished").mkdir()
     (tmp_path / ".new.unfinished" / "half").touch()
     (tmp_path / ".new.unfinished.lock").touch()

@@ -33,7 +33,7 @@ def drawn(logits):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_is_found_again(temperature):
+def test_a_known_temperature_is_recovered(temperature):
     logits = 2 * RNG.normal(size=(20_000, 7))
     assert fit_temperature(temperature * logits[:, None], drawn(logits)) == pytest.approx(temperature, rel=0.05)
 
@@ -49,7 +49,7 @@ def test_with_several_views_their_mean_probability_is_calibrated():
     assert log_loss(temperature) < min(log_loss(0.9 * temperature), log_loss(1.1 * temperature))
 
 
-def test_the_strength_makes_the_metric_best_and_is_0_where_nothing_is_gained():
+def test_the_strength_maximizes_the_metric_and_is_0_without_a_gain():
     log_prior = np.log([0.6, 0.15, 0.1, 0.06, 0.04, 0.03, 0.02])
     fair = RNG.normal(size=(3000, 7))
     labels = RNG.integers(0, 7, 3000)
@@ -87,7 +87,7 @@ def test_a_model_that_does_not_end_in_a_linear_layer_is_refused(tmp_path):
         last_linear(model)
 
 
-def test_the_adjustment_needs_a_metric_that_can_be_made_best():
+def test_the_adjustment_requires_a_selection_metric():
     flags = "--data_dir synthetic --model_name_or_path x --calibration temperature_and_prior"
     with pytest.raises(InputError, match="which is 'loss': expected one of balanced_accuracy"):
         parse_recipe([*flags.split(), "--metric_for_best_model", "loss"])
@@ -107,7 +107,7 @@ def calibrated(tmp_path_factory, synthetic_dir):
     return folder
 
 
-def test_a_training_fits_it_on_validation_and_publishes_it(calibrated):
+def test_training_fits_calibration_on_validation_and_saves_it(calibrated):
     run = calibrated / "temperature_and_prior"
     facts = json.loads((run / "run.json").read_text())["model"]["calibration"]
     config = json.loads((run / "config.json").read_text())
@@ -135,7 +135,7 @@ def test_the_plain_pipeline_is_calibrated_too(calibrated):
     assert abs(probabilities(plain, [photo])[0] - ours).max() > 1e-3
 
 
-def test_a_training_that_goes_out_from_it_forgets_what_was_fitted(calibrated, synthetic_dir, tmp_path):
+def test_fine_tuning_a_calibrated_model_drops_its_calibration(calibrated, synthetic_dir, tmp_path):
     flags = f"--data_dir {synthetic_dir} --split grouped --image_size 32 --bf16 false --max_steps 1"
     start = calibrated / "temperature_and_prior"
     main([*flags.split(), "--model_name_or_path", str(start), "--output_dir", str(tmp_path / "run")])
@@ -147,7 +147,7 @@ def test_a_training_that_goes_out_from_it_forgets_what_was_fitted(calibrated, sy
 @pytest.mark.parametrize(
     "strange", ["yes", {"temperature": 2}, {"temperature": "2", "prior_strength": 0, "images": 1}]
 )
-def test_something_else_by_that_name_in_a_config_is_not_taken_for_it(strange, tmp_path):
+def test_a_foreign_config_entry_named_calibration_is_ignored(strange, tmp_path):
     folder = make_run_folder(tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"calibration": strange}))

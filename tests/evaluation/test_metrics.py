@@ -34,7 +34,7 @@ def some_predictions(images=300, names=LABELS, ties=False, seed=0):
     return probabilities, labels, lesions
 
 
-def test_scores_are_scikit_learns():
+def test_scores_match_scikit_learn():
     probabilities, labels, _ = some_predictions(images=500)
     scores, predicted = compute_scores(probabilities, labels), probabilities.argmax(axis=1)
     one_hot = np.eye(7)[labels]
@@ -61,7 +61,7 @@ def test_scores_are_scikit_learns():
         (("mel", "nv"), False, 9),
     ],
 )
-def test_every_metric_of_a_draw_is_that_of_the_resampled_images(names, ties, images):
+def test_a_weighted_draw_equals_the_resampled_images(names, ties, images):
     probabilities, labels, lesions = some_predictions(images, names, ties)
     weights = lesion_weights(lesions, draws=25, seed=3)
     together = score_draws(Draws(probabilities, labels, names, weights))
@@ -74,7 +74,7 @@ def test_every_metric_of_a_draw_is_that_of_the_resampled_images(names, ties, ima
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_every_metric_of_a_draw_is_scikit_learns_with_weights(ties):
+def test_a_weighted_draw_matches_scikit_learn(ties):
     probabilities, labels, lesions = some_predictions(images=400, ties=ties)
     weights = lesion_weights(lesions, draws=5, seed=1)
     together = score_draws(Draws(probabilities, labels, LABELS, weights))
@@ -100,7 +100,7 @@ def test_every_metric_of_a_draw_is_scikit_learns_with_weights(ties):
         assert {name: of_draw[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
-def test_calibration_error_is_that_of_a_plain_loop():
+def test_calibration_error_matches_a_plain_loop():
     probabilities, labels, _ = some_predictions(images=15 * 20)  # no ties: 20 images a bin
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.array_split(np.argsort(confidence), CALIBRATION_BINS)

@@ -35,7 +35,7 @@ def run(tmp_path):
 # patients_*.csv
 
 
-def test_patients_come_back_in_the_order_asked_for(tmp_path):
+def test_patients_are_read_in_the_requested_order(tmp_path):
     path = tmp_path / "patients.csv"
     float32 = float(np.float32(45.3))
     write_patients(
@@ -124,7 +124,7 @@ def by_sex(predictions, *groups):
     return {group["group"]: group for group in results["sex"]}
 
 
-def test_figures_are_those_of_the_groups_images():
+def test_subgroup_metrics_are_those_of_the_groups_images():
     # Women: 6 of 10 melanomas and 15 of 20 nevi are found. Men: nevi, all found
     women = [(0, 0, 6, 1), (0, 1, 4, 1), (1, 1, 15, 1), (1, 0, 5, 1)]
     predictions = answers(*women, (1, 1, 40, 1))
@@ -173,7 +173,7 @@ def test_without_melanoma_among_the_diagnoses_there_is_no_recall_of_it():
 # In the report
 
 
-def test_the_report_has_a_table_a_field_and_a_picture(run):
+def test_the_report_has_a_table_for_each_field_and_a_figure(run):
     report = write_report(run)
     assert report["results"]["test"] is None
     groups = json.loads((run / "report.json").read_text())["results"]["validation"]["subgroups"]

@@ -33,7 +33,7 @@ def predictions(of_melanomas, of_others):
     ("sensitivity", "threshold", "found", "spared"),
     [(0.5, 0.6, 0.5, 1.0), (0.6, 0.35, 0.75, 0.75), (1.0, 0.075, 1.0, 0.25)],
 )
-def test_it_is_the_highest_that_finds_as_many_half_way_to_the_next(sensitivity, threshold, found, spared):
+def test_the_threshold_is_the_highest_with_the_sensitivity(sensitivity, threshold, found, spared):
     of = predictions([0.9, 0.7, 0.4, 0.1], [0.5, 0.3, 0.2, 0.05])
     assert fit_threshold(of, sensitivity) == pytest.approx(threshold)
     results = threshold_results(of, threshold)
@@ -49,12 +49,12 @@ def test_the_interval_is_about_as_wide_as_the_binomial_says():
     assert high - low == pytest.approx(expected, rel=0.15)
 
 
-def test_without_a_melanoma_there_is_nothing_to_fit():
+def test_fitting_requires_a_melanoma():
     with pytest.raises(InputError, match="no melanoma among the validation images"):
         fit_threshold(predictions([], [0.5, 0.3]), 0.9)
 
 
-def test_where_there_is_no_melanoma_there_is_no_sensitivity_and_no_error():
+def test_sensitivity_without_melanoma_is_undefined():
     results = threshold_results(predictions([], [0.5, 0.3]), 0.4)
     assert results["sensitivity"] == {"value": None, "interval": None}
     assert results["specificity"]["value"] == 0.5
@@ -69,7 +69,7 @@ def run(tmp_path_factory, synthetic_dir):
     return folder / "run"
 
 
-def test_a_training_keeps_it_reports_it_and_verify_checks_it(run, synthetic_dir):
+def test_training_saves_and_reports_the_threshold_and_verify_checks_it(run, synthetic_dir):
     threshold = json.loads((run / "config.json").read_text())["melanoma_threshold"]
     results = json.loads((run / "report.json").read_text())["results"]
     assert results["validation"]["melanoma_threshold"]["threshold"] == threshold
@@ -92,7 +92,7 @@ def test_a_training_keeps_it_reports_it_and_verify_checks_it(run, synthetic_dir)
         (run / "report.json").write_text(report)
 
 
-def test_predict_says_from_where_on_to_suspect_a_melanoma(run, tmp_path, capsys):
+def test_predict_shows_the_melanoma_threshold(run, tmp_path, capsys):
     Image.new("RGB", (60, 45), "brown").save(tmp_path / "photo.png")
     assert ham_hf(["predict", str(run), str(tmp_path / "photo.png")]) == 0
     assert "Melanoma is to be suspected where its probability is at least" in capsys.readouterr().out
@@ -108,6 +108,6 @@ def test_predict_says_from_where_on_to_suspect_a_melanoma(run, tmp_path, capsys)
         ("--melanoma_sensitivity 0.9 --classes nevus_or_other", "melanoma_sensitivity requires classes: diagnoses"),
     ],
 )
-def test_what_cannot_be_is_refused(flags, text):
+def test_invalid_sensitivities_are_refused(flags, text):
     with pytest.raises(InputError, match=text):
         parse_recipe([*"--data_dir synthetic --model_name_or_path x".split(), *flags.split()])

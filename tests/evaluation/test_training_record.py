@@ -106,7 +106,7 @@ def test_the_own_split_of_a_folder_that_differs_by_one_image_is_refused_with_the
     assert both
 
 
-def test_the_own_split_of_the_own_images_is_evaluated_without_a_word(trained, data, caplog):
+def test_the_models_own_split_is_evaluated_without_a_warning(trained, data, caplog):
     _, facts = load_unseen(arguments(data, ""), str(trained))
     images = len(trained_ids(trained, "validation"))
     assert facts["split"] == "grouped" and not caplog.messages

@@ -81,7 +81,7 @@ def test_the_validation_loss_is_without_the_adjustment_of_the_training_s(run):
         assert entry["eval_loss"] == pytest.approx(entry["eval_log_loss"], rel=1e-3)
 
 
-def test_predict_answers_with_two_classes(run, synthetic_dir, tmp_path, capsys):
+def test_predict_shows_two_classes(run, synthetic_dir, tmp_path, capsys):
     photo = next(synthetic_dir.rglob("*.jpg"))
     assert main(["predict", str(run), str(photo), "--csv", str(tmp_path / "out.csv")]) == 0
     shown = capsys.readouterr().out

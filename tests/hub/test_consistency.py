@@ -129,7 +129,8 @@ def test_a_page_of_another_version_or_of_ones_own_cannot_be_told(run, data, caps
     (run / "README.md").write_text(text.replace("| log loss", "| logarithmic loss 2"))
     set_report(run, report | {"ham_hf": "0.0.1"})
     code, shown = verify(run, data, capsys)
-    assert code == 2 and "differs from what report.json makes, but that is of ham_hf 0.0.1" in shown
+    assert code == 2 and "README.md: cannot tell: was written by ham_hf 0.0.1" in shown
+    assert "report.json makes no such line: | logarithmic loss 2" in shown
     (run / "README.md").write_text(text.split("\n---\n")[0] + "\n---\n\n# My model\n\nIt is 99 % right.\n")
     code, shown = verify(run, data, capsys)
     assert code == 2 and "another page than report.json makes" in shown
@@ -507,7 +508,7 @@ def test_facts_that_the_model_or_the_images_contradict_are_named(copy, found_her
             "report.json",
             ("external_validation",),
             {"accuracy": 0.97},
-            "cannot tell: ham_hf 0.1.0 writes no such external_",
+            "cannot tell: ham_hf 0.2.0 writes no such external_",
         ),
         (
             "report.json",

@@ -66,7 +66,7 @@ def test_the_interval_of_a_difference_is_that_of_a_plain_loop(decisions_only):
         assert interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-9), name
 
 
-def test_a_model_differs_from_itself_by_nothing():
+def test_the_difference_of_a_model_from_itself_is_zero():
     probabilities, labels, lesions = some_predictions(images=100)
     labels[labels == 3] = 5  # no dermatofibroma
     intervals = paired_intervals([probabilities], [probabilities, probabilities], labels, lesions)
@@ -183,14 +183,14 @@ def test_a_diagnosis_without_an_image_is_undefined_and_not_an_error(tmp_path, ca
         (cell(2, 2, "vasc"), "label of ISIC_test00000 is 'nv' in .* and 'vasc' in .*b3/predictions_test.csv"),
     ],
 )
-def test_runs_on_other_images_or_labels_are_refused(runs, edit, message):
+def test_runs_with_different_images_or_labels_are_refused(runs, edit, message):
     path = runs[1][0] / "predictions_test.csv"
     path.write_text(edit(path.read_text()))
     with pytest.raises(InputError, match=message):
         compare_runs(*runs, split="test")
 
 
-def test_runs_on_other_images_under_the_same_ids_are_refused(runs, capsys):
+def test_different_images_under_the_same_ids_are_refused(runs, capsys):
     (a1, a2), (b3, b4) = runs
     assert "Warning" not in render_comparison(compare_runs(*runs), *runs, "validation")
     change_facts(b3, data__splits__validation__sha256="1" * 64)
@@ -216,13 +216,13 @@ def test_a_model_that_was_trained_on_the_images_is_compared_with_a_warning(runs)
     assert compare_runs(*runs, split="test")["warnings"] == []
 
 
-def test_runs_with_other_diagnoses_are_refused(runs, tmp_path):
+def test_runs_with_different_diagnoses_are_refused(runs, tmp_path):
     other = make_run(tmp_path / "two", names=("nv", "other"))
     with pytest.raises(InputError, match="two/.* has the diagnoses nv, other, .*a1/.* has akiec, .*expected the same"):
         compare_runs(runs[0], [other])
 
 
-def test_what_is_no_run_or_has_no_test_images_or_comes_twice_is_refused(runs, tmp_path):
+def test_unusable_and_repeated_runs_are_refused(runs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty is not a run folder"):
         compare_runs(runs[0], [tmp_path / "empty"])
@@ -231,11 +231,6 @@ def test_what_is_no_run_or_has_no_test_images_or_comes_twice_is_refused(runs, tm
     untested = make_run(tmp_path / "untested", images=(150, 0))
     with pytest.raises(InputError, match="untested has no test images: choose the other --split"):
         compare_runs([untested], runs[1], "test")
-
-
-def test_compare_without_a_second_group_is_one_message(runs, capsys):
-    assert main(["compare", str(runs[0][0])]) == 2
-    assert "required: --with" in capsys.readouterr().err
 
 
 # ablation/
@@ -252,7 +247,7 @@ def ablated(tmp_path):
     return run
 
 
-def test_the_report_has_the_paired_differences_of_the_ablations(ablated):
+def test_the_report_has_paired_differences_for_ablations(ablated):
     write_report(ablated)
     report = json.loads((ablated / "report.json").read_text())
     assert tuple(report["ablation"]) == ABLATIONS
@@ -278,7 +273,7 @@ def test_the_report_has_the_paired_differences_of_the_ablations(ablated):
     )
 
 
-def test_a_trained_model_that_reads_the_patient_has_its_ablations_in_the_report(synthetic_dir, tmp_path):
+def test_training_with_patient_data_reports_ablations(synthetic_dir, tmp_path):
     values = {
         "data_dir": synthetic_dir,
         "split": "grouped",
@@ -294,13 +289,13 @@ def test_a_trained_model_that_reads_the_patient_has_its_ablations_in_the_report(
     assert tuple(report["ablation"]) == ABLATIONS
 
 
-def test_a_model_that_does_not_read_the_patient_has_no_ablation(tmp_path):
+def test_a_model_without_patient_data_has_no_ablation(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     assert write_report(run)["ablation"] is None
     assert "patient data" not in (run / "README.md").read_text(encoding="utf-8")
 
 
-def test_ablations_that_do_not_belong_to_the_predictions_are_refused(ablated):
+def test_ablations_of_other_predictions_are_refused(ablated):
     path = ablated / "ablation" / "shuffled.csv"
     text = path.read_text()
     path.write_text(text.replace("ISIC_validation00003", "ISIC_x"))

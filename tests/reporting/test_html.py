@@ -108,7 +108,7 @@ def test_nothing_but_its_own_style_and_script_is_allowed(tree):
     assert [name for part in tree.iter() for name in part.keys() if name == "style" or name.startswith("on")] == []
 
 
-def test_its_pictures_are_those_of_the_report_and_no_others(run, tree):
+def test_it_embeds_exactly_the_figures_of_the_report(run, tree):
     shown = {base64.b64decode(image.get("src").split(",")[1]) for image in tree.iter("img")}
     files = {path.name: path.read_bytes() for path in (run / "plots").iterdir() if "confusion" not in path.name}
     assert shown == set(files.values()) and len(shown) == 10
@@ -116,7 +116,7 @@ def test_its_pictures_are_those_of_the_report_and_no_others(run, tree):
     assert [int(loss.get(name)) for name in ("width", "height")] == [792, 462]
 
 
-def test_it_is_made_of_report_json_and_the_predictions_alone(run, report, page):
+def test_it_is_made_from_report_json_and_predictions_only(run, report, page):
     pictures = {path.name: path.read_bytes() for path in (run / "plots").iterdir()}
     assert render_html(report, pictures, read_run(run).predictions) == page
 
@@ -124,7 +124,7 @@ def test_it_is_made_of_report_json_and_the_predictions_alone(run, report, page):
 # What it says
 
 
-def test_it_says_first_what_it_is_and_what_not(tree):
+def test_it_begins_with_the_intended_use(tree):
     shown = words(tree.find("body"))
     note = next(part for part in tree.iter() if part.get("role") == "note")
     assert DISCLAIMER in text(note) and "Not for clinical decisions" in text(note)
@@ -139,7 +139,7 @@ def test_it_says_first_what_it_is_and_what_not(tree):
         assert said in shown, said
 
 
-def test_the_tiles_are_the_headlines(tree, report):
+def test_the_tiles_show_the_headline_metrics(tree, report):
     results = report["results"]["test"]
     shown = tiles(tree)
     assert list(shown) == [
@@ -163,7 +163,7 @@ def test_the_tiles_are_the_headlines(tree, report):
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_the_tables_say_what_the_report_says(tree, report, run, split):
+def test_the_tables_match_report_json(tree, report, run, split):
     results = report["results"][split]
     headlines = table(tree, f"Headline metrics, {split}")[1:]
     assert [row[0] for row in headlines] == list(HEADLINE.values())
@@ -200,7 +200,7 @@ def test_no_figure_comes_from_anywhere_else(tree, report, run):
     assert len(figures) > 100 and figures - allowed - {number(1.0)} == set()
 
 
-def test_the_commonest_mistakes_and_missed_malignant_ones_are_counted(tree, report):
+def test_frequent_errors_and_missed_malignant_images_are_counted(tree, report):
     matrix = np.array(report["results"]["test"]["confusion_matrix"])
     malignant = [LABELS.index(label) for label in ("akiec", "bcc", "mel")]
     missed = matrix[malignant].sum() - matrix[np.ix_(malignant, malignant)].sum()
@@ -215,7 +215,7 @@ def test_the_commonest_mistakes_and_missed_malignant_ones_are_counted(tree, repo
     assert text(first).endswith(f": {wrong.max()} of {matrix[truth].sum()} images")
 
 
-def test_the_surest_mistakes_are_chosen_by_the_rule():
+def test_the_most_confident_errors_are_chosen_by_the_rule():
     rows = [  # lesion, truth, probabilities of a and b
         ("L1", 0, 0.10),
         ("L1", 0, 0.30),  # the same lesion, less sure
@@ -238,7 +238,7 @@ def test_the_surest_mistakes_are_chosen_by_the_rule():
     assert found[0] == ("a", "I0", "b", 0.9, 0.1)
 
 
-def test_the_cases_are_validation_images(tree, run):
+def test_the_most_confident_errors_are_validation_images(tree, run):
     cases = table(tree, "Most confident errors, validation")[1:]
     ids = read_predictions(run / "predictions_validation.csv").image_ids
     assert cases and {row[1] for row in cases} <= set(ids)
@@ -248,7 +248,7 @@ def test_the_cases_are_validation_images(tree, run):
 # What comes from data
 
 
-def test_hostile_names_are_shown_as_they_are(tmp_path):
+def test_hostile_names_are_shown_unchanged(tmp_path):
     run = make_run(tmp_path / "run", images=(90, 0))
     ids = read_predictions(run / "predictions_validation.csv").image_ids
     write_patients(run / "patients_validation.csv", ids, [50] * 90, ["female"] * 90, [HOSTILE] * 90, ["histo"] * 90)
@@ -264,7 +264,7 @@ def test_hostile_names_are_shown_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["a", "**a**", "\\*a*", "`x` & <b>", "\\", "a\\", "'\"", "1 * 2 * 3", "[a](b)"])
-def test_what_markdown_escapes_comes_back(value):
+def test_escaped_markdown_is_shown_unchanged(value):
     assert inline(f"**{escape(value)}**").striptags() == value
     assert inline(escape(value)).unescape() == value
 
@@ -301,7 +301,7 @@ def test_an_absent_diagnosis_is_a_dash(tmp_path):
     assert row[1:] == ["0", "–", "–", "–", "–"]
 
 
-def test_a_model_that_reads_the_patient_says_what_that_is_worth(tmp_path):
+def test_the_value_of_patient_data_is_shown(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     change_facts(run, model__fusion="mmbt")
     found = read_run(run)
@@ -312,7 +312,7 @@ def test_a_model_that_reads_the_patient_says_what_that_is_worth(tmp_path):
     assert "ham-hf explain" not in words(tree)  # it is for models of the image alone
 
 
-def test_an_ensemble_names_its_members_and_how_to_see_cases(tmp_path):
+def test_an_ensemble_lists_its_members_and_the_explain_command(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     members = [{"run": "runs/<a>", "weight": 0.5, "base": "x", "base_revision": None}] * 2
     change_facts(run, training=None, model__members=members, model__selected_by="macro_f1")
@@ -324,7 +324,7 @@ def test_an_ensemble_names_its_members_and_how_to_see_cases(tmp_path):
     assert f"{grouped} --output_dir cases" in shown
 
 
-def test_a_training_that_collapsed_says_when(tmp_path):
+def test_a_collapsed_training_says_when(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     log = [{"eval_top_class_share": 1.0, "eval_predicted_class_entropy": 0.0, "step": n, "epoch": n} for n in (1, 2)]
     (run / "trainer_state.json").write_text(json.dumps({"log_history": log}))
@@ -336,7 +336,7 @@ def test_a_training_that_collapsed_says_when(tmp_path):
 # Who can read it
 
 
-def test_headings_are_in_order_and_links_lead_somewhere(tree):
+def test_headings_are_in_order_and_links_have_targets(tree):
     levels = [int(part.tag[1]) for part in tree.iter() if re.fullmatch("h[1-6]", part.tag)]
     assert levels.count(1) == 1 and levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -349,7 +349,7 @@ def test_headings_are_in_order_and_links_lead_somewhere(tree):
     assert [part.tag for part in tree.find("body")] == ["a", "header", "nav", "main", "footer", "script"]
 
 
-def test_pictures_have_words_and_tables_captions_and_scopes(tree):
+def test_figures_have_alt_texts_and_tables_have_captions_and_scopes(tree):
     alts = [image.get("alt") for image in tree.iter("img")]
     assert len(alts) == 10 and all(len(alt) > 30 for alt in alts)
     assert any(re.search(r"Recall ranges from \.\d+ \(\w+\) to 1?\.\d+ \(\w+\)\.", alt) for alt in alts)
@@ -377,7 +377,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_colours_can_be_told_apart(dark):
+def test_colours_have_enough_contrast(dark):
     blocks = re.findall(r":root \{(.*?)\}", CSS, flags=re.DOTALL)
     assert len(blocks) == 2
     colours = {

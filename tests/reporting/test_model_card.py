@@ -26,7 +26,7 @@ def run(tmp_path) -> Path:
     return make_run(tmp_path / "run")
 
 
-def test_huggingface_hub_reads_every_headline_back_to_the_last_digit(run):
+def test_huggingface_hub_reads_back_every_headline_metric_exactly(run):
     card_of(run)
     report = json.loads((run / "report.json").read_text())
     card = ModelCard.load(run / "README.md")
@@ -42,7 +42,7 @@ def test_huggingface_hub_reads_every_headline_back_to_the_last_digit(run):
         assert "95 % interval" in result.metric_name
 
 
-def test_no_number_of_the_page_is_from_elsewhere_than_the_report(run):
+def test_every_number_of_the_card_is_from_the_report(run):
     body = card_of(run).split("\n---\n", 1)[1]
     report = json.loads((run / "report.json").read_text())
     numbers = {abs(value) for value in numbers_in(report)}
@@ -83,14 +83,14 @@ def test_the_code_of_the_card_compiles_and_names_the_repository(run):
     assert "--data_dir path/to/HAM10000 --group_near_duplicates\n" in card_of(run)
 
 
-def test_what_was_asked_comes_before_what_it_came_to(run):
+def test_the_recipe_comes_before_the_resolved_arguments(run):
     (run / "recipe.yaml").write_text("learning_rate: 1e-3\n")
     (run / "arguments.json").write_text('{"learning_rate": 0.001, "seed": 42}\n')
     card = card_of(run)
     assert card.index("<details open><summary>recipe.yaml") < card.index("<details><summary>arguments.json")
 
 
-def test_a_model_that_reads_the_patient_says_how_it_is_asked(run):
+def test_the_card_of_a_patient_model_shows_how_to_call_it(run):
     change_facts(run, model__fusion="mlp")
     card = card_of(run)
     assert "trust_remote_code=True" in card and 'classify({"image": "photo.jpg", "age": 45' in card
@@ -107,7 +107,7 @@ def test_two_classes(tmp_path):
     assert {result.dataset_args["classes"] for result in results} == {"nevus_or_other"}
 
 
-def test_a_synthetic_run_is_loud_about_it(tmp_path):
+def test_a_synthetic_run_is_marked_clearly(tmp_path):
     card = card_of(make_run(tmp_path / "made-up", synthetic=True))
     assert f"⚠ {SYNTHETIC}" in card
     data = ModelCard.load(tmp_path / "made-up" / "README.md").data
@@ -121,7 +121,7 @@ def test_no_claim_about_a_split_without_images(tmp_path):
     assert "--allow_missing_images" in (tmp_path / "no-test" / "README.md").read_text()
 
 
-def test_a_base_model_is_named_only_where_the_hub_has_it(run):
+def test_a_base_model_is_named_only_if_it_is_on_the_hub(run):
     card_of(run)
     assert ModelCard.load(run / "README.md").data.base_model is None
     change_facts(run, model__name="microsoft/resnet-50", model__revision="0" * 40)

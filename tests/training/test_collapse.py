@@ -175,4 +175,4 @@ def test_the_report_says_that_a_saved_model_has_collapsed_whatever_the_log(tmp_p
     always_nv = np.tile(np.eye(7)[5], (40, 1))
     write_predictions(path, predictions.image_ids, predictions.lesion_ids, codes, always_nv)
     _, page = page_of(run, [1.0])
-    assert "one and the same answer to 100.0 % of the validation images: **it has collapsed**; the entropy" in page
+    assert "covers 100.0 % of the validation images: **the model has collapsed**; the entropy" in page
