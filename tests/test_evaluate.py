@@ -228,7 +228,7 @@ def test_the_report_says_what_a_model_may_have_seen(model_folder, data, tmp_path
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(*words, "--output_dir", tmp_path / "own") == 0
     assert seen(tmp_path / "own") == 12
-    # Images of others: what a run without a record was trained on is only known of the study's split
+    # Other images: what a run without a record was trained on is known only for the study's split
     clinic = write_folder(tmp_path / "clinic", [row | {"image_id": f"c{row['image_id']}"} for row in make_rows()])
     assert run(trained, "--data_dir", clinic, "--split", "all", "--output_dir", tmp_path / "unknown") == 0
     assert seen(tmp_path / "unknown") == count

@@ -34,7 +34,7 @@ def evaluation_facts(
 
 
 def model_facts(classifier: Classifier) -> dict:
-    """Return what run.json says about a saved model, whoever trained it."""
+    """Return what run.json says about a saved model."""
     model, processor = classifier
     return {
         "architecture": type(model).__name__,

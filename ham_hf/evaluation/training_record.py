@@ -27,7 +27,7 @@ FILE = "training_images.csv"
 ROLES = ("train", "validation")
 UNLISTED = "unlisted"  # the split of a last row without an image: the file does not list all training images
 _IDS = ("image_id", "lesion_id")
-_MOST_BYTES = 500_000_000  # limit for files of others: two million images
+_MOST_BYTES = 500_000_000  # limit for downloaded files: two million images
 
 
 class TrainingImage(NamedTuple):

@@ -58,7 +58,7 @@ def _notes(claim: EvalResult) -> str:
 
 
 def read_eval_results(folder: Path) -> Iterator[tuple[str, dict]]:
-    """Yield the file and the content of each claim in `folder`/.eval_results, whoever wrote it.
+    """Yield the file and the content of each claim in `folder`/.eval_results, also if another tool wrote it.
 
     The content is in the terms of a `model-index`: task, dataset, metric, and others for what has no place there; or
     `problem`, which says why an entry or a file cannot be read. The id of a task names the split and the metric:

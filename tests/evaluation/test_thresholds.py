@@ -1,4 +1,4 @@
-"""A threshold for melanoma: fitted on validation, kept with the model, and judged where it was not fitted."""
+"""The melanoma threshold: fitted on validation, saved with the model, and evaluated on other images."""
 
 import json
 
@@ -75,7 +75,7 @@ def test_training_saves_and_reports_the_threshold_and_verify_checks_it(run, synt
     assert results["validation"]["melanoma_threshold"]["threshold"] == threshold
     assert results["validation"]["melanoma_threshold"]["sensitivity"]["value"] >= 0.9
     assert "specificity" in results["test"]["melanoma_threshold"]
-    assert "Melanoma suspected where its probability is at least" in (run / "README.md").read_text()
+    assert "Melanoma is suspected if its probability is at least" in (run / "README.md").read_text()
     verify = ["verify", str(run), "--data_dir", str(synthetic_dir)]
     assert ham_hf(verify) == 0
     report = (run / "report.json").read_text()

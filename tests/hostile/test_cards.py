@@ -56,7 +56,7 @@ def front(reported) -> dict:
     return values
 
 
-def judged(folder: Path, measured: dict) -> str:
+def verified(folder: Path, measured: dict) -> str:
     """What `ham-hf verify` would print of the claims in `folder`, without a model."""
     claims = read_claims(folder)
     try:
@@ -74,28 +74,28 @@ def judged(folder: Path, measured: dict) -> str:
 
 @cases(250)
 @given(st.data())
-def test_a_card_with_other_values_is_judged_or_refused(front, measured, tmp_path_factory, draw):
+def test_a_card_with_other_values_is_verified_or_refused(front, measured, tmp_path_factory, draw):
     folder = tmp_path_factory.getbasetemp() / "card"
     folder.mkdir(exist_ok=True)
     values = draw.draw(changed(front, (*JUNK, "accuracy", "f1", {"split_seed": -1}, {"interval": ["x"]}, 99.5)))
     dumped = json.dumps(values) if draw.draw(st.booleans()) else yaml.safe_dump(json.loads(json.dumps(values)))
     (folder / "README.md").write_text(f"---\n{dumped}\n---\n\n# Skin\n", encoding="utf-8", errors="replace")
-    ends_well("cards, other values", lambda: judged(folder, measured))
+    ends_well("cards, other values", lambda: verified(folder, measured))
 
 
 @cases(150)
 @given(st.data())
-def test_a_broken_card_is_judged_or_refused(front, measured, tmp_path_factory, draw):
+def test_a_broken_card_is_verified_or_refused(front, measured, tmp_path_factory, draw):
     folder = tmp_path_factory.getbasetemp() / "card"
     folder.mkdir(exist_ok=True)
     text = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# Skin\n"
     (folder / "README.md").write_bytes(draw.draw(broken(text.encode())))
-    ends_well("cards, broken anywhere", lambda: judged(folder, measured))
+    ends_well("cards, broken anywhere", lambda: verified(folder, measured))
 
 
 @cases(150)
 @given(st.data())
-def test_eval_results_with_other_values_are_judged_or_refused(reported, measured, tmp_path_factory, draw):
+def test_eval_results_with_other_values_are_verified_or_refused(reported, measured, tmp_path_factory, draw):
     folder = tmp_path_factory.getbasetemp() / "eval"
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     original = yaml.safe_load(render_eval_results(json.loads((reported / "report.json").read_text())))[:2]
@@ -104,7 +104,7 @@ def test_eval_results_with_other_values_are_judged_or_refused(reported, measured
     else:
         content = draw.draw(broken(yaml.safe_dump(original).encode()))
     (folder / FOLDER / "ham10000.yaml").write_bytes(content)
-    ends_well(".eval_results", lambda: judged(folder, measured))
+    ends_well(".eval_results", lambda: verified(folder, measured))
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -123,7 +123,7 @@ def test_a_bomb_in_a_card_is_refused_at_once(name, tmp_path):
 
 
 def test_aliases_as_yaml_dump_writes_them_are_read(front, tmp_path):
-    """PyYAML writes what is there twice once: cards of others have such aliases."""
+    """PyYAML writes repeated values as aliases, and published cards contain them."""
     result = front["model-index"][0]["results"][0]
     values = front | {"model-index": [{"name": "skin", "results": [result, result | {"metrics": result["metrics"]}]}]}
     text = yaml.safe_dump(values)
@@ -138,7 +138,7 @@ def test_a_card_cannot_draw_on_the_terminal(tmp_path, measured, front):
     result["metrics"] = [{"type": f"accuracy{ESCAPES}", "value": ESCAPES + "x" * 10_000, "name": "a"}]
     values = {"model-index": [{"name": "skin", "results": [result]}]}
     (tmp_path / "README.md").write_text(f"---\n{json.dumps(values)}\n---\n")
-    shown = judged(tmp_path, measured)
+    shown = verified(tmp_path, measured)
     assert "\x1b" not in shown and r"test\x1b[2J" in shown and len(shown) < 2000
 
 

@@ -305,5 +305,5 @@ def test_ablations_of_other_predictions_are_refused(ablated):
     with pytest.raises(InputError, match="shuffled.csv, row 3: bkl is 'x'"):
         read_run(ablated)
     path.unlink()
-    with pytest.raises(InputError, match="shuffled.csv does not exist: expected the file that `ham-hf train` writes"):
+    with pytest.raises(InputError, match="shuffled.csv does not exist: expected the file written by `ham-hf train`"):
         read_run(ablated)

@@ -15,7 +15,7 @@ from ham_hf.hub.verify.page_check import check_front_matter, check_page
 from ham_hf.reporting.model_card import read_files, render_card
 
 FOLDER = Path(__file__).parent / "example_card"
-OLD_CARD = Path(__file__).parent / "card_of_0_1_0" / "README.md"  # of the same run
+OLD_CARD = Path(__file__).parent / "card_of_0_1_0.txt"  # of the same run
 
 
 def report() -> dict:

@@ -157,7 +157,8 @@ def test_the_tiles_show_the_headline_metrics(tree, report):
         value, (low, high) = results["metrics"][key]["value"], results["metrics"][key]["interval"]
         assert shown[name]["value"] == number(value)
         assert shown[name]["interval"] == f"95 % interval {number(low)} to {number(high)}"
-        assert f"about {100 * value:.0f} (95 % interval {100 * low:.0f} to {100 * high:.0f})" in shown[name]["words"]
+        said = f"about {100 * value:.0f} (95 % interval {100 * low:.0f} to {100 * high:.0f})"
+        assert said in shown[name]["words"].lower()
     assert shown["accuracy"]["always"] == f"always nv {number(results['always_nv']['accuracy'])}"
     assert f"sensitivity {number(results['melanoma_threshold']['sensitivity']['value'])} [" in words(tree)
 
