@@ -30,8 +30,8 @@ LEVELS = 5  # shades of the confusion matrix, apart from that of empty cells
 PLAIN = {
     "balanced_accuracy": "About {} of 100 images are classified correctly if every diagnosis counts equally.",
     "accuracy": "About {} of 100 images are classified correctly.",
-    "macro_auroc": "Of an image with a diagnosis and one without, the first gets the higher probability of it about "
-    "{} times in 100; every diagnosis counts equally.",
+    "macro_auroc": "An image with a diagnosis gets a higher probability of it than one without about {} times in 100; "
+    "every diagnosis counts equally.",
     "recall_mel": "About {} of 100 melanoma images are classified as melanoma. Always nv finds none.",
     "ece": "The predicted probabilities are off by about {} in 100 on average. Lower is better.",
 }

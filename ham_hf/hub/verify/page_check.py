@@ -39,7 +39,7 @@ _IN_WORDS = re.compile(rf"\b({'|'.join(_NUMBER_WORDS.split())})\b|%", flags=re.I
 
 
 def check_pages(folder: Path, report: Mapping, repo_id: str | None = None) -> list[Finding]:
-    """Return what README.md, report.md, report.html and .eval_results say otherwise than report.json makes them.
+    """Return where README.md, report.md, report.html and .eval_results differ from what report.json makes.
 
     Args:
         folder: with the pages and all that they are made of.
