@@ -18,7 +18,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from ham_hf.config.arguments import read_yaml
-from ham_hf.config.metric_names import HEADLINE, SELECTION_METRICS
+from ham_hf.config.metric_names import HEADLINE
 from ham_hf.config.recipe import Recipe, parse_recipe, spell_flag
 from ham_hf.labels import DISCLAIMER
 from ham_hf.reporting.formats import escape, number, table

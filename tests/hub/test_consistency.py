@@ -331,7 +331,7 @@ def edit(path: Path, old: str, new: str) -> None:
         ("## Licence", "\x0c## Licence", "FALSE: "),
         ("## Licence", "## Licence  ", "FALSE: ##"),
         ("## Licence", "## Lic\u200bence", "FALSE: ##"),
-        ("Not for\nclinical decisions", "Fit for\nclinical decisions", "FALSE: For research on dermatoscopic: Fit for"),
+        ("Not for\nclinical", "Fit for\nclinical", "FALSE: For research on dermatoscopic: Fit for"),
         (
             "license: cc-by-nc-4.0",
             "license: mit",
