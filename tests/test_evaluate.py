@@ -144,7 +144,7 @@ def test_the_challenges_test_set_gives_a_report_and_a_whole_submission(
         assert of_unscored == [1 / 7] * 7
         assert f"{said}a placeholder, the same for each diagnosis." in page
         assert f"{NOT_SCORED}, which the challenge does not score, has no readable image here" in caplog.text
-    assert "the default for images that are neither HAM10000's nor in the model's training record" in page
+    assert "the default for images that are neither in HAM10000 nor in the model's training record" in page
     assert "Which images this model was trained on is not recorded" in page
 
 
