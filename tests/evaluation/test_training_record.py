@@ -297,7 +297,7 @@ def test_hashes_of_a_clinics_photographs_are_not_published(trained, data, tmp_pa
     write_record(run, TrainingRecord([*record.images, official], True))
     (run / "README.md").write_text("# card\n")
     notes = stage(run, tmp_path / "staged", repo_id="you/model")
-    assert notes[0].startswith(f"{FILE}: 1 of {len(record.images) + 1} images are HAM10000's and are published")
+    assert notes[0].startswith(f"{FILE}: 1 of {len(record.images) + 1} images are from HAM10000 and are published")
     assert record_of(str(tmp_path / "staged")) == TrainingRecord([official], False)
     assert len(read_record(run / FILE).images) == len(record.images) + 1
     _, facts = load_unseen(arguments(data, "all"), str(tmp_path / "staged"))
