@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ham_hf.cli.options import require_run
 from ham_hf.cli.parser import Commands
 from ham_hf.system.outputs import check_output
 
@@ -32,6 +33,8 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare the runs and print a table."""
+    for folder in (*args.first, *args.second):
+        require_run(folder)
     from ham_hf.reporting.compare import compare_runs, render_comparison
 
     if args.picture:

@@ -46,11 +46,12 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train the recipes among the members, combine all members, and print the headline metrics."""
     from ham_hf.config.recipe_file import find_recipe
+
+    members = [Path(member) if Path(member).is_dir() else find_recipe(member) for member in args.members]
     from ham_hf.reporting.console import print_results
     from ham_hf.training.ensemble import build_ensemble, train_members
 
     show_log()
-    members = [Path(member) if Path(member).is_dir() else find_recipe(member) for member in args.members]
     runs = train_members(members, args.output_dir, training_options(args))
     report = build_ensemble(
         runs,

@@ -6,6 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ham_hf.system.errors import InputError
+
 if TYPE_CHECKING:
     from ham_hf.config.arguments import DataArguments
 
@@ -96,6 +98,12 @@ def data_arguments(args: argparse.Namespace) -> "DataArguments":
     names = {field.name for field in fields(DataArguments)}
     given = {name: value for name, value in vars(args).items() if name in names}
     return DataArguments(**given | {"split": given.get("split") or ""})
+
+
+def require_run(folder: Path) -> None:
+    """Raise InputError for a folder that is no run folder, before the imports that take seconds."""
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder} is not a run folder: expected run.json, as `ham-hf train` writes it")
 
 
 def require_model(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ham_hf.cli.options import require_run
 from ham_hf.cli.parser import Commands
 
 
@@ -20,6 +21,7 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the report and print its headline metrics."""
+    require_run(args.folder)
     from ham_hf.reporting.console import print_results
     from ham_hf.reporting.report import write_report
 

@@ -66,7 +66,10 @@ def find_recipe(name: str | Path, what: str = "recipe") -> Path:
     shipped, short = shipped_files(), path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
     if short in shipped:
         return shipped[short]
-    expected = f": expected a YAML file, such as {EXAMPLE}, or a name that `ham-hf recipes` lists"
+    examples = (
+        f"{EXAMPLE}, or a name that `ham-hf recipes` lists" if what == "recipe" else "recipes/sweeps/greedy.yaml"
+    )
+    expected = f": expected a YAML file, such as {examples}"
     raise InputError(f"no {what} at {name}{did_you_mean(short, shipped) or expected}")
 
 

@@ -118,13 +118,13 @@ def _checksums(checkpoint: Path) -> dict[str, str]:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Lock a run folder against other processes; a folder that is made for it and stays empty is removed again.
+    """Lock a run folder against other processes; folders that are made for it and stay empty are removed again.
 
     Raises:
         InputError: the folder cannot be written.
         MachineError: another process has locked it.
     """
-    made = not folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with ExitStack() as stack:
             try:
@@ -134,5 +134,6 @@ def only_writer(folder: Path) -> Iterator[None]:
                 raise cannot_write(folder, error, "choose another --output_dir") from error
             yield
     finally:
-        if made and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        for path in made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
