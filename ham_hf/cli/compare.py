@@ -33,16 +33,16 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare the runs and print a table."""
+    if args.picture:
+        check_output("--picture", args.picture, ".png")
     for folder in (*args.first, *args.second):
         require_run(folder)
     from ham_hf.reporting.compare import compare_runs, render_comparison
 
-    if args.picture:
-        from ham_hf.reporting.plots import write_comparison
-
-        check_output("--picture", args.picture, ".png")
     comparison = compare_runs(args.first, args.second, args.split)
     print(render_comparison(comparison, args.first, args.second, args.split))
     if args.picture:
+        from ham_hf.reporting.plots import write_comparison
+
         write_comparison(args.picture, comparison, args.split)
         print(f"picture: {args.picture}")
