@@ -1,4 +1,4 @@
-"""What must be true of a table, its images and its split before anything is trained on them."""
+"""Check a table, its images and its split before training."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -29,7 +29,7 @@ NearPair = tuple[str, str, int]  # two image ids in alphabetical order, and the 
 def check_ids(table: pd.DataFrame) -> None:
     """Raise InputError for an image_id in several rows."""
     if twice := repeated_ids(table):
-        raise InputError(f"{len(twice)} image ids in several rows: {some(twice)}; expected one row an image")
+        raise InputError(f"{len(twice)} image ids in several rows: {some(twice)}; expected one row per image")
 
 
 def check_lesions(rows: pd.DataFrame) -> None:
@@ -38,7 +38,7 @@ def check_lesions(rows: pd.DataFrame) -> None:
     That is a lesion with two diagnoses, or one of HAM10000's lesions under several lesion_ids.
     """
     if torn := torn_lesions(rows, rows["dx"]):
-        raise InputError(f"{len(torn)} lesions with two diagnoses: {some(torn)}; expected one diagnosis a lesion")
+        raise InputError(f"{len(torn)} lesions with two diagnoses: {some(torn)}; expected one diagnosis per lesion")
     if separated := compare_lesions(rows, official_lesions()).separated:
         raise InputError(
             f"{len(separated)} lesions of HAM10000 have several lesion_ids in this table: {some(separated)}. Correct "
@@ -86,12 +86,12 @@ def used_rows(table: pd.DataFrame, split: Mapping[str, str]) -> pd.DataFrame:
 
 
 def repeated_ids(table: pd.DataFrame) -> list[str]:
-    """The image ids that several rows have."""
+    """Return the image ids that occur in several rows."""
     return sorted(set(table.loc[table["image_id"].duplicated(), "image_id"]))
 
 
 def torn_lesions(table: pd.DataFrame, of_image: pd.Series) -> list[str]:
-    """The lesions whose images differ in `of_image` (their split, say), as "HAM_0000001 (test and train)"."""
+    """Return the lesions whose images differ in `of_image`, such as their split, as "HAM_1 (test and train)"."""
     values = of_image.groupby(table["lesion_id"]).agg(lambda found: sorted(set(found)))
     return [f"{lesion} ({' and '.join(found)})" for lesion, found in values[values.map(len) > 1].items()]
 
@@ -134,7 +134,7 @@ def identical_groups(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> tupl
 
 
 def near_duplicates(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list[NearPair]:
-    """Pairs of images of *different* lesions whose perceptual hashes are within `NEAR_BITS`, sorted."""
+    """Return the sorted pairs of images of *different* lesions whose perceptual hashes are within `NEAR_BITS`."""
     ids = np.array(sorted(checks))
     if not len(ids):
         return []
@@ -153,7 +153,7 @@ def near_duplicates(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list[
 
 
 def group_lesions(table: pd.DataFrame, pairs: list[NearPair]) -> dict[str, str]:
-    """lesion_id → the first lesion_id of its group, where near-duplicate images join lesions into groups."""
+    """Return lesion_id → first lesion_id of its group; near-duplicate images join lesions into groups."""
     lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
     group = {name: {name} for name in lesion.values()}
     for first, second, _ in pairs:
@@ -167,8 +167,8 @@ def audit_facts(
 ) -> dict[str, object]:
     """Return the audit as the report shows it.
 
-    The first three counts are 0, or the run had stopped. Those about lesions are None where the lesion of any of the
-    used `rows` is unknown.
+    The first three counts are 0, since the checks passed. Those about lesions are None if the lesion of any used row
+    is unknown.
     """
     across = [[a, split[a], b, split[b], distance] for a, b, distance in pairs if split[a] != split[b]]
     none_found = 0 if rows["lesion_known"].all() else None

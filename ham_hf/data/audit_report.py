@@ -1,4 +1,4 @@
-"""The leak audit of any copy of the data, and of any assignment of its images to splits, as text.
+"""Audit a copy of the data, and any assignment of its images to splits, for leaks.
 
 ham-hf data audit path/to/HAM10000 --split my_split.csv
 """
@@ -22,11 +22,11 @@ LEAK, UNDECIDED = 1, 2  # exit codes
 
 
 class Inspection(NamedTuple):
-    """What was found in the data, as lines of text; `absent` and `broken` are image ids.
+    """Results of an audit as lines of text; `absent` and `broken` are image ids.
 
     `lines` describe the data. `leaks` are certain; `suspected` may be leaks, or are leaks that HAM10000 itself has in
-    the study's split; `not_compared` says which images or lesions could not be checked. `undecided` is true where
-    that is so much that nothing can be said about leaks.
+    the study's split; `not_compared` says which images or lesions could not be checked. `undecided` is true if
+    leaks cannot be ruled out for that reason.
     """
 
     lines: list[str]
@@ -39,10 +39,10 @@ class Inspection(NamedTuple):
 
 
 def inspect_data(args: DataArguments) -> Inspection:
-    """Everything that is wrong with the data `args` names, at once: unlike a training, it does not stop at the first.
+    """Return all problems of the data, where training would stop at the first.
 
     The split is 'study', 'grouped', or a CSV (image_id, split) with splits of any names, in which images may be
-    missing; '' looks at the copy alone. Images without a split, and those that a CSV calls "unused", are not compared
+    missing; '' audits the copy alone. Images without a split, and those that a CSV calls "unused", are not compared
     with others.
 
     Raises:
@@ -53,7 +53,7 @@ def inspect_data(args: DataArguments) -> Inspection:
     lines = [f"{args.data_dir}: {len(table):,} rows, {_lesions(table)}"]
     if source.dropped:
         lines.append(
-            f"rows dropped for their diagnosis: {_counted([f'{k} {n:,}' for k, n in source.dropped.items()])}"
+            f"rows dropped because of their diagnosis: {_counted([f'{k} {n:,}' for k, n in source.dropped.items()])}"
         )
     leaks = [f"image ids in several rows: {_counted(twice)}"] if (twice := audit.repeated_ids(table)) else []
     table = table.drop_duplicates("image_id")
@@ -61,10 +61,10 @@ def inspect_data(args: DataArguments) -> Inspection:
     present = {image_id: check for image_id, check in checks.items() if check.error is None}
     broken = {image_id: checks[image_id] for image_id in sorted(checks.keys() - present.keys())}
     absent = table.loc[~table["has_image"], "image_id"].tolist()
-    lines.append(f"absent images: {_counted(absent)}")
+    lines.append(f"missing images: {_counted(absent)}")
     lines.append(f"broken images: {_counted(list(broken))}")
     same_lesion, _ = audit.identical_groups(table, present)
-    lines.append(f"identical images of one lesion under several ids: {_groups(same_lesion)}")
+    lines.append(f"identical images of a lesion under several ids: {_groups(same_lesion)}")
     pairs = audit.near_duplicates(table, present)
     lines.append(f"near-duplicate images of different lesions ({audit.METHOD}): {_pairs(pairs)}")
     if joined := compare_lesions(table, official_lesions()).joined:
@@ -85,7 +85,7 @@ def inspect_data(args: DataArguments) -> Inspection:
 
 
 def render_inspection(inspection: Inspection) -> str:
-    """All of it, as `ham-hf data audit` prints it; a CSV's splits may have any name."""
+    """Return the text that `ham-hf data audit` prints."""
     parts = {verdict(inspection): inspection.leaks}
     parts |= {"Suspected:": inspection.suspected, "Could not be compared:": inspection.not_compared}
     blocks = [
@@ -97,18 +97,18 @@ def render_inspection(inspection: Inspection) -> str:
 
 
 def verdict(inspection: Inspection) -> str:
-    """Return what the audit comes to, in a few words."""
+    """Return the result of the audit in a few words."""
     if inspection.leaks:
-        return "It leaks:"
+        return "Leaks found:"
     if inspection.undecided:
-        return "Whether it leaks cannot be determined."
+        return "Leaks cannot be ruled out."
     if inspection.suspected or inspection.not_compared:
-        return "No certain leak found; see below."
-    return "No leak found."
+        return "No certain leaks found; see below."
+    return "No leaks found."
 
 
 def exit_code(inspection: Inspection) -> int:
-    """Return 1 where it leaks, 2 where that cannot be told, and 0 otherwise."""
+    """Return 1 if there are leaks, 2 if they cannot be ruled out, and 0 otherwise."""
     return LEAK if inspection.leaks else UNDECIDED if inspection.undecided else 0
 
 
@@ -125,7 +125,7 @@ def _assignment(args: DataArguments, table: pd.DataFrame, pairs: list[audit.Near
 
 def _lesions(table: pd.DataFrame) -> str:
     unknown = int((~table["lesion_known"]).sum())
-    return f"{unknown:,} of them of unknown lesions" if unknown else f"{table['lesion_id'].nunique():,} lesions"
+    return f"{unknown:,} of them with an unknown lesion" if unknown else f"{table['lesion_id'].nunique():,} lesions"
 
 
 def _lesion_leaks(table: pd.DataFrame, split: Mapping[str, str] | None) -> list[str]:
@@ -136,7 +136,7 @@ def _lesion_leaks(table: pd.DataFrame, split: Mapping[str, str] | None) -> list[
         leaks.append(f"lesions of HAM10000 under several lesion ids: {_counted(separated)}")
     if split is None:
         return leaks
-    # The lesions that these images have, by HAM10000's own table where the copy contradicts it
+    # Lesions by HAM10000's own table where the copy contradicts it
     rows = table.assign(lesion_id=table["image_id"].map(official_lesions()).fillna(table["lesion_id"]))
     names = rows["image_id"].map(split)
     for of in (table, rows):
@@ -144,7 +144,7 @@ def _lesion_leaks(table: pd.DataFrame, split: Mapping[str, str] | None) -> list[
             splits_of = names.groupby(of["lesion_id"]).agg(lambda found: len(set(found)))
             touched = of["lesion_id"].map(splits_of) > 1
             shares = ", ".join(f"{100 * touched[names == name].mean():.1f} % of {name}" for name in sorted(set(names)))
-            return [*leaks, f"lesions in two splits: {_counted(torn)}; they have {shares}"]
+            return [*leaks, f"lesions in two splits: {_counted(torn)}; they include {shares}"]
     return leaks
 
 
@@ -162,8 +162,8 @@ def _copies(
 ) -> tuple[list[str], list[str]]:
     """Return the leaks and the suspected leaks among near-duplicates and HAM10000's published duplicates.
 
-    `fixed` is true of the study's split, whose published duplicates nobody can move. Identical images are left to
-    `_identical`.
+    `fixed` is true for the study's split, in which the published duplicates cannot be moved. `_identical` reports
+    identical images.
     """
     lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
 
@@ -211,10 +211,10 @@ def _not_compared(
     present: Mapping[str, ImageCheck],
     split: Mapping[str, str] | None,
 ) -> tuple[list[str], bool]:
-    """Return what could not be compared, and whether nothing can be said about leaks for that reason."""
+    """Return what could not be compared, and whether leaks cannot be ruled out for that reason."""
     missing = []
     if absent := table.loc[~table["has_image"], "image_id"].tolist():
-        missing.append(f"absent images: {_counted(absent)}")
+        missing.append(f"missing images: {_counted(absent)}")
     broken = [name for name in table["image_id"] if name in checks and checks[name].error is not None]
     if broken:
         missing.append(f"broken images: {_counted(broken)}; the first one: {checks[broken[0]].error}")

@@ -1,4 +1,4 @@
-"""What a processor crops out of every image for evaluation, on disk as uint8; what it does then is done per batch.
+"""Keep the evaluation crops of a processor on disk as uint8, and normalize them per batch.
 
 crops = eval_crops(splits["validation"], checks, processor)
 pixels = torch.from_numpy(np.stack([crops[sha256] for sha256 in batch])).permute(0, 3, 1, 2)
@@ -19,34 +19,34 @@ from transformers import BaseImageProcessor, BitImageProcessor
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.pixel_cache import PIXELS, EncodedImages, PixelCache, open_or_build
 
-_FINISH = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")  # no matter for the crop
+_FINISH = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")  # irrelevant for the crop
 
 
 def eval_crops(
     dataset: datasets.Dataset, checks: Mapping[str, ImageCheck], processor: BaseImageProcessor
 ) -> PixelCache | None:
-    """The cached (crop height, crop width, 3) uint8 of every image that decodes; built where there is none yet.
+    """Return a cache of every image's crop (crop height, crop width, 3) in uint8, building it if necessary.
 
     Args:
         dataset: canonical columns.
         checks: what `check_images` found in it, by image_id.
-        processor: of which only the resize and the crop count here.
+        processor: only its resize and crop matter here.
 
     Returns:
-        None where not every image of that processor is a crop in whole grey levels: any but a BitImageProcessor (the
-        one that `ham-hf train` saves) that resizes and crops.
+        None unless the processor is a BitImageProcessor (which `ham-hf train` saves) that resizes and crops: others do
+        not crop to uint8.
 
     Raises:
-        InputError: as of `build_cache`.
+        InputError: see `build_cache`.
     """
-    # The very class: a subclass may do anything between the crop and the end
+    # Not a subclass, which may do anything after the crop
     if type(processor) is not BitImageProcessor or not (processor.do_resize and processor.do_center_crop):
         return None
     settings = {name: value for name, value in json.loads(processor.to_json_string()).items() if name not in _FINISH}
     height, width = settings["crop_size"]["height"], settings["crop_size"]["width"]
     kind = PIXELS | {
         "what": f"crops {height} x {width}",
-        # torchvision resizes through float where the processor has no AVX2, which rounds differently
+        # Without AVX2, torchvision resizes in float, which rounds differently
         "versions": PIXELS["versions"] | {name: version(name) for name in ("torch", "torchvision", "transformers")},
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "processor": settings,
@@ -60,9 +60,9 @@ def eval_crops(
 
 
 def normalize(processor: BitImageProcessor, pixels: torch.Tensor) -> torch.Tensor:
-    """Crops (N, 3, H, W) from 0 to 255 → `processor(images)["pixel_values"]`, equal in every bit.
+    """Normalize crops (N, 3, H, W) from 0 to 255, bit for bit as the processor does.
 
-    In place where they are float already.
+    Crops that are float already are changed in place.
     """
     pixels = pixels.float()
     if not processor.do_normalize:
@@ -70,7 +70,7 @@ def normalize(processor: BitImageProcessor, pixels: torch.Tensor) -> torch.Tenso
     scale = 1.0 / processor.rescale_factor if processor.do_rescale else 1.0
     mean, std = (_channels(tuple(of), scale, pixels.device) for of in (processor.image_mean, processor.image_std))
     if pixels.is_contiguous(memory_format=torch.channels_last):
-        # (N, H, 3 W), the same memory: a row at a time is eight times as fast as three channels at a time
+        # (N, H, 3 W), the same memory: whole rows are eight times as fast as groups of three channels
         rows, width = pixels.permute(0, 2, 3, 1).flatten(2), pixels.shape[3]
         rows.sub_(mean.repeat(width)).div_(std.repeat(width))
         return pixels
@@ -79,5 +79,5 @@ def normalize(processor: BitImageProcessor, pixels: torch.Tensor) -> torch.Tenso
 
 @cache
 def _channels(values: tuple[float, ...], scale: float, device: torch.device) -> torch.Tensor:
-    """(3,) on the device, once: a GPU would be waited for at every batch."""
+    """Return the values (3,) on the device, cached to avoid a synchronization with the GPU in every batch."""
     return torch.tensor(values, device=device) * scale

@@ -51,7 +51,7 @@ def load_ham10000(
         diagnosis_map: code of each diagnosis of the table that is not known; None for one whose rows are dropped.
         split_seed: of "grouped".
         group_near_duplicates: of "grouped": lesions with near-duplicate images stay together.
-        allow_missing_images: go on without images that are missing or broken.
+        allow_missing_images: drop images that are missing or broken, instead of raising an error.
         classes: "diagnoses" or "nevus_or_other".
 
     Returns:
@@ -149,12 +149,12 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
 
 
 def read_source(args: DataArguments) -> Source:
-    """The table and images that `data_dir` names: 'synthetic', an existing folder, or a Hub dataset id."""
+    """Read the table and images of `data_dir`: 'synthetic', an existing folder, or a Hub dataset id."""
     data_dir = args.data_dir
     diagnosis_map: Any = args.diagnosis_map  # a dict, since DataArguments parses JSON
     folder = Path(data_dir).expanduser()
     if args.metadata_csv and (data_dir == "synthetic" or not folder.is_dir()):
-        raise InputError(f"metadata_csv is the table of a folder's images, and data_dir {data_dir!r} is no folder")
+        raise InputError(f"metadata_csv is only for a folder of images, but data_dir {data_dir!r} is not a folder")
     if data_dir == "synthetic":
         return read_folder(synthetic_folder())._replace(kind="synthetic")
     if folder.is_dir():
@@ -171,7 +171,7 @@ def read_source(args: DataArguments) -> Source:
 
 
 def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:
-    """The images that decode, and those that are there and do not, by image_id."""
+    """Return the checks of the images that decode, and of those that exist but do not, by image_id."""
     absent = source.table.loc[~source.table["has_image"], "image_id"].tolist()
     if absent and not args.allow_missing_images:  # known before a pixel is read
         folder = Path(args.data_dir).expanduser()
@@ -193,7 +193,7 @@ def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, Image
 
 
 def _nevus_or_other(rows: Dataset) -> Dataset:
-    """The same rows with two classes; no image is decoded."""
+    """Return the same rows with two classes, without decoding images."""
     labels = [NEVUS_OR_OTHER.index("nv" if LABELS[label] == "nv" else "other") for label in rows["label"][:]]
     relabelled = rows.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=NEVUS_OR_OTHER))
     return relabelled.select_columns(rows.column_names)

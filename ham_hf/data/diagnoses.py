@@ -1,4 +1,4 @@
-"""From the diagnoses that a table names to the seven codes, with the user's own --diagnosis_map before ours."""
+"""Map the diagnoses of a table to the seven codes, with the user's --diagnosis_map before our own names."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ _LISTED = 8
 
 
 class Diagnosed(NamedTuple):
-    """`rows` with their codes in `dx`; `dropped` counts the rows left out, by the diagnosis that the map drops."""
+    """Rows with their codes in `dx`; `dropped` counts the dropped rows, by the diagnosis that the map drops."""
 
     rows: pd.DataFrame
     dropped: dict[str, int]
@@ -74,7 +74,7 @@ def code_diagnoses(
     there = {_key(name) for name in (*found, *optional)}
     if unused := [name for name in diagnosis_map if _key(name) not in there]:
         raise InputError(
-            f"diagnosis_map names {unused[0]!r}, which is no diagnosis of {where.split(',')[0]}: it has "
+            f"diagnosis_map names {unused[0]!r}, which is not a diagnosis in {where.split(',')[0]}: it has "
             f"{', '.join(sorted(found))}"
         )
     codes = names.map(found)

@@ -49,7 +49,7 @@ _FILES = (
 )
 _ALGORITHMS = {"MD5": ("md5", 32), "SHA-1": ("sha1", 40), "SHA-256": ("sha256", 64), "SHA-512": ("sha512", 128)}
 _BUSY = (429, 500, 502, 503, 504)
-_GO_ON = "the same command goes on where this one stopped"
+_GO_ON = "run the same command again to resume"
 _OTHER_WAYS = f"{PAGE} in a browser, or isic-cli, the ISIC Archive's own downloader, are other ways to the images"
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class RemoteFile(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The files that are needed, and the terms of use in the server's own words ("" where it has none)."""
+    """Return the required files, and the terms of use in the server's own words ("" if it has none)."""
 
     files: list[RemoteFile]
     terms: str
@@ -80,7 +80,7 @@ class Listing(NamedTuple):
 
 
 class _Busy(Exception):
-    """The server cannot answer now; `wait` in seconds is what it asks for, None where it does not say."""
+    """The server is unavailable; `wait` is the delay in seconds that it asks for, None if it asks for none."""
 
     def __init__(self, reason: str, wait: float | None):
         super().__init__(reason)
@@ -88,7 +88,7 @@ class _Busy(Exception):
 
 
 def connect() -> httpx2.Client:
-    """A client that says nothing about its user: no token, no netrc. Proxies are those of HTTPS_PROXY."""
+    """Return a client that reveals nothing about its user: no token, no netrc. It respects HTTPS_PROXY."""
     return httpx2.Client(
         # Harvard refuses the names of HTTP libraries (https://github.com/IQSS/dataverse.harvard.edu/issues/479).
         # Ranges count the bytes of the file, not of a compressed answer.
@@ -166,7 +166,7 @@ def _is_address(server: str) -> bool:
 
 
 def _find(path: str, entries: list[dict], server: str) -> RemoteFile:
-    """The entry of the listing for one of `_FILES`."""
+    """Return the listing's entry for one of `_FILES`."""
     labels = [entry["label"] for entry in entries]
     for label in labels:
         if "/" in label or "\\" in label or label in ("", ".", ".."):
@@ -210,7 +210,7 @@ def _terms(version: Mapping) -> str:
 
 
 def _plain(text: str, longest: int = 200) -> str:
-    """What a server says, on one line, without markup and without what a terminal would obey."""
+    """Return a server's message on one line, without markup and control characters."""
     text = re.sub(r"<[^>]*>", " ", html.unescape(text))
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text if len(text) <= longest else f"{text[:longest]} …"
@@ -222,7 +222,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or folder
-        raise InputError(f"{where} cannot be written or read ({error.strerror}): mend that, and {_GO_ON}") from error
+        raise InputError(f"{where} cannot be written or read ({error.strerror}): fix that, and {_GO_ON}") from error
 
 
 def _is_there(folder: Path, file: RemoteFile) -> bool:
@@ -322,7 +322,7 @@ def _whole_size(answer: httpx2.Response, start: int) -> int | None:
 
 
 def _check_status(answer: httpx2.Response, what: str) -> None:
-    """Raises _Busy for what may pass, InputError for what will not."""
+    """Raise _Busy for a temporary failure, InputError for a permanent one."""
     status, host = answer.status_code, answer.url.host
     if status in (200, 206):
         return
@@ -340,7 +340,7 @@ def _check_status(answer: httpx2.Response, what: str) -> None:
 
 
 def _said(answer: httpx2.Response) -> str:
-    """The message of Dataverse's own errors, in brackets; nothing for other pages."""
+    """Return the message of a Dataverse error in brackets, or "" for other pages."""
     try:
         answer.read()
         return f" ({_plain(answer.json()['message'])})"

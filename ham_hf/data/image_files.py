@@ -145,7 +145,7 @@ def _stem(member: zipfile.ZipInfo) -> str:
 
 
 def _members(archive: Path, wanted: set[str]) -> list[zipfile.ZipInfo]:
-    """The members that are called like wanted images, wherever they lie: nothing is ever unpacked under its name.
+    """Return the members named like wanted images, in any folder; nothing is ever unpacked under its own name.
 
     Raises:
         InputError: the zip cannot be read, or a member is none that an image could be.
@@ -156,7 +156,7 @@ def _members(archive: Path, wanted: set[str]) -> list[zipfile.ZipInfo]:
     except Exception as error:  # besides BadZipFile, whatever a broken directory makes of zipfile's arithmetic
         if is_lfs_pointer(archive.read_bytes()[:100]):
             raise InputError(f"{archive} is {LFS_POINTER}") from error
-        raise InputError(f"{archive} is no readable zip ({error}): download it again") from error
+        raise InputError(f"{archive} is not a readable zip file ({error}): download it again") from error
     known = (*SUFFIXES, *UNREADABLE_SUFFIXES)
     members = [member for member in members if member.filename.lower().endswith(known) and _stem(member) in wanted]
     members = [member for member in members if not _is_hidden(member.filename.split("/")[-1:])]
@@ -170,17 +170,17 @@ def _members(archive: Path, wanted: set[str]) -> list[zipfile.ZipInfo]:
 
 
 def _wrong_with(member: zipfile.ZipInfo) -> str | None:
-    """What no image in a zip is, and a small file that unpacks to a huge one may be."""
+    """Return why a member cannot be an image, such as a small file that unpacks to a huge one; None if it can."""
     if member.flag_bits & 1:
         return "is encrypted: unpack the zip"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"is compressed by method {member.compress_type}: expected stored or deflated; zip it again"
     if member.file_size > _MOST_BYTES:
-        return f"has {member.file_size:,} bytes: expected an image of {_MOST_BYTES:,} at most; leave it out"
+        return f"has {member.file_size:,} bytes: expected at most {_MOST_BYTES:,}; remove it from the zip"
     if member.file_size > _MOST_RATIO * max(member.compress_size, 10_000):
         return (
             f"unpacks from {member.compress_size:,} bytes to {member.file_size:,}: expected {_MOST_RATIO} times as "
-            "many at most, for an image hardly compresses; leave it out"
+            "many at most, because images hardly compress; remove it from the zip"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""One pass over the pixels before any training: is each file an image, which are the same, which are nearly so."""
+"""Decode every image once before training, to find files that are broken, identical or nearly identical."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def check_images(dataset: Dataset) -> dict[str, ImageCheck]:
     """Read and fully decode every image that is there, once; a file seen before is only read.
 
     Args:
-        dataset: canonical columns; rows whose image is None are left out.
+        dataset: canonical columns; rows whose image is None are skipped.
 
     Returns:
         image_id → what was found. Hashes are kept in the datasets cache by the sha256 of the file.

@@ -102,10 +102,10 @@ def _error(photo: Path) -> str | None:
 
 
 def read_photo(path: Path, preview: bool = False) -> Image.Image:
-    """An upright RGB image; with `preview`, a JPEG is decoded at an eighth of its size.
+    """Return an upright RGB image; with `preview`, a JPEG is decoded at an eighth of its size.
 
     Raises:
-        InputError: the file is empty, no image, cut off, too large or too long.
+        InputError: the file is empty, not an image, truncated, too large or too long.
     """
     if not path.is_file() or path.stat().st_size == 0:
         raise InputError(f"{path}: " + ("the file is empty" if path.is_file() else "no file"))
@@ -118,7 +118,7 @@ def read_photo(path: Path, preview: bool = False) -> Image.Image:
 
 
 def read_image(encoded: bytes, preview: bool = False) -> Image.Image:
-    """As `read_photo`, from the bytes of a file; the message of its InputError does not name it."""
+    """Like `read_photo`, for the bytes of a file; its error messages do not name the file."""
     with _opened(encoded) as image:
         if preview:
             image.draft(None, (1, 1))

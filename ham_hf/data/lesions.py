@@ -1,4 +1,4 @@
-"""Which images show the same lesion: HAM10000's own table, tables beside the data, and contradictions between them.
+"""Find out which images show the same lesion, from HAM10000's own table and tables beside the data.
 
 A grouping maps image ids to lesion names. Two groupings agree when they put the same images together: names do not
 matter (the ISIC Archive calls HAM10000's lesions IL_…, one to one).
@@ -69,7 +69,7 @@ def complete_lesions(table: pd.DataFrame, groupings: Iterable[Grouping] = ()) ->
 
 
 class Contradictions(NamedTuple):
-    """Where a table's lesions are not those of a grouping, each as "name (other name and other name)".
+    """Differences between a table's lesions and those of a grouping, each as "name (other name and other name)".
 
     `separated` are lesions of the grouping whose images have several lesion_ids in the table; `joined` are lesion_ids
     of the table that cover several lesions of the grouping.

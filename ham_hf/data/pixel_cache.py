@@ -1,28 +1,21 @@
-"""Decoded images on disk, so that no epoch decodes them again: one memory map, bit for bit what decoding gives.
+"""Keep decoded images in a memory-mapped NumPy file, so that no epoch decodes them again.
 
-A cache is one file in the datasets cache: the pixels of every image one after another, at full resolution, then an
-index and its checksum. Its name says what is in it: the contents of the images, and what decoded them. It is written
-under another name and renamed when it is whole.
-
-There is no lossless tile cache (JPEGs with restart markers, of which only the crop's tiles are decoded) beside it. To
-write one takes jpegtran's lossless transcoding, and no package on PyPI was found that brings it: simplejpeg decodes
-whole images, PyTurboJPEG and jpegtran call a library or a program that has to be on the machine, jpegtran-cffi (2015)
-did not build. It would save disk, not time: the map reads faster than tiles decode.
+A cache is two files in the datasets cache: KEY.npy has the pixels of all images one after another, at full resolution
+and bit for bit as decoded; KEY.json says where each image starts. KEY is a hash of the images' contents and of what
+decoded them. The index is written last, so a build that was killed leaves nothing that looks like a cache.
 """
 
 import hashlib
 import json
 import logging
-import mmap
 import os
 import shutil
-import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -32,21 +25,19 @@ from datasets.utils import tqdm
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.image_io import DECODING, encoded_bytes, image_size, read_image
 from ham_hf.system.errors import InputError, MachineError, error_kind
-from ham_hf.system.files import one_at_a_time
+from ham_hf.system.files import one_at_a_time, replace_file
 
 logger = logging.getLogger("ham_hf.data")
 
-_FORMAT = 1
-_MAGIC = f"ham_hf pixels {_FORMAT:2}".encode()
-# Another Pillow may bring another libjpeg, and with it other pixels
+# A different Pillow may come with a different libjpeg, and so give different pixels
 PIXELS: dict[str, Any] = {
     "what": "pixels",
-    "format": _FORMAT,
+    "format": 2,
     "decoding": DECODING,
     "versions": {"pillow": version("pillow")},
 }
-_TRAILER = struct.Struct("<16sQ32s")  # magic, bytes of the index before it, SHA-256 of the index
-_REMEDY = "make room there, set HF_DATASETS_CACHE to a folder on a larger disk, or go on without the cache"
+_CHUNK = 64  # images decoded before they are written: bounds the memory where the disk is slower than the decoder
+_REMEDY = "free some space, set HF_DATASETS_CACHE to a folder on a larger disk, or run without the cache"
 
 
 class _Damaged(ValueError):
@@ -54,9 +45,9 @@ class _Damaged(ValueError):
 
 
 class PixelCache:
-    """Decoded images, full resolution, uint8, memory-mapped.
+    """Decoded images at full resolution, uint8, memory-mapped.
 
-    Threads may share one. A copy that was pickled for a worker process opens the file again when it is first asked.
+    Threads may share one. A copy that was pickled for a worker process opens the files on first use.
     """
 
     def __init__(self, path: Path):
@@ -64,12 +55,12 @@ class PixelCache:
         self._map()
 
     @classmethod
-    def open(cls, sha256s: Sequence[str]) -> "PixelCache | None":
-        """The cache that holds all these images (by SHA-256 of the encoded bytes), None if none does."""
+    def open(cls, sha256s: Collection[str]) -> "PixelCache | None":
+        """Return a cache with all these images (by SHA-256 of the encoded bytes), or None if there is none."""
         return find_cache(PIXELS, sha256s)
 
     def __getitem__(self, sha256: str) -> np.ndarray:
-        """(H, W, 3) uint8, a read-only view into the map, no copy. KeyError for an image that is not in it."""
+        """Return the pixels (H, W, 3) of an image, as a read-only view into the file; KeyError if it has none."""
         if self._pixels is None:
             self._map_again()
         offset, height, width = self._images[sha256]
@@ -89,24 +80,33 @@ class PixelCache:
         return {"path": self.path, "_pixels": None}
 
     def _map_again(self) -> None:
-        """Map the file in a worker process, which opens it later than its parent did."""
         try:
             self._map()
         except (OSError, _Damaged) as error:
             raise MachineError(
-                f"the pixel cache {self.path} is gone or damaged ({error}): run the same command again, a training "
-                "with --resume, and it is built again"
+                f"the pixel cache {self.path} is gone or damaged ({error}): run the same command again (with --resume "
+                "for training) to build it again"
             ) from error
 
     def _map(self) -> None:
-        with self.path.open("rb") as file:
-            self.kind, self._images, size = _read_index(file)
-            pixels = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8, size)
-        self._pixels = pixels  # last: another thread goes by it
+        try:
+            pixels = np.asarray(np.lib.format.open_memmap(self.path, mode="r"))  # memmap itself is slow to slice
+            index = json.loads(_index_path(self.path).read_bytes())
+            self.kind, self._images = index["kind"], index["images"]
+            offset, height, width = max(self._images.values())
+        except FileNotFoundError as error:
+            if error.filename == str(self.path):
+                raise
+            raise _Damaged("no index") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _Damaged(str(error)) from error
+        if pixels.dtype != np.uint8 or pixels.shape != (offset + height * width * 3,):
+            raise _Damaged("its index does not fit its pixels")
+        self._pixels = pixels  # last: another thread checks it to know whether the rest is there
 
 
 class CacheFile(NamedTuple):
-    """A file of the cache folder. `what` is "pixels" or "crops", and None where `state` is not "complete"."""
+    """A file of the cache folder. `what` is "pixels" or "crops …", and None if `state` is damaged or unfinished."""
 
     path: Path
     nbytes: int
@@ -120,7 +120,7 @@ class EncodedImages:
 
     Args:
         dataset: canonical columns.
-        checks: what `check_images` found, by image_id.
+        checks: results of `check_images`, by image_id.
     """
 
     def __init__(self, dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]):
@@ -132,27 +132,26 @@ class EncodedImages:
 
     @property
     def sha256s(self) -> Collection[str]:
-        """Of every content, once."""
         return self._rows.keys()
 
     def read(self, sha256: str) -> bytes:
-        """The encoded bytes."""
+        """Return the encoded bytes."""
         return encoded_bytes(self._cells[self._rows[sha256]]["image"])
 
 
 def build_cache(dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]) -> PixelCache:
-    """The cache of all images of `dataset` that decode; built, with a progress bar, where there is none yet.
+    """Return the cache of all images of `dataset` that decode, building it with a progress bar if necessary.
 
-    Of several processes that ask at once one builds, and the others wait for it.
+    If several processes ask at once, one builds it and the others wait.
 
     Args:
         dataset: canonical columns.
-        checks: what `check_images` found in it, by image_id.
+        checks: results of `check_images` for it, by image_id.
 
     Raises:
         MachineError: the disk is too small (known before the first image is decoded) or filled up meanwhile, or an
             image changed since it was checked.
-        InputError: the folder cannot be written.
+        InputError: the folder is not writable.
     """
     return open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, np.asarray, "Caching pixels")
 
@@ -164,34 +163,34 @@ def open_or_build(
     convert: Callable[[PIL.Image.Image], np.ndarray],
     description: str,
 ) -> PixelCache:
-    """The cache of `convert(read_image(…))` for each of `images`.
+    """Return the cache of `convert(read_image(…))` for each of `images`.
 
     Args:
-        kind: JSON of all that decides about the pixels besides the images.
-        size: (height, width) of the result for the encoded bytes; (width, height) does as well.
+        kind: JSON of everything that determines the pixels besides the images.
+        size: encoded bytes → the result's height and width, in any order.
         convert: RGB image → (H, W, 3) uint8.
         description: for the progress bar.
     """
     if not images.sha256s:
-        raise InputError("there is no image to cache: none of them is there and decodes")
+        raise InputError("there are no images to cache: none of the listed files exists and can be decoded")
     if cache := find_cache(kind, images.sha256s):
         return cache
     with _only_one(cache_folder()):
-        if cache := find_cache(kind, images.sha256s):  # made by the one that was waited for
+        if cache := find_cache(kind, images.sha256s):  # built by another process while this one waited
             return cache
         for path in cache_folder().glob("*.unfinished"):
-            path.unlink()  # whoever wrote it is dead: the lock is ours
-        path = cache_folder() / f"{_key(kind, images.sha256s)}.pixels"
+            path.unlink()  # its writer is dead: this process has the lock
+        path = cache_folder() / f"{_key(kind, images.sha256s)}.npy"
         if path.exists():
-            logger.warning("the pixel cache %s is damaged: it is built again", path)
-            path.unlink()
+            logger.warning("the pixel cache %s is damaged: building it again", path)
+            _remove(path)
         return _build(path, kind, images, size, convert, description)
 
 
 def find_cache(kind: Mapping, sha256s: Collection[str]) -> PixelCache | None:
-    """A whole cache of that kind with all these images, and perhaps others."""
-    exact = cache_folder() / f"{_key(kind, sha256s)}.pixels"
-    for path in (exact, *sorted(set(cache_folder().glob("*.pixels")) - {exact})):
+    """Return an intact cache of that kind with all these images, and perhaps others; None if there is none."""
+    exact = cache_folder() / f"{_key(kind, sha256s)}.npy"
+    for path in (exact, *sorted(set(cache_folder().glob("*.npy")) - {exact})):
         try:
             cache = PixelCache(path)
         except (FileNotFoundError, _Damaged):
@@ -202,24 +201,24 @@ def find_cache(kind: Mapping, sha256s: Collection[str]) -> PixelCache | None:
 
 
 def cache_folder() -> Path:
-    """Where the caches are, under HF_DATASETS_CACHE."""
+    """Return the folder of the caches, under HF_DATASETS_CACHE."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "ham_hf" / "pixels"
 
 
 def list_caches() -> list[CacheFile]:
-    """What lies in the cache folder; `state` is complete, outdated, damaged, or unfinished."""
+    """Return the caches in the cache folder; `state` is complete, outdated, damaged, or unfinished."""
     found = []
-    for path in sorted(cache_folder().glob("*.pixels")):
+    for path in sorted(cache_folder().glob("*.npy")):
         try:
             cache = PixelCache(path)
         except _Damaged as error:
-            found.append(CacheFile(path, path.stat().st_size, f"damaged ({error})", 0, None))
+            found.append(CacheFile(path, _size(path), f"damaged ({error})", 0, None))
             continue
         others = [f"{name} {number}" for name, number in cache.kind["versions"].items() if version(name) != number]
         if cache.kind.get("decoding", 1) != DECODING:
-            others.append("another decoding")
+            others.append("different decoding")
         state = f"outdated (made with {', '.join(others)})" if others else "complete"
-        found.append(CacheFile(path, path.stat().st_size, state, len(cache), cache.kind["what"]))
+        found.append(CacheFile(path, _size(path), state, len(cache), cache.kind["what"]))
     for path in sorted(cache_folder().glob("*.unfinished")):
         state = "unfinished (being built, or left by a build that was killed)"
         found.append(CacheFile(path, path.stat().st_size, state, 0, None))
@@ -227,19 +226,31 @@ def list_caches() -> list[CacheFile]:
 
 
 def clear_caches() -> int:
-    """Remove every cache and what killed builds left, after a build that is going on; the bytes that this frees.
+    """Remove all caches and what killed builds left, after any build in progress, and return the bytes freed.
 
-    A process that reads one goes on reading it: its pages stay until it ends.
+    A process that reads a cache can continue to read it.
     """
     if not cache_folder().is_dir():
         return 0
     freed = 0
     with _only_one(cache_folder()):
-        for pattern in ("*.pixels", "*.unfinished"):
-            for path in cache_folder().glob(pattern):
-                freed += path.stat().st_blocks * 512  # one that is unfinished has holes
-                path.unlink()
+        for path in [*cache_folder().glob("*.unfinished"), *cache_folder().glob("*.npy")]:
+            freed += _size(path)
+            _remove(path)
     return freed
+
+
+def _index_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, _index_path(path)) if file.exists())
+
+
+def _remove(path: Path) -> None:
+    _index_path(path).unlink(missing_ok=True)
+    path.unlink()
 
 
 def _key(kind: Mapping, sha256s: Collection[str]) -> str:
@@ -249,7 +260,7 @@ def _key(kind: Mapping, sha256s: Collection[str]) -> str:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """One lock for the whole folder: builders would compete for the processor, and for the same free bytes."""
+    """Hold the lock of the whole folder: builders would compete for the processor and for the same free space."""
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -269,44 +280,55 @@ def _build(
     description: str,
 ) -> PixelCache:
     shas = sorted(images.sha256s)
-    # Reading and decoding free the interpreter lock: threads are enough
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sizes = list(pool.map(lambda sha256: size(images.read(sha256)), shas))
-    *offsets, total = np.cumsum([0, *(height * width * 3 for height, width in sizes)]).tolist()
-    # To the byte: a photograph that is turned has as many pixels, and its entry in the index as many digits
-    needed = total + len(_index(kind, shas, offsets, sizes))
-    free = _check_room(path.parent, len(shas), needed)
 
-    def add(sha256: str, offset: int, size: tuple[int, int]) -> tuple[int, int]:
+    def decode(sha256: str, size: tuple[int, int]) -> np.ndarray:
         pixels = np.ascontiguousarray(convert(read_image(images.read(sha256))))
         if pixels.nbytes != size[0] * size[1] * 3:
-            raise MachineError(f"the image with SHA-256 {sha256} has changed since it was checked: start again")
-        _write(file, pixels.data.cast("B"), offset)
-        return pixels.shape[:2]
+            raise MachineError(f"the image with SHA-256 {sha256} has changed since it was checked: run it again")
+        return pixels
 
-    unfinished = path.with_suffix(".unfinished")
-    with _explained(path.parent, needed, free), unfinished.open("wb", buffering=0) as file:
-        try:
-            # No thread writes any more when the file is closed
-            with (
-                ThreadPoolExecutor(os.cpu_count()) as pool,
-                closing(pool.map(add, shas, offsets, sizes)) as jobs,  # type: ignore[type-var]  # a generator
-            ):
-                sizes = list(tqdm(jobs, total=len(shas), desc=description, unit=" images"))
-            _write(file, memoryview(_index(kind, shas, offsets, sizes)), total)
-            os.fsync(file.fileno())
-            unfinished.replace(path)
-        except BaseException:  # Ctrl-C as well
-            unfinished.unlink(missing_ok=True)
-            raise
+    # Reading and decoding release the interpreter lock: threads are enough
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sizes = list(pool.map(lambda sha256: size(images.read(sha256)), shas))
+        *offsets, total = np.cumsum([0, *(height * width * 3 for height, width in sizes)]).tolist()
+        # Exact, although sizes may change to those of turned images: these have as many digits
+        needed = total + len(_index(kind, shas, offsets, sizes)) + 128  # the header of an .npy file
+        free = _check_room(path.parent, len(shas), needed)
+        unfinished = path.with_suffix(".unfinished")
+        with _explained(path.parent, needed, free):
+            try:
+                with unfinished.open("wb") as file, tqdm(total=len(shas), desc=description, unit=" images") as bar:
+                    # Written through a file, not a map: on a full disk a write to a map kills the process
+                    header = {"descr": "|u1", "fortran_order": False, "shape": (total,)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    for start in range(0, len(shas), _CHUNK):
+                        chunk = slice(start, start + _CHUNK)
+                        for row, pixels in enumerate(pool.map(decode, shas[chunk], sizes[chunk]), start):
+                            file.write(pixels.data)
+                            sizes[row] = pixels.shape[:2]
+                            bar.update()
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(path)
+                replace_file(_index_path(path), _index(kind, shas, offsets, sizes))
+            except BaseException:  # Ctrl-C as well
+                unfinished.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                raise
     return PixelCache(path)
+
+
+def _index(kind: Mapping, shas: Sequence[str], offsets: Sequence[int], sizes: Sequence[tuple[int, int]]) -> str:
+    images = {sha256: (offset, *size) for sha256, offset, size in zip(shas, offsets, sizes, strict=True)}
+    return json.dumps({"kind": kind, "images": images}, separators=(",", ":"))
 
 
 def _check_room(folder: Path, count: int, needed: int) -> int:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise MachineError(
-            f"the pixel cache of {count:,} images needs {needed:,} bytes and {free:,} are free in {folder}: {_REMEDY}"
+            f"the pixel cache of {count:,} images needs {needed:,} bytes, but only {free:,} are free in {folder}: "
+            f"{_REMEDY}"
         )
     return free
 
@@ -317,42 +339,8 @@ def _explained(folder: Path, needed: int, free: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is None:
-            raise  # Pillow's, about an image
+            raise  # from Pillow, about an image
         raise error_kind(error)(
-            f"the pixel cache could not be written in {folder} ({error.strerror}): it needs {needed:,} bytes, of "
-            f"which {free:,} were free when it was begun. What was written is removed again; {_REMEDY}"
+            f"the pixel cache could not be written in {folder} ({error.strerror}): it needs {needed:,} bytes, and "
+            f"{free:,} were free at the start. The partial cache has been removed; {_REMEDY}"
         ) from error
-
-
-def _write(file: BinaryIO, data: memoryview, offset: int) -> None:
-    """Through a call, not a map: on a full disk this is an error, where a write to a map kills the process."""
-    while data:
-        written = os.pwrite(file.fileno(), data, offset)
-        data, offset = data[written:], offset + written
-
-
-def _index(kind: Mapping, shas: Sequence[str], offsets: Sequence[int], sizes: Sequence[tuple[int, int]]) -> bytes:
-    """What stands behind the pixels: the index, its length and its checksum."""
-    images = {sha256: (offset, *size) for sha256, offset, size in zip(shas, offsets, sizes, strict=True)}
-    text = json.dumps({"kind": kind, "images": images}, separators=(",", ":")).encode()
-    return text + _TRAILER.pack(_MAGIC, len(text), hashlib.sha256(text).digest())
-
-
-def _read_index(file: BinaryIO) -> tuple[dict, dict[str, list[int]], int]:
-    """Kind, [offset, height, width] of each image, and the bytes of all pixels."""
-    begin = file.seek(0, os.SEEK_END) - _TRAILER.size
-    if begin < 0:
-        raise _Damaged("cut off")
-    file.seek(begin)
-    magic, length, digest = _TRAILER.unpack(file.read())
-    if magic != _MAGIC or length > begin:
-        raise _Damaged("cut off, or overwritten at its end")
-    file.seek(begin - length)
-    text = file.read(length)
-    if hashlib.sha256(text).digest() != digest:
-        raise _Damaged("its index does not match its checksum")
-    index = json.loads(text)
-    offset, height, width = max(index["images"].values())
-    if offset + height * width * 3 != begin - length:
-        raise _Damaged("pixels are missing")
-    return index["kind"], index["images"], begin - length

@@ -1,4 +1,4 @@
-"""The table of images: the same columns, checked once, whatever the source; and the Dataset made of it."""
+"""Check the table of images, with the same columns for every source, and build the Dataset."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,12 +24,12 @@ _OLDEST = 120  # years
 
 
 class Source(NamedTuple):
-    """`table` and `dataset` have the same rows, sorted by image_id; without an image where `has_image` is false."""
+    """A `table` and a `dataset` with the same rows, sorted by image_id; no image where `has_image` is false."""
 
     kind: str  # folder, imagefolder, isic, isic2018, hub or synthetic
     table: pd.DataFrame
     dataset: "Dataset"
-    dropped: Mapping[str, int] = {}  # rows left out, by the diagnosis that --diagnosis_map maps to null
+    dropped: Mapping[str, int] = {}  # dropped rows, by the diagnosis that --diagnosis_map maps to null
 
 
 def canonical_features() -> "Features":
@@ -54,7 +54,7 @@ def clean_table(raw: pd.DataFrame, where: str, groupings: Iterable[Grouping] = (
     """Return the columns of `raw` with one spelling of missing values, and the lesions as far as they are known.
 
     Args:
-        raw: HAM10000's columns, lesion_id optional, and any others; its index numbers the rows for error messages.
+        raw: HAM10000's columns, lesion_id optional, and any others; error messages show its index.
         where: what the index counts, such as "HAM10000_metadata.csv, line".
         groupings: image_id → lesion of other tables, for the rows without a lesion_id.
 
@@ -86,7 +86,7 @@ def clean_table(raw: pd.DataFrame, where: str, groupings: Iterable[Grouping] = (
 
 
 def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
-    """Raises InputError where the table `name` lacks one of `columns`."""
+    """Raise InputError if the table `name` lacks one of `columns`."""
     missing = [column for column in columns if column not in raw.columns]
     if missing:
         found = ", ".join(map(repr, raw.columns)) or "none"
@@ -148,5 +148,5 @@ def _reject(table: pd.DataFrame, wrong: pd.Series, where: str, column: str, expe
 
 
 def some(names: list[str]) -> str:
-    """The first few of `names`, for a message."""
+    """Return the first few names, for a message."""
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""Which image trains, which chooses the checkpoint, which is tested: always whole lesions."""
+"""Assign images to the training, validation and test splits, always by lesion."""
 
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ _LETTERS = {"t": "train", "v": "validation", "e": "test"}
 def assign_splits(
     table: pd.DataFrame, split: str, seed: int = 0, groups: dict[str, str] | None = None
 ) -> dict[str, str]:
-    """The split of every image.
+    """Return the split of every image.
 
     Args:
         table: columns image_id, lesion_id, dx.
@@ -48,7 +48,7 @@ def assign_splits(
 
 
 def study_split(image_ids: pd.Series) -> dict[str, str]:
-    """The published study's own split, by image id, so that the order of the table and missing rows do not matter."""
+    """Return the published study's split, by image id: the order of the table and missing rows do not matter."""
     text = resources.files("ham_hf.data").joinpath("study_split.txt").read_text(encoding="ascii")
     letters = "".join(line for line in text.splitlines() if not line.startswith("#"))
     split = {f"ISIC_{FIRST_IMAGE + i:07d}": _LETTERS[letter] for i, letter in enumerate(letters)}
@@ -82,7 +82,7 @@ def grouped_split(table: pd.DataFrame, seed: int, groups: dict[str, str]) -> dic
 
 
 def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
-    """The split that a CSV with columns image_id and split gives; rows of images that the table lacks do no harm."""
+    """Return the split from a CSV with columns image_id and split, ignoring rows of images not in the table."""
     rows = read_split_csv(path)
     known = (*SPLITS, UNUSED)
     wrong = rows[~rows["split"].isin(known)]
@@ -97,7 +97,7 @@ def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
 
 
 def read_split_csv(path: Path) -> pd.DataFrame:
-    """The columns image_id (each once) and split of a CSV, as strings; splits may have any name."""
+    """Return the columns image_id (each once) and split of a CSV, as strings; splits may have any name."""
     if not path.is_file():
         raise InputError(
             f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split"

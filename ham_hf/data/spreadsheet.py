@@ -1,16 +1,18 @@
-"""Tables as people save them: CSV with commas, semicolons or tabs, in UTF-8 or UTF-16."""
+"""Read CSV files as people save them: with commas, semicolons or tabs, in UTF-8 or UTF-16."""
 
 import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ham_hf.data.file_formats import LFS_POINTER, is_lfs_pointer
 from ham_hf.system.errors import InputError
+
+if TYPE_CHECKING:  # it takes long to import, and what `read_rows` reads needs none
+    import pandas as pd
 
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = {  # byte order mark → encoding; UTF-32's begins with UTF-16's
@@ -27,53 +29,48 @@ _NAMES = ("image", "file", "file_name", "_id")  # how columns end in which 1,2 i
 _PEEK = 65_536  # bytes that hold a header
 
 
-def read_table(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
-    """Read a table of text: every value a string as it is in the file, but for decimal commas, which become points
-    except in names of images and lesions.
+def read_table(path: Path, columns: Iterable[str] = ()) -> "pd.DataFrame":
+    """Return a table of strings, exactly as in the file except for decimal commas, which become points.
 
-    Empty rows and columns are left out, and so is whatever stands above the header: the header is the first row with
-    several values. Columns without a name are left out at the left (row numbers).
+    Empty rows and columns are dropped, and so is anything above the header, which is the first row with several
+    values. Unnamed columns at the left (row numbers) are dropped too. Names of images and lesions keep their commas.
 
     Args:
         path: values separated by commas, semicolons, tabs or bars, in UTF-8, or in UTF-16 with or without a byte order
-            mark. The separator is the one that the header has most of; a first line `sep=;`, as Excel writes it, is
-            heeded.
-        columns: names that are recognized without regard to case, spaces and hyphens ("Image ID" is image_id).
+            mark. The separator is the most frequent one in the header, or the one in a first line such as `sep=;`,
+            which Excel writes.
+        columns: names to recognize regardless of case, spaces and hyphens ("Image ID" is image_id).
 
     Returns:
-        The rows, with column names stripped of surrounding spaces. The index holds the line of the file where each row
-        begins.
+        The rows, with stripped column names. The index has the line of the file where each row starts.
 
     Raises:
-        InputError: the file is a workbook, is not text, is no table, has a column twice, or a value in no column.
+        InputError: the file is a workbook, is not text or not a table, has a column twice, or a value outside the
+            columns.
     """
+    import pandas as pd
+
     text, separator = _separated(_decode(path, _read_bytes(path)))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    lines, rows = [], []
-    line = 1
     try:
-        for row in reader:
-            if any(map(str.strip, row)):
-                lines.append(line)
-                rows.append(row)
-            line = reader.line_num + 1
+        numbered = [(line, row) for line, row in _parse(text, separator) if any(map(str.strip, row))]
     except csv.Error as error:
-        raise InputError(f"{path} is no readable table: line {line}: {error}; {_HOW_TO_SAVE}") from error
-    if not rows:
-        raise InputError(f"{path} is no readable table: it has no values; {_HOW_TO_SAVE}")
+        raise InputError(f"{path} is not a readable table: {error}; {_HOW_TO_SAVE}") from error
+    if not numbered:
+        raise InputError(f"{path} is not a readable table: it has no values; {_HOW_TO_SAVE}")
+    lines, rows = map(list, zip(*numbered, strict=True))
     top = _header(rows)
     names = _known_names([name.strip() for name in rows[top]], columns)
     named = {name: column for column, name in enumerate(names) if name}
     if len(named) < sum(map(bool, names)):
         twice = sorted({name for name in named if names.count(name) > 1})
-        raise InputError(f"{path} has the column {twice[0]!r} more than once: expected every name once")
+        raise InputError(f"{path} has the column {twice[0]!r} more than once: expected each name once")
     first = min(named.values(), default=0)
     for line, row in zip(lines[top + 1 :], rows[top + 1 :], strict=True):
         for column in range(first, len(row)):
             if row[column].strip() and (column >= len(names) or not names[column]):
                 raise InputError(
-                    f"{path}, line {line}: {row[column][:80]!r} stands where the header has no name: name the "
-                    f"column, or put values that contain {separator!r} in quotation marks"
+                    f"{path}, line {line}: {row[column][:80]!r} is in a column without a name: name the column "
+                    f"in the header, or quote values that contain {separator!r}"
                 )
     table = pd.DataFrame(
         {
@@ -89,12 +86,12 @@ def read_table(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def read_column_names(path: Path, columns: Iterable[str] = ()) -> list[str]:
-    """Return the column names of what may be a table; nothing is raised for a file that is none."""
+    """Return the column names of a file that may be a table, or none if it is not one."""
     try:
         with path.open("rb") as file:
             text, separator = _separated(_decode(path, file.read(_PEEK), errors="replace"))
         rows = []
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+        for _, row in _parse(text, separator, strict=False):
             rows.append(row)
             if _several_values(row):
                 break
@@ -103,8 +100,34 @@ def read_column_names(path: Path, columns: Iterable[str] = ()) -> list[str]:
     return _known_names([name.strip() for name in rows[_header(rows)]], columns) if rows else []
 
 
+def read_rows(path: Path) -> list[list[str]]:
+    """Return all rows, including the header, of a comma-separated file that ham_hf wrote.
+
+    Raises:
+        InputError: the file is missing or not readable as CSV.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: expected the file that `ham-hf train` writes")
+    try:
+        return [row for _, row in _parse(_decode(path, _read_bytes(path)), ",")]
+    except csv.Error as error:
+        raise InputError(f"{path} is not readable as CSV: {error}") from error
+
+
+def _parse(text: str, separator: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line where each row starts, and its values."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=strict)
+    line = 1
+    try:
+        for row in reader:
+            yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(f"line {line}: {error}") from error
+
+
 def _separated(text: str) -> tuple[str, str]:
-    """Return the text, without a line `sep=;` (an empty one instead), and its separator."""
+    """Return the text, with a line such as `sep=;` emptied, and its separator."""
     if mark := re.match(r"sep=([^\w\s\"]|\t)\n", text):
         return text[mark.end() - 1 :], mark[1]
     header = next((line for line in text.splitlines() if any(map(line.count, _SEPARATORS))), "")
@@ -112,7 +135,7 @@ def _separated(text: str) -> tuple[str, str]:
 
 
 def _header(rows: list[list[str]]) -> int:
-    """Return which row is the header: the first with several values, so that a title above it is none."""
+    """Return which row is the header: the first with several values, so that it is not a title above it."""
     return next((number for number, row in enumerate(rows) if _several_values(row)), 0)
 
 
@@ -150,7 +173,7 @@ def _decode(path: Path, data: bytes, errors: str = "strict") -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path} is no readable table: line {line} is not {encoding.upper()} text (byte "
+            f"{path} is not a readable table: line {line} is not {encoding.upper()} text (byte "
             f"{data[error.start]:#04x}): {_HOW_TO_SAVE}"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")

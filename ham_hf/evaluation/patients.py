@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ham_hf.evaluation.predictions import read_rows
+from ham_hf.data.spreadsheet import read_rows
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 

@@ -1,6 +1,5 @@
 """The predictions of a run as a CSV: image_id, lesion_id, label (a code), and a probability for each diagnosis."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ham_hf.data.spreadsheet import read_rows
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import lines_digest, replace_file
@@ -102,21 +102,6 @@ def check_rows(predictions: Predictions, data: Mapping, split: str, path: Path) 
             f"{path} does not match the {split} images, lesions and labels of run.json in its folder: restore the "
             "file that this run wrote"
         )
-
-
-def read_rows(path: Path) -> list[list[str]]:
-    """Return every row of a CSV, including the header.
-
-    Raises:
-        InputError: the file is missing or not readable as CSV.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(csv.reader(file, strict=True))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: expected the file written by `ham-hf train`") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not readable as CSV: {error}") from error
 
 
 def in_order_of(

@@ -18,7 +18,7 @@ from datasets import Dataset
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.lesions import is_ham10000, official_lesions
 from ham_hf.data.splits import EVALUATION_SPLITS
-from ham_hf.evaluation.predictions import read_rows
+from ham_hf.data.spreadsheet import read_rows
 from ham_hf.inference.run_files import find_run_file
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file

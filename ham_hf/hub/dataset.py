@@ -1,4 +1,4 @@
-"""A local copy of HAM10000 as a dataset of the Hub: canonical columns, splits by lesion, a card that says which.
+"""Publish a local copy of HAM10000 as a dataset on the Hub, with canonical columns, splits by lesion, and a card.
 
 ham-hf data push path/to/HAM10000 you/ham10000 --dry_run
 """
@@ -24,33 +24,34 @@ from ham_hf.system.errors import InputError
 
 IMAGES_PER_SHARD = 1000  # some 270 MB
 CONSENT = (
-    f"{LICENCE}. These are photographs of patients, with age, sex and body site. They leave this machine, and in a "
-    "repository that is not private everyone can see them"
+    f"{LICENCE}. These are photographs of patients, with age, sex and body site. They leave this machine, and "
+    "everyone can see them unless the repository is private"
 )
 
 
 def push_dataset(
     data: DataArguments, repo_id: str, *, private: bool, token: str | None, dry_run: bool, accept_license: bool
 ) -> None:
-    """Publish the folder `data` names as the dataset `repo_id`, in one commit, and print what is done.
+    """Publish the folder of `data` as the dataset `repo_id`, in one commit, and print the progress.
 
     Args:
         data: the copy and its split.
-        repo_id: owner/name, made where it is not there yet.
+        repo_id: owner/name, created if it does not exist.
         private: whether a new repository is private.
-        token: of the Hub; that of the environment when None.
+        token: for the Hub; by default the environment's.
         dry_run: print the files and the card, and send nothing.
-        accept_license: whether the user has said that CONSENT is meant.
+        accept_license: whether the user has accepted CONSENT.
 
     Raises:
-        InputError: it is not allowed, no folder, not HAM10000, or not fit for a training; or the Hub does not take it.
+        InputError: the licence was not accepted, the data is not a folder of HAM10000 or fails the checks, or the Hub
+            rejects the upload.
     """
     check_repo_id(repo_id)
     if not Path(data.data_dir).expanduser().is_dir():
-        raise InputError(f"{data.data_dir} is no folder: expected a copy of HAM10000 on this machine")
+        raise InputError(f"{data.data_dir} is not a folder: expected a copy of HAM10000 on this machine")
     if not (dry_run or accept_license):
         raise InputError(
-            f"nothing was sent. {CONSENT}. --accept_license says that this is meant; --dry_run only looks"
+            f"nothing was sent. {CONSENT}. Add --accept_license to confirm, or --dry_run to see what would be sent"
         )
     with tempfile.TemporaryDirectory(prefix="ham_hf-data-push-") as temporary:
         staged = Path(temporary)
@@ -69,17 +70,17 @@ def push_dataset(
 
 
 def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
-    """Write the dataset that `data` names into `folder`: Parquet files with the images, split.csv and the card.
+    """Write the dataset into `folder`: Parquet files with the images, split.csv and the card.
 
     Raises:
-        InputError: an image is not HAM10000's, or the copy or its split are not fit for a training.
+        InputError: an image is not HAM10000's, or the copy or its split fails the checks.
     """
     splits, facts, _ = load_checked(data)
     foreign = [name for rows in splits.values() for name in rows["image_id"][:] if not is_ham10000(name)]
     if foreign:
         raise InputError(
             f"{len(foreign)} images are not HAM10000's ({some(foreign)}): expected ISIC_0024306 to ISIC_0034320 "
-            "alone. Other photographs need a licence and a consent of their own, and go nowhere from here"
+            "alone. Other photographs need their own licence and consent, and are not published from here"
         )
     (folder / "data").mkdir()
     for name, rows in splits.items():
@@ -95,13 +96,13 @@ def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
 
 
 def _with_images(rows: Dataset) -> Dataset:
-    """The same rows with each image's file in them, under its name without the folder."""
+    """Return the same rows with the images' files embedded, under their names without the folder."""
     arrow = rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100, keep_in_memory=True)
     return arrow.with_format(None)
 
 
 def render_dataset_card(facts: Mapping, splits: DatasetDict, repo_id: str) -> str:
-    """README.md of the dataset, from the facts of `load_checked`."""
+    """Return README.md of the dataset, from the facts of `load_checked`."""
     images = sum(map(len, splits.values()))
     files = [{"split": name, "path": f"data/{name}-*.parquet"} for name, rows in splits.items() if len(rows)]
     front = DatasetCardData(
@@ -133,7 +134,7 @@ def _split_name(data: DataArguments) -> str:
 
 
 def _split_flags(facts: Mapping) -> str:
-    """What gives the same split of this dataset; with images left out, `grouped` would draw another one."""
+    """Return the flags that reproduce the split; without all images, `grouped` would draw another one."""
     absent = sum(split["absent_images"] for split in facts["splits"].values())
     if facts["split"] == "study":
         return "--split study"

@@ -1,21 +1,20 @@
-"""A page that asks a model about a photograph: probabilities, where the model looks, and a warning that stays in view.
+"""Serve a page that shows a model's prediction for a photograph, where the model looks, and a permanent warning.
 
 ham-hf demo runs/quickstart
 
-Nothing is stored. An upload is a file for as long as it waits to be read; the answer holds its pictures itself. The
-page asks no other machine for anything.
+Nothing is stored: an upload is removed after ten minutes, and the prediction's pictures are part of the page, which
+loads nothing from other machines.
 """
 
 import base64
 import importlib.util
 import io
 import os
-import secrets
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,11 +37,10 @@ if TYPE_CHECKING:  # these take seconds to import, and a misspelt name should no
     from gradio import Blocks
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# An upload that nobody asks about: looked for every minute, and removed after ten
-DELETE_CACHE = (60, 600)  # seconds
-# Gradio remembers the last answer of as many visitors, with its pictures; nothing of the page needs it to
+DELETE_CACHE = (60, 600)  # seconds: every minute, uploads older than ten minutes are removed
+# Gradio remembers the last prediction of that many visitors, with its pictures, although the page needs none
 SESSIONS = 50
-NO_ANSWER = "<p>The answer will be here.</p>"
+NO_PREDICTION = "<p>The prediction will appear here.</p>"
 
 CSS = """
 .gradio-container { max-width: 68rem !important; margin: 0 auto; overflow: clip !important; }
@@ -78,16 +76,16 @@ def running_demo(
     host: str = "127.0.0.1",
     port: int = 7860,
 ) -> Iterator[str]:
-    """Serve the page of one model, and give its address; at the end the server and its folder of uploads are gone.
+    """Serve the page of one model and yield its address; stop the server and remove the uploads at the end.
 
     Args:
         name: a run folder or a Hub id; `revision` is for the latter.
         label_map: see `load_classifier`.
-        host: the address to listen at; others than those of LOOPBACK can be reached from other machines.
-        port: 0 for any that nobody listens at.
+        host: the address to listen on; any other than those in LOOPBACK can be reached from other machines.
+        port: 0 for any free one.
 
     Raises:
-        InputError: gradio is missing, the address is taken or not this machine's, or the model cannot be used.
+        InputError: gradio is missing, the address is in use or not this machine's, or the model cannot be used.
     """
     find_classifier(name, revision)
     require("gradio", "demo", "ham-hf demo")
@@ -95,12 +93,11 @@ def running_demo(
     synthetic = is_trained_on_synthetic_images(name, revision)
     classifier = load_classifier(name, revision, label_map)
     with tempfile.TemporaryDirectory(prefix="ham_hf-demo-") as folder:
-        # Gradio reads these when it is imported, and when a page is built
+        # Gradio reads these when it is imported and when a page is built
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         uploads = Path(folder).resolve()
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         title = Path(name).resolve().name if Path(name).exists() else name
-        _separate_uploads()
         hosted = host not in LOOPBACK
         page = build_demo(classifier, title=title, uploads=uploads, synthetic=synthetic, hosted=hosted)
         page.launch(
@@ -110,7 +107,7 @@ def running_demo(
             css=CSS,
             share=False,
             state_session_capacity=SESSIONS,
-            run_history=False,  # or the browser would keep photographs and answers
+            run_history=False,  # otherwise the browser would keep photographs and predictions
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
@@ -126,24 +123,8 @@ def running_demo(
             page.close(verbose=False)
 
 
-def _separate_uploads() -> None:
-    """Give every upload a folder of its own.
-
-    Gradio (6.31) names the folder after the SHA-256 of the file: the same photograph, sent twice at once, would be one
-    file, which the first answer removes before the second one reads it.
-    """
-    from gradio import route_utils
-
-    class Upload(route_utils.GradioUploadFile):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.sha.update(secrets.token_bytes(16))
-
-    route_utils.GradioUploadFile = Upload
-
-
 def _free_port(host: str, port: int) -> int:
-    """The port itself where one can listen at it; for 0 any. Gradio would say so after the model is loaded."""
+    """Return the port if it is free, or any free one for 0. Gradio would only check after the model is loaded."""
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
             return server.getsockname()[1]
@@ -177,35 +158,32 @@ def build_demo(
     synthetic: bool = False,
     hosted: bool = False,
 ) -> "Blocks":
-    """The page, not yet served.
+    """Return the page, not yet served.
 
     Args:
         classifier: from `load_classifier`.
-        title: what the page calls the model.
-        uploads: the folder that Gradio puts photographs in; no other file is read, or removed.
-        synthetic: whether the model was trained on made-up images.
+        title: name of the model on the page.
+        uploads: the folder that Gradio puts photographs in; no other file is read.
+        synthetic: whether the model was trained on synthetic images.
         hosted: whether the page can be reached from other machines.
     """
     import gradio as gr
 
     from ham_hf.models.mmbt.processing_mmbt import SEXES
 
-    # Gradio answers in any of 40 threads, one at a time, and glibc would keep in each of them what an answer frees
-    model_thread = ThreadPoolExecutor(1, "answer")
+    # Gradio predicts in any of 40 threads, one at a time, and glibc would keep the memory that each of them frees
+    model_thread = ThreadPoolExecutor(1, "predict")
 
-    def answer(photograph: dict | None, age: str | None = None, sex: str | None = None, site: str | None = None):
-        """The photograph's new value, None once it is removed, and the answer as HTML."""
+    def predict(
+        photograph: dict | None, age: str | None = None, sex: str | None = None, site: str | None = None
+    ) -> str:
         if photograph is None:
-            return None, _error("there is no photograph yet: choose one first")
+            return _error("there is no photograph yet: choose one first")
         try:
             patient = _patient(classifier, age, sex, site) if classifier.reads_patients else None
+            return prediction_html(classifier, _read_upload(photograph, uploads), patient)
         except InputError as error:
-            return gr.skip(), _error(str(error))
-        try:
-            image = _taken(photograph, uploads)
-        except InputError as error:
-            return None, _error(str(error))
-        return None, answer_html(classifier, image, patient)
+            return _error(str(error))
 
     with gr.Blocks(title=f"{title}: skin lesions", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
         gr.HTML(_heading(title, hosted))
@@ -217,29 +195,29 @@ def build_demo(
                         label="Photograph of one lesion",
                         sources=["upload"],
                         buttons=[],
-                        placeholder="Drop an image file here to upload",  # as Gradio tells a screen reader
+                        placeholder="Drop an image file here to upload",  # as Gradio tells screen readers
                         height=260,
                     )
                 ]
                 if classifier.reads_patients:
                     inputs += [
-                        # No gr.Number: it shows nothing as 0, and sends that
+                        # Not gr.Number, which shows and sends 0 if it is empty
                         gr.Textbox(label="Age in years (empty: unknown)", max_lines=1),
                         gr.Dropdown(list(SEXES), value="unknown", label="Sex"),
                         gr.Dropdown(["unknown", *classifier.processor.sites], value="unknown", label="Body site"),
                     ]
                 else:
-                    gr.HTML("<p>This model reads the image alone: it asks nothing about the patient.</p>")
+                    gr.HTML("<p>This model uses the image alone, without data about the patient.</p>")
                 ask = gr.Button("Ask the model", variant="primary")
             with gr.Column(min_width=280):
-                result = gr.HTML(NO_ANSWER, elem_id="answer")
-        # An answer must not stand beside another photograph
-        inputs[0].upload(lambda: NO_ANSWER, outputs=result, show_progress="hidden", api_visibility="private")
-        # Not preprocessed: Gradio would decode the photograph itself, and fail at a broken one in its own words
+                result = gr.HTML(NO_PREDICTION, elem_id="answer")
+        # A prediction must not stay beside another photograph
+        inputs[0].upload(lambda: NO_PREDICTION, outputs=result, show_progress="hidden", api_visibility="private")
+        # Not preprocessed: Gradio would decode the photograph itself, and fail with its own message if it is broken
         ask.click(
-            lambda *values: model_thread.submit(answer, *values).result(),
+            lambda *values: model_thread.submit(predict, *values).result(),
             inputs,
-            [inputs[0], result],
+            result,
             api_name="predict",
             preprocess=False,
         )
@@ -247,47 +225,43 @@ def build_demo(
 
 
 def _patient(classifier: Classifier, age: str | None, sex: str | None, site: str | None) -> Patient:
-    """The fields as the model takes them.
+    """Return the fields as the model expects them.
 
     Raises:
-        InputError: the age is no number of years, or the model does not know a value.
+        InputError: the age is not a number, or the model does not know a value.
     """
     try:
         years = float(age) if age else None
     except ValueError:
-        raise InputError(f"age is {age!r}: expected a number of years, or nothing where it is unknown") from None
+        raise InputError(f"age is {age!r}: expected a number of years, or nothing if it is unknown") from None
     check_patients(classifier, [(years, sex, site)])
     return years, sex, site
 
 
-def _taken(photograph: dict, uploads: Path) -> Image.Image:
-    """The photograph in an uploaded file, which is removed, and the folder that Gradio made for it.
+def _read_upload(photograph: dict, uploads: Path) -> Image.Image:
+    """Return an uploaded photograph.
 
-    Whoever reaches the page can send what no page of ours would, such as the path of another file.
+    Whoever reaches the page can send what our page never would, such as the path of another file.
 
     Raises:
-        InputError: it is gone, no upload, or no photograph; the message calls it by its name alone.
+        InputError: the file is gone, is no upload, or no photograph; the message has its name without the folder.
     """
     try:
         path = Path(photograph["path"]).resolve()
     except (KeyError, TypeError, ValueError, OSError):
         path = uploads
     if path.parent.parent != uploads:  # Gradio makes a folder for every upload
-        raise InputError("this is no photograph that was uploaded here: choose one first")
+        raise InputError("this is not a photograph that was uploaded here: choose one first")
     if not path.is_file():
-        raise InputError("the photograph has been removed from the disk, as after each answer: choose it once more")
+        raise InputError("the photograph has been removed from the disk, after ten minutes: choose it again")
     try:
         return read_photo(path)
     except InputError as error:
         raise InputError(f"cannot use {str(error).replace(str(path), path.name)}") from error
-    finally:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):  # of an upload that was asked about twice at the same time
-            path.parent.rmdir()
 
 
-def answer_html(classifier: Classifier, image: Image.Image, patient: Patient | None) -> str:
-    """What `ham-hf predict` says about an upright RGB image, and where the model looks, as HTML with its pictures."""
+def prediction_html(classifier: Classifier, image: Image.Image, patient: Patient | None) -> str:
+    """Return the prediction for an upright RGB image, and where the model looks, as HTML with its pictures."""
     labels = classifier.labels
     [row] = probabilities(classifier, [image], None if patient is None else [patient], total=1)
     lines = [
@@ -295,7 +269,7 @@ def answer_html(classifier: Classifier, image: Image.Image, patient: Patient | N
         f'style="width:{100 * row[i]:.1f}%"></span></th><td>{row[i]:.4f}</td></tr>'
         for i in np.argsort(-row, kind="stable")
     ]
-    parts = ["<h2>Answer</h2>"]
+    parts = ["<h2>Prediction</h2>"]
     if patient is not None:
         parts.append(f"<p>{escape(_words(*patient))}</p>")
     parts += [
@@ -316,7 +290,7 @@ def _words(age: float | None, sex: str | None, site: str | None) -> str:
 
 def _where_it_looks(classifier: Classifier, image: Image.Image, label: str) -> str:
     if classifier.reads_patients:
-        return "<p>Where a model looks is drawn for models of the image alone; this one reads the patient too.</p>"
+        return "<p>Where a model looks is only shown for models that use the image alone.</p>"
     if importlib.util.find_spec("captum") is None:
         command = escape(install_command("explain"))
         return f"<p>To see where the model looks, stop the demo, run <code>{command}</code> and start it again.</p>"
@@ -332,14 +306,14 @@ def _where_it_looks(classifier: Classifier, image: Image.Image, label: str) -> s
     name = escape(FULL_NAMES[label])
     return (
         '<div class="pictures">'
-        + _figure(crop, "The part of the photograph that the model gets", "As the model gets it")
-        + _figure(heat, "The same part as a heat map", f"Bright: what moves the answer “{name}” most")
+        + _figure(crop, "The part of the photograph that the model sees", "What the model sees")
+        + _figure(heat, "The same part as a heat map", f"Bright: what changes the probability of “{name}” most")
         + f"</div><p>{CAVEAT}</p>"
     )
 
 
 def _figure(pixels: np.ndarray, alternative: str, caption: str) -> str:
-    """Pixels (H, W, 3) from 0 to 1 as a picture that is in the page itself, and so in no file."""
+    """Return pixels (H, W, 3) from 0 to 1 as an HTML figure that contains the picture itself."""
     png = io.BytesIO()
     Image.fromarray((255 * pixels).round().astype(np.uint8)).save(png, "PNG")
     data = base64.b64encode(png.getvalue()).decode("ascii")
@@ -355,13 +329,12 @@ def _error(message: str) -> str:
 
 def _heading(title: str, hosted: bool) -> str:
     where = (
-        "The photograph goes to the machine that serves this page: send nobody’s without their consent. It is removed "
-        "from the disk there as soon as it has been read, and nothing is kept."
+        "The photograph goes to the machine that serves this page: do not upload photographs of people without their "
+        "consent. It is removed from the disk there after ten minutes, and nothing is kept."
         if hosted
-        else "The photograph stays on this machine, is removed from its disk as soon as it has been read, and nothing "
-        "is kept."
+        else "The photograph stays on this machine, is removed from its disk after ten minutes, and nothing is kept."
     )
-    return f"<h1>{escape(title)}</h1><p>What a model says about a dermatoscopic photograph. {where}</p>"
+    return f"<h1>{escape(title)}</h1><p>The model’s prediction for a dermatoscopic photograph. {where}</p>"
 
 
 def _warning(synthetic: bool) -> str:

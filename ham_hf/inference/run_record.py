@@ -1,4 +1,4 @@
-"""What run.json and the Trainer's log must hold for a report: checked here, so that nothing after it stumbles."""
+"""Check that run.json and the Trainer's log have everything that a report needs."""
 
 import math
 import re
@@ -89,7 +89,7 @@ _LARGEST = 1e15  # of a count, and of seconds
 
 
 def check_facts(facts: Any, path: Path) -> None:
-    """Raises InputError where run.json, read from `path`, lacks something or has something else in its place."""
+    """Raise InputError if run.json, read from `path`, lacks a field or has one of another type."""
     if not isinstance(facts, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(facts).__name__}")
     for name, kind in (_FACTS | (_OF_TRAINING if facts.get("training", ...) is not None else {})).items():
@@ -166,7 +166,7 @@ def _check_overlap(overlap: dict, path: Path) -> None:
 
 
 def check_history(history: Any, path: Path) -> None:
-    """Raises InputError where log_history of trainer_state.json, read from `path`, is not what the Trainer writes."""
+    """Raise InputError if log_history of trainer_state.json, read from `path`, is not as the Trainer writes it."""
     if not isinstance(history, list):
         raise InputError(f"{path} has no log_history: expected the file the Trainer writes")
     for entry in history:

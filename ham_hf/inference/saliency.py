@@ -1,4 +1,4 @@
-"""Where a model looks: integrated gradients, and the crop that it sees."""
+"""Compute where a model looks, by SmoothGrad, and the crop that it sees."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ CAVEAT = "It shows where a model looks, not why, and a plausible picture is no p
 
 
 def saliency(model: PreTrainedModel, pixel_values: torch.Tensor, target: int) -> np.ndarray:
-    """(H, W) from 0 to 1: how much each place of one image (1, 3, H, W) moves the logit of `target`, by SmoothGrad."""
+    """Return (H, W) from 0 to 1: how much each pixel of an image (1, 3, H, W) changes the logit of `target`."""
     from captum.attr import NoiseTunnel, Saliency
 
     method = NoiseTunnel(Saliency(lambda pixels: model(pixel_values=pixels).logits))
@@ -32,7 +32,7 @@ def saliency(model: PreTrainedModel, pixel_values: torch.Tensor, target: int) ->
 
 
 def crop_of(processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
-    """The part of an upright image that the model gets, at its size and before normalisation: (H, W, 3), 0 to 1."""
+    """Return the part of an upright image that the model sees, before normalization: (H, W, 3) from 0 to 1."""
     if isinstance(processor, TimmWrapperImageProcessor):  # it always normalises
         mean, std = (torch.tensor(processor.data_config[name])[:, None, None] for name in ("mean", "std"))
         crop = processor(image)["pixel_values"][0] * std + mean

@@ -1,4 +1,4 @@
-"""The melanoma threshold that a model's config has, and the sentence about it."""
+"""Read the melanoma threshold from a model's config."""
 
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,10 @@ KEY = "melanoma_threshold"  # in config.json and run.json
 
 
 def threshold_of(model: "PreTrainedModel") -> float | None:
-    """What the model's config says; None where it says nothing.
+    """Return the threshold in the model's config, or None.
 
     Raises:
-        InputError: it says something that is no probability.
+        InputError: it is not a probability.
     """
     threshold = model.config.to_dict().get(KEY)
     if threshold is None:
@@ -26,5 +26,5 @@ def threshold_of(model: "PreTrainedModel") -> float | None:
 
 
 def suspicion(threshold: float) -> str:
-    """The sentence for whoever reads the probabilities."""
+    """Return the sentence about a threshold that is printed with the probabilities."""
     return f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest."

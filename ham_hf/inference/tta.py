@@ -1,7 +1,7 @@
-"""Test-time augmentation: the mean answer to several views of an image, as the model's own config asks for it.
+"""Average the predictions for several views of an image (test-time augmentation), as a model's config asks for.
 
-A lesion has no upright position: its image flipped or turned (the dihedral group's eight ways) is as good as the one
-that was taken. transformers' pipeline knows nothing of it, and looks once.
+A lesion has no upright position: its image flipped or rotated (the eight elements of the dihedral group) is as good as
+the original. The pipeline of transformers ignores this and uses one view.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ SCALES = (1.0, 0.9, 0.8)
 
 
 def set_test_time_augmentation(model: PreTrainedModel, kind: str) -> None:
-    """Keep one of VIEWS in the model's config, which is saved with it."""
+    """Store one of VIEWS in the model's config, which is saved with it."""
     model.config.test_time_augmentation = kind
 
 
 def which_views(model: PreTrainedModel) -> str:
-    """Which of VIEWS; "none" for models that were not trained here.
+    """Return the model's VIEWS; "none" for models that were not trained with ham_hf.
 
     Raises:
         InputError: the config asks for something else.
@@ -44,25 +44,25 @@ def view_logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torc
 
 
 def one_view(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Images (B, 3, S, S) themselves."""
+    """Yield the images (B, 3, S, S) themselves."""
     yield pixels
 
 
 def flipped_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Images (B, 3, S, S) themselves, and their three flips."""
+    """Yield the images (B, 3, S, S) and their three flips."""
     yield pixels
     for dims in ((2,), (3,), (2, 3)):
         yield pixels.flip(dims)
 
 
 def dihedral_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The eight ways to turn and mirror square images: themselves, their flips, and all these turned."""
+    """Yield the eight symmetries of square images: themselves, their flips, and the transposes of all these."""
     yield from flipped_views(pixels)
     yield from flipped_views(pixels.transpose(2, 3))
 
 
 def cropped_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The whole, then nine crops of CROP of its side, row by row, as large as the whole."""
+    """Yield the images, then nine crops of CROP of their side, row by row, resized to the full size."""
     yield pixels
     size = pixels.shape[-1]
     side = round(CROP * size)
@@ -73,7 +73,7 @@ def cropped_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def scaled_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The flips of the middle of an image at each of SCALES."""
+    """Yield the flips of the centre crop at each of SCALES."""
     size = pixels.shape[-1]
     for scale in SCALES:
         side = round(scale * size)
@@ -87,7 +87,7 @@ def _enlarged(pixels: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
 
 
-# Each view is made when it is asked for
+# Views are generated lazily
 VIEWS = {
     "none": one_view,
     "flips": flipped_views,

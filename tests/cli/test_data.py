@@ -25,7 +25,7 @@ def data(tmp_path):
 def test_a_clean_copy_and_split_have_no_leak(data, capsys):
     assert audit(data, "--split", "grouped") == 0
     shown = capsys.readouterr().out
-    assert "70 rows, 35 lesions" in shown and "No leak found." in shown
+    assert "70 rows, 35 lesions" in shown and "No leaks found." in shown
     assert "14 test, 42 train, 14 validation" in shown
 
 
@@ -37,7 +37,9 @@ def test_a_split_of_any_names_that_tears_lesions_apart_is_told(data, tmp_path, c
     )
     assert audit(data, "--split", tmp_path / "s.csv") == 1
     shown = capsys.readouterr().out
-    assert "lesions in two splits: 1 (LES_020 (fit and held out)); they have 2.4 % of fit, 3.7 % of held out" in shown
+    assert (
+        "lesions in two splits: 1 (LES_020 (fit and held out)); they include 2.4 % of fit, 3.7 % of held out" in shown
+    )
     assert "images without a split: 2 (IMG_034_0, IMG_034_1)" in shown
 
 
@@ -52,7 +54,7 @@ def test_all_that_is_wrong_is_listed_at_once(tmp_path, capsys):
     assert audit(folder) == 1
     shown = capsys.readouterr().out
     for line in (
-        "absent images: 1 (IMG_003_0)",
+        "missing images: 1 (IMG_003_0)",
         "broken images: 1 (IMG_002_0)",
         "- image ids in several rows: 1 (IMG_010_0)",
         "- lesions with two diagnoses: 1 (LES_004 (mel and nv))",
@@ -115,25 +117,25 @@ def test_copies_across_splits_are_leaks_or_suspected(change, code, shown, data, 
     change_file(data, change)
     assert audit(data, "--split", write_split(tmp_path / "s.csv", by_lesion)) == code
     out = capsys.readouterr().out
-    assert shown in out and "No leak found." not in out
-    assert ("It leaks:" in out) == (code == 1) and ("No certain leak found; see below." in out) == (code == 0)
+    assert shown in out and "No leaks found." not in out
+    assert ("Leaks found:" in out) == (code == 1) and ("No certain leaks found; see below." in out) == (code == 0)
 
 
 @pytest.mark.parametrize("change", ["encoded again", "cut"])
 def test_copies_in_one_split_or_with_one_unused_are_no_leak(change, data, tmp_path, capsys):
     change_file(data, change)
     assert audit(data, "--split", write_split(tmp_path / "one.csv", lambda *of: SPLITS[of[0] > 1])) == 0
-    assert "No leak found." in capsys.readouterr().out
+    assert "No leaks found." in capsys.readouterr().out
     rest = write_split(tmp_path / "rest.csv", lambda *of: "unused" if of[1] == "IMG_001_0" else by_lesion(*of))
     assert audit(data, "--split", rest) == 0
-    assert "No leak found." in capsys.readouterr().out
+    assert "No leaks found." in capsys.readouterr().out
 
 
 def test_rows_without_use_are_not_compared(data, tmp_path, capsys):
     """One image of each lesion is used: the others tear no lesion apart."""
     first = write_split(tmp_path / "s.csv", lambda *of: by_lesion(*of) if of[1].endswith("_0") else "unused")
     assert audit(data, "--split", first) == 0
-    assert "No leak found." in capsys.readouterr().out
+    assert "No leaks found." in capsys.readouterr().out
 
 
 def test_a_copy_without_a_split_lists_near_duplicates_and_does_not_deny_them(data, capsys):
@@ -141,7 +143,7 @@ def test_a_copy_without_a_split_lists_near_duplicates_and_does_not_deny_them(dat
     assert audit(data) == 0
     shown = capsys.readouterr().out
     assert "Suspected:\n- near-duplicates of different lesions: 1 (IMG_000_0 ~ IMG_001_0)" in shown
-    assert "No leak found." not in shown
+    assert "No leaks found." not in shown
 
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 12345\n"
@@ -152,14 +154,14 @@ def test_images_that_could_not_be_compared_are_no_proof(data, capsys):
     image(data, "IMG_001_0").unlink()
     assert audit(data) == 0
     shown = capsys.readouterr().out
-    assert "No certain leak found; see below.\nCould not be compared:\n- absent images: 1 (IMG_001_0)\n" in shown
+    assert "No certain leaks found; see below.\nCould not be compared:\n- missing images: 1 (IMG_001_0)\n" in shown
     assert "- broken images: 1 (IMG_000_0); the first one: a Git LFS pointer" in shown and "`git lfs pull`" in shown
     for path in (data / "images").iterdir():
         path.write_text(LFS)
     assert audit(data) == 2
     shown = capsys.readouterr().out
-    assert "Whether it leaks cannot be determined." in shown and "broken images: 69 (" in shown
-    assert "No leak found." not in shown
+    assert "Leaks cannot be ruled out." in shown and "broken images: 69 (" in shown
+    assert "No leaks found." not in shown
 
 
 def test_unknown_lesions_leave_a_split_undecided(data, tmp_path, capsys):
@@ -167,10 +169,10 @@ def test_unknown_lesions_leave_a_split_undecided(data, tmp_path, capsys):
     write_table(data / "HAM10000_metadata.csv", rows)
     assert audit(data) == 0
     shown = capsys.readouterr().out
-    assert "70 rows, 70 of them of unknown lesions" in shown and "No certain leak found; see below." in shown
+    assert "70 rows, 70 of them with an unknown lesion" in shown and "No certain leaks found; see below." in shown
     assert audit(data, "--split", write_split(tmp_path / "s.csv", by_lesion)) == 2
     shown = capsys.readouterr().out
-    assert "Whether it leaks cannot be determined." in shown and "images whose lesion is unknown: 70 (" in shown
+    assert "Leaks cannot be ruled out." in shown and "images whose lesion is unknown: 70 (" in shown
     assert audit(data, "--split", "grouped") == 2
     assert "the lesions of 70 of 70 images are unknown" in capsys.readouterr().err
 
@@ -186,9 +188,9 @@ def test_lesion_ids_that_look_alike_are_reported(name, data, tmp_path, capsys):
     assert "lesion ids that probably name the same lesion, in several splits: 1 ('LES_000' ~ " in shown or (
         f"1 ({ascii(name)} ~ 'LES_000')" in shown
     )
-    assert "No leak found." not in shown
+    assert "No leaks found." not in shown
     assert audit(data, "--split", write_split(tmp_path / "t.csv", by_lesion)) == 0
-    assert "No leak found." in capsys.readouterr().out
+    assert "No leaks found." in capsys.readouterr().out
 
 
 HAM = ("ISIC_0025226", "ISIC_0030074")  # a published duplicate; in training and in validation of the study
@@ -207,7 +209,7 @@ def test_ham10000s_published_duplicates_do_not_fail_the_studys_split(tmp_path, c
     assert audit(known, "--split", "study") == 0
     shown = capsys.readouterr().out
     assert f"published duplicates, one lesion under two lesion ids across splits: 1 ({HAM[0]} ~ {HAM[1]})" in shown
-    assert "No leak found." not in shown
+    assert "No leaks found." not in shown
     other = write_ham10000(tmp_path / "other", "ISIC_0025226", "ISIC_0024307")
     split = study_split(pd.Series(["ISIC_0025226", "ISIC_0024307"]))
     assert len(set(split.values())) == 2 and audit(other, "--split", "study") == 1
@@ -229,7 +231,7 @@ def test_a_copy_that_contradicts_ham10000s_lesions_leaks(tmp_path, capsys):
     split = tmp_path / "s.csv"
     split.write_text("image_id,split\n" + "".join(f"{row['image_id']},{'ab'[i > 0]}\n" for i, row in enumerate(rows)))
     assert audit(folder, "--split", split) == 1
-    assert "lesions in two splits: 1 (HAM_0000118 (a and b)); they have 100.0 % of a" in capsys.readouterr().out
+    assert "lesions in two splits: 1 (HAM_0000118 (a and b)); they include 100.0 % of a" in capsys.readouterr().out
     rows[0]["lesion_id"] = rows[2]["lesion_id"] = rows[3]["lesion_id"] = "LES_000"
     write_table(folder / "HAM10000_metadata.csv", rows)
     assert audit(folder) == 0

@@ -110,7 +110,7 @@ def test_the_folder_and_its_test_set_are_ready_to_use(server, files, tmp_path, c
     shown = capsys.readouterr().out
     assert "CC BY-NC 4.0" in shown and "by-nc/4.0 Not for [2J commercial purposes & cite\n" in shown
     assert "70 rows, 35 lesions" in shown and "14 rows, 14 lesions" in shown
-    assert shown.count("No leak found.") == 2 and "absent images: 0" in shown and "absent images: 1" not in shown
+    assert shown.count("No leaks found.") == 2 and "missing images: 0" in shown and "missing images: 1" not in shown
     assert f"--data_dir '{folder}'\n" in shown and f"--data_dir '{folder}/ISIC2018_test'\n" in shown
     assert found(folder) == sorted([".download.lock", *NAMES])
     assert (folder / NAMES[0]).read_bytes() == files["HAM10000_metadata.tab"]
@@ -202,7 +202,7 @@ def test_a_second_process_waits_and_goes_on_where_the_first_was_killed(server, f
             assert "waiting for it" in second.stderr.readline()
             first.send_signal(signal.SIGKILL)
             shown, _ = second.communicate(timeout=120)
-    assert second.returncode == 0 and shown.count("No leak found.") == 2
+    assert second.returncode == 0 and shown.count("No leaks found.") == 2
     assert server.loaded(number(server, PART_2)) == [(None, half), (f"bytes={kept}-", len(files[PART_2]) - kept)]
     assert len(server.loaded(number(server, PART_1))) == 1
     assert (tmp_path / PART_2).read_bytes() == files[PART_2] and not part.exists()
@@ -214,7 +214,7 @@ def test_ctrl_c_says_how_to_go_on(server, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(download, "_receive", interrupted)
     assert run(server, tmp_path) == 130
-    assert capsys.readouterr().err == "interrupted: the same command goes on where this one stopped\n"
+    assert capsys.readouterr().err == "interrupted: run the same command again to resume\n"
 
 
 # The licence
@@ -284,7 +284,9 @@ def test_a_busy_server_is_waited_for_as_long_as_it_asks(where, server, files, tm
 
 def test_a_server_that_asks_for_hours_is_not_waited_for(server, tmp_path, waits, capsys):
     server.fault(FILE, status=429, headers={"Retry-After": "7200"})
-    assert "asks to wait 7,200 seconds: after that, the same command goes on" in refusal(server, tmp_path, capsys)
+    assert "asks to wait 7,200 seconds: after that, run the same command again to resume" in refusal(
+        server, tmp_path, capsys
+    )
     assert waits == []
 
 
@@ -294,7 +296,7 @@ def test_attempts_that_bring_nothing_are_counted(server, files, tmp_path, waits,
     server.fault(FILE, times=2, status=500)
     error = refusal(server, tmp_path, capsys)
     assert f"{PART_1} does not come: 5 attempts in a row brought nothing" in error and "answers 500" in error
-    assert "the same command goes on" in error and waits == [1, 2, 4, 8, 16]
+    assert "run the same command again to resume" in error and waits == [1, 2, 4, 8, 16]
     assert (tmp_path / f"{PART_1}.part").read_bytes() == files[PART_1][:1000]
     fetch(server, tmp_path)
     assert server.loaded(number(server, PART_1))[-1] == ("bytes=1000-", len(files[PART_1]) - 1000)

@@ -150,7 +150,7 @@ def test_a_damaged_member_of_a_zip_is_named(folder, rows):
 
 def test_a_file_that_only_claims_to_be_a_zip_is_named(folder):
     (folder / "HAM10000_images_part_1.zip").write_bytes(b"<html>not found</html>")
-    assert "HAM10000_images_part_1.zip is no readable zip" in refusal(folder)
+    assert "HAM10000_images_part_1.zip is not a readable zip file" in refusal(folder)
 
 
 def test_missing_values_have_one_spelling(tmp_path, rows):
@@ -194,10 +194,10 @@ def test_a_missing_column_is_named_with_those_found(column, folder, rows):
     [
         (b"", "is empty"),
         (b"lesion_id,image_id,dx,dx_type,age,sex,localization\n", "has a header and no rows"),
-        (b"\xff\xfe\x00garbag", "is no readable table"),
+        (b"\xff\xfe\x00garbag", "is not a readable table"),
         ("lésion_id,image_id\n".encode("latin-1"), "line 1 is not UTF-8 text (byte 0xe9)"),
         (b"PK\x03\x04\x14\x00", "is a workbook of a spreadsheet program, not a text table: save it as CSV"),
-        (b'a,b\n"1,2\n', "is no readable table"),
+        (b'a,b\n"1,2\n', "is not a readable table"),
     ],
 )
 def test_a_table_that_is_none_is_named(content, expected, folder):
@@ -279,7 +279,7 @@ def test_the_metadata_of_an_imagefolder_names_files(tmp_path, rows):
 def test_a_zip_with_the_table_inside_is_to_be_unpacked(member, tmp_path):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr(member, "x")
-    assert f"archive.zip holds {member}, which is not read inside a zip: unpack it" in refusal(tmp_path)
+    assert f"archive.zip contains {member}, which cannot be read inside a zip: unpack it" in refusal(tmp_path)
     assert "archive.zip': unpack it" in refusal(tmp_path / "archive.zip")
 
 

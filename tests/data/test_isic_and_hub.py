@@ -121,7 +121,7 @@ def test_a_diagnosis_map_names_or_drops_other_diagnoses(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"Blue": None}, "diagnosis_map names 'Blue', which is no diagnosis of metadata.csv: it has "),
+        ({"Blue": None}, "diagnosis_map names 'Blue', which is not a diagnosis in metadata.csv: it has "),
         ({"Scar": "SCC"}, "diagnosis_map maps 'Scar' to 'SCC': expected one of akiec"),
         ("[1]", "diagnosis_map is .* expected a JSON object"),
     ],

@@ -82,8 +82,8 @@ def test_lines_are_counted_where_cells_hold_line_breaks(read):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("image_id,dx\na,nv,left\n", "line 2: 'left' stands where the header has no name"),
-        ("image_id,dx,\na,nv,\nb,nv,left\n", "line 3: 'left' stands where the header has no name"),
+        ("image_id,dx\na,nv,left\n", "line 2: 'left' is in a column without a name"),
+        ("image_id,dx,\na,nv,\nb,nv,left\n", "line 3: 'left' is in a column without a name"),
         ("image_id,dx,DX\na,nv,mel\n", "has the column 'dx' more than once"),
         ('{"image_id": "a", "dx": "nv"}\n', "is a JSON file"),
         ("PAR1\0\0", "is a Parquet file"),
@@ -194,9 +194,9 @@ def test_the_folder_may_name_the_diagnosis_and_must_not_contradict_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("metadata.jsonl", "metadata.jsonl is not read; save it as metadata.csv"),
-        ("train/metadata.csv", "train/metadata.csv lies in a folder below; name "),
-        ("archive/HAM10000_metadata.csv", "archive/HAM10000_metadata.csv lies in a folder below; name "),
+        ("metadata.jsonl", "metadata.jsonl is not supported; save it as metadata.csv"),
+        ("train/metadata.csv", "train/metadata.csv is in a subfolder; use "),
+        ("archive/HAM10000_metadata.csv", "archive/HAM10000_metadata.csv is in a subfolder; use "),
     ],
 )
 def test_a_table_elsewhere_or_of_another_format_is_named(name, expected, tmp_path):

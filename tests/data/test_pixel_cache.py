@@ -1,4 +1,4 @@
-"""The pixel cache: what decoding gives, bit for bit, whoever builds, dies or fills the disk meanwhile."""
+"""The pixel cache: bit for bit what decoding gives, whatever happens while it is built."""
 
 import itertools
 import multiprocessing
@@ -151,7 +151,7 @@ def test_what_does_not_decode_is_left_out_and_what_is_there_twice_is_kept_once(d
     checks = check_images(dataset)
     cache = build_cache(dataset, checks)
     assert len(cache) == 28 and checks["i02"].sha256 not in cache
-    with pytest.raises(InputError, match="no image to cache"):
+    with pytest.raises(InputError, match="no images to cache"):
         build_cache(dataset.select([2]), checks)
 
 
@@ -171,7 +171,7 @@ def test_builders_at_once_end_with_one_cache(dataset):
         builder.join(60)
         assert builder.exitcode == 0
     assert_same_pixels(dataset, checks, PixelCache.open([check.sha256 for check in checks.values()]))
-    assert len(files()) == 1
+    assert len(files()) == 2
 
 
 def test_the_second_builder_says_that_it_waits_and_takes_what_the_first_made(dataset, caplog):
@@ -198,7 +198,7 @@ def test_a_killed_build_leaves_nothing_that_passes_for_a_cache(dataset):
     assert list_caches()[0].state.startswith("unfinished")
     some = dataset.select(range(5))  # another build than that which died
     assert_same_pixels(some, checks, build_cache(some, checks))
-    assert [name.split(".")[1] for name in files()] == ["pixels"]
+    assert [name.split(".")[1] for name in files()] == ["json", "npy"]
 
 
 def test_ctrl_c_leaves_nothing(dataset):
@@ -220,27 +220,34 @@ def test_clear_removes_what_a_killed_build_left(dataset):
     assert files() == []
 
 
-@pytest.mark.parametrize("damage", ["last byte", "second half", "index", "pixels", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["last byte", "pixels", "empty", "other pixels", "type", "index cut off", "no index", "another index"]
+)
 def test_a_damaged_cache_is_noticed_and_built_again(dataset, caplog, damage):
     checks = check_images(dataset)
     path = build_cache(dataset, checks).path
-    data = bytearray(path.read_bytes())
+    data, index = path.read_bytes(), path.with_suffix(".json")
     match damage:
         case "last byte":
-            data = data[:-1]
-        case "second half":
-            data = data[: len(data) // 2]
-        case "index":
-            data[-100] ^= 1
+            path.write_bytes(data[:-1])
         case "pixels":
-            del data[1000:2000]
+            path.write_bytes(data[:1000] + data[2000:])
         case "empty":
-            data = b""
-    path.write_bytes(data)
+            path.write_bytes(b"")
+        case "other pixels":
+            np.save(path, np.zeros(10, np.uint8))
+        case "type":
+            np.save(path, np.zeros(len(data) - 128, np.int8))
+        case "index cut off":
+            index.write_bytes(index.read_bytes()[:-10])
+        case "no index":
+            index.unlink()
+        case "another index":
+            index.write_text("[]")
     assert PixelCache.open([checks["i00"].sha256]) is None
     assert list_caches()[0].state.startswith("damaged")
     assert_same_pixels(dataset, checks, build_cache(dataset, checks))
-    assert "is damaged: it is built again" in caplog.text
+    assert "is damaged: building it again" in caplog.text
 
 
 def test_an_image_that_changes_after_its_check_is_no_part_of_a_cache(dataset, tmp_path):
@@ -277,14 +284,15 @@ def small_disk(tmp_path, monkeypatch):
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(dataset, small_disk):
     checks = check_images(dataset)
-    needed = build_cache(dataset, checks).path.stat().st_size
+    path = build_cache(dataset, checks).path
+    needed = path.stat().st_size + path.with_suffix(".json").stat().st_size
     small_disk(256 * 1024)
 
     def convert(image):
         raise AssertionError("decoded")
 
     with pytest.raises(
-        MachineError, match=rf"needs {needed:,} bytes and 26\d,\d{{3}} are free in .*HF_DATASETS_CACHE"
+        MachineError, match=rf"needs {needed:,} bytes, but only 26\d,\d{{3}} are free in .*HF_DATASETS_CACHE"
     ):
         open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, convert, "")
     assert files() == []

@@ -111,7 +111,7 @@ def test_a_csv_without_the_columns_is_refused(table, tmp_path):
     (tmp_path / "mine.csv").write_text("id,fold\n1,2\n")
     assert "has columns id, fold; expected image_id and split" in refusal(table, str(tmp_path / "mine.csv"))
     (tmp_path / "empty.csv").touch()
-    assert "empty.csv is no readable table" in refusal(table, str(tmp_path / "empty.csv"))
+    assert "empty.csv is not a readable table" in refusal(table, str(tmp_path / "empty.csv"))
 
 
 def test_an_unknown_split_says_what_there_is(table):

@@ -305,7 +305,7 @@ def reported(run, tmp_path_factory) -> Path:
 def test_rows_longer_than_the_header_are_refused_and_not_shifted(data):
     header, rows = LAYOUTS["HAM10000_metadata.csv"].split("\n", 1)
     (data / "HAM10000_metadata.csv").write_text(f"{header}\n" + rows.replace("\n", ",x\n"))
-    with pytest.raises(InputError, match="line 2: .x. stands where the header has no name"):
+    with pytest.raises(InputError, match="line 2: .x. is in a column without a name"):
         read_folder(data)
     (data / "HAM10000_metadata.csv").unlink()
 

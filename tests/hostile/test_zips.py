@@ -173,5 +173,5 @@ def test_what_is_no_zip_by_a_zips_name(folder):
     (folder / "link.zip").symlink_to(folder / "gone.zip")
     assert read_folder(folder).table["has_image"].all()
     (folder / "text.zip").write_bytes(b"<html>")
-    with pytest.raises(InputError, match="text.zip is no readable zip .*: download it again"):
+    with pytest.raises(InputError, match="text.zip is not a readable zip file .*: download it again"):
         read_folder(folder)

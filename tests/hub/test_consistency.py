@@ -144,7 +144,7 @@ def test_a_page_of_another_version_or_of_ones_own_cannot_be_told(run, data, caps
             "report.json: cannot tell: not as `ham-hf report` writes",
         ),
         (lambda report: report["results"].update(test=[]), "report.json: cannot tell: not as `ham-hf report` writes"),
-        (lambda report: report["run"]["data"]["splits"]["test"].update(sha256="0" * 64), "other images than these"),
+        (lambda report: report["run"]["data"]["splits"]["test"].update(sha256="0" * 64), "about other images"),
     ],
 )
 def test_a_report_json_that_cannot_be_compared_is_told(run, data, capsys, change, said):
@@ -227,9 +227,9 @@ def test_claims_in_eval_results_alone_are_checked_like_those_of_a_card(published
     ("text", "code", "said"),
     [
         ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: 0.99\n", 1, "outside the interval"),
-        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: good\n", 2, "'good' is no number"),
-        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: .nan\n", 2, "nan is no number"),
-        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: [1]\n", 2, "[1] is no number"),
+        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: good\n", 2, "'good' is not a number"),
+        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: .nan\n", 2, "nan is not a number"),
+        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: [1]\n", 2, "[1] is not a number"),
         (
             f"- dataset: {{id: ada/ham10000, task_id: test_accuracy}}\n  value: 1{'0' * 400}\n",
             2,
@@ -248,8 +248,8 @@ def test_claims_in_eval_results_alone_are_checked_like_those_of_a_card(published
             2,
             "another dataset than these images: 'a/b'",
         ),
-        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: 052\n", 2, "'052' is no number"),
-        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: 0.1_4\n", 2, "'0.1_4' is no number"),
+        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: 052\n", 2, "'052' is not a number"),
+        ("- dataset: {id: ada/ham10000, task_id: test_accuracy}\n  value: 0.1_4\n", 2, "'0.1_4' is not a number"),
         ("- dataset: {id: ada/ham10000, task_id: test_accuracy_九七}\n  value: 0.14\n", 2, "unknown metric"),
         ("- dataset: {id: ada/ham10000, task_id: validation_test_accuracy}\n  value: 0.14\n", 2, "the split None"),
         (
@@ -452,11 +452,11 @@ def set_facts(folder, change) -> None:
         ),
         (
             lambda run: run["model"].update(name="trained on 10 million lesions"),
-            "model.name is no name, but a sentence",
+            "model.name is a sentence, not a name",
         ),
         (
             lambda run: run["data"].update(source="ten thousand patients of us"),
-            "data.source is no name, but a sentence",
+            "data.source is a sentence, not a name",
         ),
         (
             lambda run: run["training"].update(images=1_000_000),
@@ -477,7 +477,7 @@ def set_facts(folder, change) -> None:
             lambda run: run["data"]["audit"].update(biopsied=9),
             "FALSE: data.audit.biopsied is 9, which no audit looks for",
         ),
-        (lambda run: run["hardware"].update(gpu="used in a b c d e f hospitals"), "hardware.gpu is no name, but a"),
+        (lambda run: run["hardware"].update(gpu="used in a b c d e f hospitals"), "hardware.gpu is a sentence, not a"),
         (lambda run: run["hardware"].update(certificate="IIa"), "writes no such run.hardware.certificate: IIa"),
         (
             lambda run: run["versions"].update(torch="2, as TÜV says"),

@@ -130,7 +130,7 @@ def test_absent_images_are_left_out_and_split_csv_gives_the_same_split(stage, ro
     ("words", "said"),
     [
         (["{folder}", "ham10000"], "expected owner/name"),
-        (["{folder}/nowhere", REPO], "is no folder: expected a copy of HAM10000"),
+        (["{folder}/nowhere", REPO], "is not a folder: expected a copy of HAM10000"),
         (["{folder}", REPO], "nothing was sent"),
         (["{clinic}", REPO, "--split", "grouped", "--accept_license"], "70 images are not HAM10000's (IMG_000_0"),
         (["{folder}", REPO, "--dry_run", "--split", "nowhere.csv"], "expected 'study', 'grouped', or a CSV"),

@@ -356,12 +356,12 @@ def test_files_that_answer_otherwise_or_do_not_load_are_refused(image_run, patie
     weights = tmp_path / "image" / "staged" / "model.safetensors"
     save_file({name: value * 1.5 for name, value in load_file(weights).items()}, weights, metadata={"format": "pt"})
     with pytest.raises(
-        InputError, match="gives .* where ham-hf computes .* differ by more than 1e-05. Nothing was uploaded"
+        InputError, match="gives .*, but ham-hf computes .* differ by more than 1e-05. Nothing was uploaded"
     ):
         check_that_it_loads(image_run, tmp_path / "image" / "staged")
     stage(patient_run, tmp_path / "patient" / "staged", repo_id=IMAGE_REPO)
     (tmp_path / "patient" / "staged" / "processing_mmbt.py").unlink()
-    with pytest.raises(InputError, match="names the code 'processing_mmbt.SentenceProcessor', which is none of"):
+    with pytest.raises(InputError, match="refers to the code 'processing_mmbt.SentenceProcessor', which is not in"):
         check_that_it_loads(patient_run, tmp_path / "patient" / "staged")
 
 

@@ -182,7 +182,7 @@ def test_other_images_under_the_same_names_cannot_tell(model, data, tmp_path, ca
             "config.json",
             {"auto_map": {"AutoModelForImageClassification": "evil/x--modeling.Evil"}},
             2,
-            "pipeline: cannot tell: config.json names the code 'evil/x--modeling.Evil'",
+            "pipeline: cannot tell: config.json refers to the code 'evil/x--modeling.Evil'",
         ),
     ],
 )
@@ -221,7 +221,7 @@ def foreign_card(model, **changes) -> None:
         ({"metric_value": 99.0}, [], 1, "FALSE: outside the interval"),
         ({"metric_value": 0.1, "metric_type": "f1"}, [], 2, "unknown metric, say of which average"),
         ({"metric_value": 0.1, "metric_type": "bleu"}, [], 2, "unknown metric"),
-        ({"metric_value": "good"}, [], 2, "'good' is no number"),
+        ({"metric_value": "good"}, [], 2, "'good' is not a number"),
         ({"metric_value": 0.99, "dataset_split": "train"}, [], 2, "it is about the split 'train'"),
         ({"metric_value": 0.99, "dataset_split": "train"}, ["--part", "test"], 1, "outside the interval"),
         ({"metric_value": 0.99, "dataset_name": "ISIC 2019"}, [], 2, "it is about another dataset"),
@@ -266,7 +266,7 @@ def test_a_card_without_claims_or_no_card_cannot_be_told(model, data, capsys):
     for front in ("license: mit", "license: mit\nmodel-index:\n- name: x\n  results: []"):
         (model / "README.md").write_text(f"---\n{front}\n---\n\n# Skin\n")
         assert verify(model, data) == 2
-        assert "makes no claim" in capsys.readouterr().err
+        assert "makes no claims" in capsys.readouterr().err
     (model / "README.md").unlink()
     assert verify(model, data) == 2
     assert "has no README.md" in capsys.readouterr().err

@@ -34,7 +34,7 @@ from ham_hf.config.arguments import ModelArguments  # noqa: E402
 from ham_hf.data.image_io import read_photo  # noqa: E402
 from ham_hf.evaluation.thresholds import keep_threshold
 from ham_hf.inference import demo  # noqa: E402
-from ham_hf.inference.demo import answer_html, running_demo  # noqa: E402
+from ham_hf.inference.demo import prediction_html, running_demo  # noqa: E402
 from ham_hf.inference.engine import probabilities  # noqa: E402
 from ham_hf.inference.load import load_classifier  # noqa: E402
 from ham_hf.inference.predict import SYNTHETIC_ALONE  # noqa: E402
@@ -114,7 +114,7 @@ def photo(tmp_path_factory) -> Path:
 
 
 def ask(url: str, photo: Path | None, *fields):
-    """(the upload's new value, the answer)."""
+    """Return the prediction."""
     client = Client(url, verbose=False, download_files=False, analytics_enabled=False)
     return client.predict(photo and handle_file(photo), *fields, api_name="/predict")
 
@@ -129,7 +129,7 @@ def answer_about(url: str, path: str) -> str:
     photograph = {"path": path, "meta": {"_type": "gradio.FileData"}}
     call = f"{url}gradio_api/call/predict"
     event = httpx.post(call, json={"data": [photograph]}).json()["event_id"]
-    return json.loads(httpx.get(f"{call}/{event}", timeout=60).text.rpartition("data: ")[2])[1]
+    return json.loads(httpx.get(f"{call}/{event}", timeout=60).text.rpartition("data: ")[2])[0]
 
 
 def rows(answer: str) -> list[tuple[str, str]]:
@@ -146,23 +146,25 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_a_photograph_is_answered_as_ham_hf_predict_answers_and_is_removed(url, image_run, photo, uploads):
-    upload, answer = ask(url, photo)
+def test_the_page_predicts_what_ham_hf_predict_predicts(url, image_run, photo):
+    answer = ask(url, photo)
     assert rows(answer) == expected_rows(image_run, photo)
     assert suspicion(0.1) in answer and DISCLAIMER in answer and photo.is_file()
     pictures = [base64.b64decode(data) for data in re.findall('image/png;base64,([^"]+)', answer)]
     crop, heat = [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
     assert crop.shape == heat.shape == (32, 32, 3) and np.abs(crop.astype(int) - heat).max() > 50
-    assert upload is None and files(uploads) == []
 
 
-def test_the_same_photograph_sent_twice_at_once_is_answered_twice(url, image_run, photo, uploads):
-    paths = [upload(url, photo) for _ in range(2)]
-    assert len(files(uploads)) == 2
-    for path in paths:
+def test_a_photograph_stays_until_it_is_removed_after_ten_minutes(url, image_run, photo):
+    path = upload(url, photo)
+    for _ in range(2):
         assert rows(answer_about(url, path)) == expected_rows(image_run, photo)
-    assert files(uploads) == []
-    assert "choose it once more" in answer_about(url, paths[0])
+    config = json.load(urllib.request.urlopen(f"{url}config"))
+    [image] = [part["id"] for part in config["components"] if part["type"] == "image"]
+    assert all(image not in event["outputs"] for event in config["dependencies"])
+    assert demo.DELETE_CACHE == (60, 600)
+    Path(path).unlink()
+    assert "choose it again" in answer_about(url, path)
 
 
 def test_a_file_that_is_no_photograph_is_one_sentence_without_a_path(url, tmp_path, uploads):
@@ -175,11 +177,10 @@ def test_a_file_that_is_no_photograph_is_one_sentence_without_a_path(url, tmp_pa
         "empty.jpg": "the file is empty",
         "cut <b>.png": "",
     }.items():
-        upload, answer = ask(url, tmp_path / name)
+        answer = ask(url, tmp_path / name)
         assert answer.startswith('<p class="error" role="alert">cannot use ') and reason in answer
-        assert "Traceback" not in answer and str(uploads) not in answer and "<b>" not in answer and upload is None
-    assert "choose one first" in ask(url, None)[1]
-    assert files(uploads) == []
+        assert "Traceback" not in answer and str(uploads) not in answer and "<b>" not in answer
+    assert "choose one first" in ask(url, None)
 
 
 @pytest.mark.parametrize("words", [{"path": "SECRET"}, {"path": "SECRET", "meta": None}, {"path": 3}, {}, "SECRET"])
@@ -201,7 +202,7 @@ def test_the_page_warns_and_asks_no_other_machine(url):
     config = json.load(urllib.request.urlopen(f"{url}config"))
     html = [part["props"]["value"] for part in config["components"] if part["type"] == "html"]
     assert "<h1>my &lt;run&gt;</h1>" in html[0] and "stays on this machine" in html[0]
-    assert DISCLAIMER in html[1] and SYNTHETIC_ALONE in html[1] and "This model reads the image alone" in html[2]
+    assert DISCLAIMER in html[1] and SYNTHETIC_ALONE in html[1] and "This model uses the image alone" in html[2]
     style = urllib.request.urlopen(f"{url}theme.css").read().decode()
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page) and config["stylesheets"] == []
     assert "system-ui" in style and not re.search(r"""@import|url\(["']?(?:https?:)?//""", style)
@@ -225,18 +226,16 @@ def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploa
         fields = {part["props"]["label"]: part["props"] for part in config["components"] if "label" in part["props"]}
         assert [value for _, value in fields["Body site"]["choices"]] == ["unknown", "back", "face"]
         assert [value for _, value in fields["Sex"]["choices"]] == ["unknown", "female", "male"]
-        answer = ask(url, photo, "45", "female", "back")[1]
+        answer = ask(url, photo, "45", "female", "back")
         assert rows(answer) == expected_rows(patient_run, photo, [(45.0, "female", "back")])
         assert "<p>Age: 45 years. Sex: female. Body site: back.</p>" in answer
-        assert "drawn for models of the image alone" in answer and "base64" not in answer
-        unknown = ask(url, photo, "", "unknown", "unknown")[1]
+        assert "only shown for models that use the image alone" in answer and "base64" not in answer
+        unknown = ask(url, photo, "", "unknown", "unknown")
         assert rows(unknown) == expected_rows(patient_run, photo) != rows(answer)
         assert "<p>Age: unknown. Sex: unknown. Body site: unknown.</p>" in unknown
-        assert files(uploads) == []
         for age, site in (("old", "back"), ("300", "back"), ("", "elbow")):
-            upload, error = ask(url, photo, age, "male", site)
+            error = ask(url, photo, age, "male", site)
             assert 'role="alert"' in error and ("expected one of back, face" if site == "elbow" else "age is") in error
-            assert upload is not None and {file.name for file in files(uploads)} == {photo.name}  # to ask again
         # However many visitors there were, the answers of the last two alone are in memory
         [holder] = [of for of in gc.get_objects() if type(of) is StateHolder and of.capacity == 2]
         assert len(holder.session_data) == 2
@@ -246,7 +245,7 @@ def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploa
 def test_what_is_missing_is_said_with_what_to_install(image_run, photo, monkeypatch, capsys):
     classifier = load_classifier(str(image_run))
     monkeypatch.setitem(sys.modules, "captum", None)
-    answer = answer_html(classifier, read_photo(photo), None)
+    answer = prediction_html(classifier, read_photo(photo), None)
     assert "[explain]&quot;</code>" in answer and "base64" not in answer and DISCLAIMER in answer
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert ham_hf(["demo", str(image_run)]) == 2
@@ -349,7 +348,7 @@ def test_the_app_of_a_space_answers_with_the_model_of_the_hub(pushed, image_run,
         (tmp_path / "space" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "space" / name).write_bytes(data)
     with running_app(pushed, tmp_path) as url:
-        assert rows(ask(url, photo)[1]) == expected_rows(image_run, photo)
+        assert rows(ask(url, photo)) == expected_rows(image_run, photo)
         config = json.load(urllib.request.urlopen(f"{url}config"))
         html = [part["props"]["value"] for part in config["components"] if part["type"] == "html"]
         assert "do not upload photographs of people without their consent" in html[0] and SYNTHETIC_ALONE in html[1]

@@ -614,7 +614,7 @@ def test_predict_takes_patients_from_a_csv(published, tmp_path, capsys):
     ("text", "message"),
     [
         (None, "cannot be read: No such file"),
-        ("", "is no readable table: it has no values"),
+        ("", "is not a readable table: it has no values"),
         ("file,age,sex\na.png,45,male\n", "has file, age, sex: expected the columns file, age, sex, localization"),
         ("file,age,sex,localization\na.png,abc,male,back\n", "line 2: age is 'abc': expected a number of years"),
         ("file,age,sex,localization\nb.png,45,male,back\n", "has no row for 1 photographs"),

@@ -300,7 +300,7 @@ def test_malformed_predictions_are_refused_by_row_and_value(run, edit, message):
 
 def test_binary_predictions_are_refused(run):
     (run / "predictions_validation.csv").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(InputError, match="not readable as CSV"):
+    with pytest.raises(InputError, match="is not a readable table: line 1 is not UTF-8 text"):
         read_run(run)
 
 

@@ -1,1 +1,1 @@
-"""Where the data comes from: folders, ISIC exports, datasets on the Hub, or synthetic images."""
+"""Read data from its sources: folders, ISIC exports, datasets on the Hub, or synthetic images."""

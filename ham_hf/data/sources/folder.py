@@ -1,4 +1,4 @@
-"""A folder with a table and images, in the layouts that people really have."""
+"""Read a folder with a table and images, in the layouts that people really have."""
 
 import zipfile
 from collections.abc import Mapping
@@ -124,7 +124,7 @@ def find_unscored(folder: Path, metadata_csv: Path | None = None) -> Dataset | N
     """Return the one image that ISIC 2018 does not score, which `read_folder` leaves out.
 
     Returns:
-        Columns image_id and image, without a row where the image is not there; None where the table does not list it.
+        Columns image_id and image, without a row if the image is missing; None if the table does not list it.
     """
     path = metadata_csv or _find_table(folder, {})
     if path is None:
@@ -221,12 +221,12 @@ def _find_table(folder: Path, diagnosis_map: DiagnosisMap) -> Path | None:
 
 def _no_table(folder: Path, files: list[Path]) -> str:
     if packed := _packed_table(folder):
-        return f"{packed}: unpack it, and name the folder with the table and the images"
+        return f"{packed}: unpack it, and use the folder with the table and the images"
     message = f"no table of images in {folder}: "
     if other := [path for path in files if path.stem.lower() in ("metadata", "ham10000_metadata")]:
-        return f"{message}{other[0].name} is not read; save it as {other[0].stem}.csv"
+        return f"{message}{other[0].name} is not supported; save it as {other[0].stem}.csv"
     if below := [path for path in files_below(folder) if _is_table(path.name.lower()) and path.is_file()]:
-        return f"{message}{below[0].relative_to(folder)} lies in a folder below; name {below[0].parent} instead"
+        return f"{message}{below[0].relative_to(folder)} is in a subfolder; use {below[0].parent} instead"
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
     return f"{message}looked for {_LOOKED_FOR}; found {there}"
 
@@ -236,7 +236,7 @@ def _is_table(name: str) -> bool:
 
 
 def _named_files(folder: Path, rows: pd.DataFrame) -> dict[str, Path]:
-    """Return image_id → file for the images of an imagefolder that are there."""
+    """Return image_id → file for the existing images of an imagefolder."""
     files = {image_id: inside(folder, file) for image_id, file in zip(rows["image_id"], rows[FILE_NAME], strict=True)}
     try:
         return {without_suffix(image_id): path for image_id, path in files.items() if path.is_file()}
@@ -255,13 +255,13 @@ def _packed_table(folder: Path) -> str | None:
         for name in names:
             base = name.rpartition("/")[2].lower()
             if _is_table(base) or base.endswith(".zip"):
-                return f"{archive} holds {name}, which is not read inside a zip"
+                return f"{archive} contains {name}, which cannot be read inside a zip"
     return None
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise InputError(f"{path} is not there: expected a CSV with the columns image_id, lesion_id and dx")
+        raise InputError(f"{path} does not exist: expected a CSV with the columns image_id, lesion_id and dx")
     if not path.stat().st_size:
         raise InputError(f"{path} is empty: expected {_LOOKED_FOR}")
     return read_table(path, _COLUMNS)

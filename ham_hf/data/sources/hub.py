@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face Hub with an image column and HAM10000's columns under their usual names."""
+"""Read a dataset from the Hugging Face Hub with an image column and HAM10000's columns under their usual names."""
 
 import hashlib
 from pathlib import Path

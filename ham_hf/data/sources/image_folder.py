@@ -1,4 +1,4 @@
-"""The layouts of the `imagefolder` builder of `datasets`: a folder for each class, or metadata.csv with file_name."""
+"""Read the layouts of `datasets`' `imagefolder` builder: a folder for each class, or metadata.csv with file_name."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,4 @@
-"""The ISIC Archive's export of HAM10000 (other column names, a tree of diagnoses), and ISIC 2018's ground truth."""
+"""Read the ISIC Archive's export of HAM10000 (other columns, a tree of diagnoses) and ISIC 2018's ground truth."""
 
 import pandas as pd
 
@@ -65,7 +65,7 @@ def from_ground_truth(raw: pd.DataFrame, name: str, diagnosis_map: DiagnosisMap)
     """Rename a one-hot `…_GroundTruth.csv` of an ISIC challenge (strings; image, then 0.0 or 1.0 a diagnosis).
 
     It names no patient, and lesions only where a column lesion_id was added. The one image that the challenge of 2018
-    does not score is left out, and so are columns that are no diagnosis, such as the weights of 2019's.
+    does not score is dropped, and so are columns that are not diagnoses, such as the weights in that of 2019.
 
     Raises:
         InputError: a row has not exactly one diagnosis, or one that is none of HAM10000's.

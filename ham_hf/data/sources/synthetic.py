@@ -28,7 +28,7 @@ _GRAIN = 5  # levels of 255
 
 
 class Look(NamedTuple):
-    """How a diagnosis looks and whom it meets. Colours are RGB in 0 to 1; (mean, deviation) pairs are normal draws."""
+    """The look and patients of a diagnosis. Colours are RGB in 0 to 1; (mean, deviation) pairs are normal draws."""
 
     images: int  # of HAM10000's 10,015: the share drawn here
     colour: tuple[float, float, float]
@@ -91,7 +91,7 @@ _TRAITS = ("contrast", "radius", "irregular", "soft", "patches", "network", "dot
 
 
 def synthetic_folder(images: int = IMAGES, seed: int = 0) -> Path:
-    """The folder of `write_synthetic` in the datasets cache; drawn on first use, whole or not at all."""
+    """Return the folder of `write_synthetic` in the datasets cache, drawing it atomically on first use."""
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "ham_hf"
     folder = cache / f"synthetic-v{VERSION}-{images}-{seed}"
     if folder.is_dir():
@@ -183,7 +183,7 @@ def _person(look: Look, rng: np.random.Generator) -> dict[str, str]:
 
 
 def draw_image(look: Look, lesion: np.random.Generator, shot: np.random.Generator) -> PIL.Image.Image:
-    """One photograph of a lesion. `lesion` draws what its photographs share, `shot` light, position and hairs."""
+    """Draw a photograph of a lesion. `lesion` draws what its photographs share; `shot` light, position and hairs."""
     traits = {name: max(lesion.normal(*getattr(look, name)), 0.0) for name in _TRAITS}
     tint = lesion.normal(0, 0.035, 3)  # (RGB), so that colours of the diagnoses overlap
     skin = np.array([0.86, 0.67, 0.58]) + lesion.normal(0, 0.05) + lesion.normal(0, 0.025, 3)

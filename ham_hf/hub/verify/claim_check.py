@@ -43,7 +43,7 @@ _INTERVAL = re.compile(r"(.*?) ?\(95 % interval (-?\d*\.\d+) to (-?\d*\.\d+)\)",
 
 
 class Verdict(NamedTuple):
-    """The verdict on a claim; `measured` and `interval` are None where nothing was computed."""
+    """The verdict on a claim; `measured` and `interval` are None if nothing was computed."""
 
     claim: Claim
     measured: float | None
@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What claims are compared with.
+    """The results and facts that claims are compared with.
 
     `results` are those of `measure` by split, without splits that have no image here, and `data` the facts of the
     images. `reported` are the SHA-256 that a report.json of ours gives for its splits, for a claim that names none;
@@ -88,7 +88,7 @@ def judge(claim: Claim, override: str | None, evidence: Evidence) -> Verdict:
     if metric not in evidence.results[part]["metrics"]:
         return cannot_tell("unknown metric" + (", say of which average" if metric in ("f1", "roc_auc") else ""))
     if not is_number(claim.value):
-        return cannot_tell(f"{repr(claim.value)[:_SHOWN]} is no number")
+        return cannot_tell(f"{repr(claim.value)[:_SHOWN]} is not a number")
     value, interval = evidence.results[part]["metrics"][metric].values()
     sha256 = claim.sha256 or (evidence.reported.get(part) if claim.revision is None else None)
     if sha256 not in (None, evidence.hashes[part]):
@@ -115,7 +115,7 @@ def judge(claim: Claim, override: str | None, evidence: Evidence) -> Verdict:
 
 
 def metric_of(claim: Claim) -> str:
-    """The name of ours for the metric of a claim."""
+    """Return our name for the metric of a claim."""
     name = re.sub(r"\W+", "_", str(claim.metric.get("type")).strip().lower())
     average = claim.metric_args.get("average")
     if not average:
@@ -124,7 +124,7 @@ def metric_of(claim: Claim) -> str:
 
 
 def share_of(claim: Claim) -> tuple[float, float]:
-    """The value claimed, from 0 to 1 where it is a percentage, and half of its last digit."""
+    """Return the claimed value, from 0 to 1 also for percentages, and half of its last digit."""
     text = repr(claim.value)
     digits = len(text.partition(".")[2]) if "e" not in text else 17
     value, rounding = float(claim.value), 0.5 * 10.0**-digits
@@ -193,7 +193,7 @@ def _about_dataset(claim: Claim, exact: bool, evidence: Evidence) -> Iterator[tu
 
 
 def _names_these_data(name: Any, exact: bool, evidence: Evidence) -> bool:
-    """Whether a name is one of the images evaluated, or of no dataset in particular."""
+    """Return whether a name means the evaluated images, or no particular dataset."""
     words = "".join(_words(name))
     if _NO_DATASET.fullmatch(words):
         return True

@@ -1,4 +1,4 @@
-"""The claims of a model card, as its front matter (`model-index`) and `.eval_results/*.yaml` state them.
+"""Read the claims of a model card from its front matter (`model-index`) and `.eval_results/*.yaml`.
 
 Everything that an entry says is kept, since all of it is part of the claim. An entry that is not as the Hub documents
 it becomes a claim with a `problem`, and the others are read all the same.
@@ -17,7 +17,7 @@ CARD = "README.md"
 
 
 class Claim(NamedTuple):
-    """One figure and what is said about it; `task`, `dataset` and `metric` are as the Hub names them.
+    """A claimed figure and its context; `task`, `dataset` and `metric` are named as on the Hub.
 
     `others` holds whatever else the entry says, such as its source. `problem` says why the claim cannot be evaluated.
     """
@@ -43,7 +43,7 @@ class Claim(NamedTuple):
 
     @property
     def sha256(self) -> str | None:
-        """The hash of the images that the claim is about, as ham_hf writes it; None for any other revision."""
+        """The hash of the claim's images, as ham_hf writes it; None for any other revision."""
         return self.revision if re.fullmatch(r"[0-9a-f]{64}", self.revision or "") else None
 
     @property
@@ -64,7 +64,7 @@ def _text(value: Any) -> str | None:
 
 
 def _mapping(value: Any) -> Mapping:
-    """The arguments of a dataset or metric; the Trainer of transformers writes "default" where there are none."""
+    """Return the arguments of a dataset or metric; the stock Trainer writes "default" if there are none."""
     if isinstance(value, dict):
         return value
     return {} if value in (None, "default") else {"args": value}
@@ -161,8 +161,8 @@ def check_any(claims: list[Claim], folder: Path) -> None:
     if claims:
         return
     if not (folder / CARD).is_file():
-        raise InputError(f"{folder} has no README.md: there is no card, so no claim to check")
+        raise InputError(f"{folder} has no README.md, so there are no claims to check")
     raise InputError(
-        f"{folder / CARD} makes no claim: its front matter has no model-index with results, and there is no "
+        f"{folder / CARD} makes no claims: its front matter has no model-index with results, and there is no "
         f"{FOLDER}/*.yaml. `ham-hf evaluate` evaluates a model without one"
     )

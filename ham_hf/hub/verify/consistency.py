@@ -26,7 +26,7 @@ KEYS = ("schema", "ham_hf", "run", "results", "ablation", "collapse", "disclaime
 
 
 class Finding(NamedTuple):
-    """What is wrong at a place, such as "README.md, line 57"; `verdict` is FALSE or CANNOT_TELL."""
+    """A problem at a place such as "README.md, line 57"; `verdict` is FALSE or CANNOT_TELL."""
 
     where: str
     verdict: str
@@ -70,7 +70,7 @@ def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 def _is_ours(report: Mapping) -> bool:
-    """Whether any part of a report.json is as ham-hf writes it, however much of it is gone."""
+    """Return whether any part of a report.json is as ham-hf writes it, however little is left."""
     run, results = report.get("run"), report.get("results")
     return (
         len(set(KEYS) & report.keys()) >= 2
@@ -112,7 +112,7 @@ def check_results(
 
     Args:
         report: report.json's content.
-        measured: by split, what `split_results` gives; a split without images is left out.
+        measured: by split, the result of `split_results`; splits without images are skipped.
         hashes: by split, the SHA-256 of the images that were measured.
         parts: splits of report.json with results.
     """
@@ -121,7 +121,7 @@ def check_results(
         for part in parts:
             where, theirs = f"report.json, {part}", dict(report["results"][part])
             if part not in measured or report["run"]["data"]["splits"][part]["sha256"] != hashes[part]:
-                found.append(Finding(where, CANNOT_TELL, "it is about other images than these"))
+                found.append(Finding(where, CANNOT_TELL, "is about other images"))
                 continue
             ours = dict(strict(measured[part]))
             if ours["lesions"] is None and theirs["lesions"] is not None:

@@ -1,4 +1,4 @@
-"""Are the facts in report.json true? What it says of the model, the images and the training beside its results.
+"""Check what report.json says about the model, the images and the training, apart from its results.
 
 Whatever the model, the images or another file shows as well is compared. Names and what the training logged cannot be
 checked; a name that is a sentence is named as such.
@@ -77,7 +77,7 @@ _MODEL_FACTS = (
 
 
 def _differing_facts(place: str, theirs: Mapping, ours: Mapping, keys: Sequence[str]) -> list[Finding]:
-    """The facts `keys` in which report.json differs; one that it does not have was not known when it was written."""
+    """Find the facts `keys` in which report.json differs, skipping those that older versions did not write."""
     pairs = (
         (f"{place}.{name}", claimed, other)
         for key in keys
@@ -100,7 +100,7 @@ def _check_base(base: str, config: Mapping) -> list[Finding]:
 
 
 def _check_kind(run: Mapping, config: Mapping) -> list[Finding]:
-    """Whether the model reads the patient's data, or is an ensemble, as report.json says."""
+    """Check that the model reads patient data, or is an ensemble, if report.json says so."""
     model, kind = run["model"], config["model_type"]
     claimed: dict[str, Any] = {
         "members": [member["weight"] for member in model["members"]] if "members" in model else None
@@ -193,7 +193,7 @@ def _check_names(run: Mapping) -> list[Finding]:
         last = re.split(r"[/\\]", str(name or "").rstrip("/\\"))[-1]
         words = _GPU_WORDS if place == "hardware.gpu" else _NAME_WORDS
         if len(last.split()) > words or len(last) > _NAME_LENGTH:
-            found.append(Finding("report.json", CANNOT_TELL, f"{place} is no name, but a sentence: {last[:60]}"))
+            found.append(Finding("report.json", CANNOT_TELL, f"{place} is a sentence, not a name: {last[:60]}"))
     return found
 
 
@@ -211,7 +211,7 @@ def _check_training(report: Mapping) -> list[Finding]:
 
 
 def _check_best_value(report: Mapping) -> list[Finding]:
-    """The figure that chose the checkpoint is the saved model's on validation, if nothing came after it."""
+    """Check the figure that selected the checkpoint: it is the saved model's on validation, unless changed later."""
     run, validation = report["run"], report["results"]["validation"]
     training, model = run["training"], run["model"]
     name = str(training["best_metric"]).removeprefix("eval_")
@@ -271,7 +271,7 @@ def _check_files(folder: Path, run: Mapping) -> list[Finding]:
     path = folder / "arguments.json"
     arguments = read_json(path) if path.is_file() else {}
     if not isinstance(arguments, dict):
-        return [*found, Finding("arguments.json", CANNOT_TELL, "is no mapping, as `ham-hf train` writes it")]
+        return [*found, Finding("arguments.json", CANNOT_TELL, "is not a mapping, as `ham-hf train` writes it")]
     if run["training"] is None:
         return found
     found += _check_arguments(folder, run, arguments)
@@ -300,7 +300,7 @@ def _check_arguments(folder: Path, run: Mapping, arguments: Mapping) -> list[Fin
     path = folder / "recipe.yaml"
     recipe = parse_yaml(read_text(path), path) if path.is_file() else {}
     if not isinstance(recipe, dict):
-        return [*found, Finding("recipe.yaml", CANNOT_TELL, "is no mapping of arguments")]
+        return [*found, Finding("recipe.yaml", CANNOT_TELL, "is not a mapping of arguments")]
     unknown = [key for key in recipe if arguments and key not in arguments]
     return found + [Finding("recipe.yaml", CANNOT_TELL, f"arguments.json has no {str(key)[:60]}") for key in unknown]
 

@@ -1,4 +1,4 @@
-"""Are the files beside a card those that were published, and do the predictions among them come from the model?"""
+"""Check that the files beside a card are those that were published, and that the predictions are the model's."""
 
 import re
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def check_predictions(
     """Return what predictions_*.csv and patients_*.csv in `folder` say otherwise than the model and the images.
 
     Args:
-        folder: with the files; those that are not there are left out.
+        folder: with the files; missing ones are skipped.
         measured: by split, the predictions made now and the patients of this copy of the data.
         hashes: by split, the SHA-256 of the images here.
         report: report.json's content; where it is about other images, `check_results` says so.

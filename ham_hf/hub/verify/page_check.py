@@ -141,7 +141,7 @@ def _page(folder: Path, report: Mapping) -> str:
 
 
 def _repo_id_of(page: str) -> str:
-    """The repository that the page's commands name, if that is a valid name; else the placeholder."""
+    """Return the repository in the page's commands, if its name is valid; otherwise the placeholder."""
     found = re.search(r'^classify = pipeline\("image-classification", model="([^"\n]+)"', page, flags=re.MULTILINE)
     try:
         check_repo_id(found[1] if found else REPO_ID)
@@ -157,7 +157,7 @@ def published_as(folder: Path) -> str | None:
 
 
 def _pictures(folder: Path) -> list[str]:
-    """The pictures of `folder` that a report shows, by the names that ham-hf gives them."""
+    """Return the pictures in `folder` that a report shows, by the names that ham-hf gives them."""
     splits = [f"{name}_{split}.png" for split in ("validation", "test") for name in SPLIT_PICTURES]
     return [name for name in ("loss.png", "learning_rate.png", *splits) if (folder / "plots" / name).is_file()]
 
@@ -256,7 +256,7 @@ def _finding(report: Mapping, where: str, verdict: str, words: str) -> Finding:
 
 
 def _differing(page: Sequence[str], expected: Sequence[str]) -> Iterator[tuple[int, str | None, str | None]]:
-    """The number in `page`, the line, and what is expected; None for a line that one of them lacks."""
+    """Yield the line number in `page`, the line, and the expected one; None for a line that one of them lacks."""
     plain = [[_plain(line) for line in lines] for lines in (page, expected)]
     for tag, start, end, first, last in difflib.SequenceMatcher(
         None, plain[0], plain[1], autojunk=False
@@ -267,7 +267,7 @@ def _differing(page: Sequence[str], expected: Sequence[str]) -> Iterator[tuple[i
 
 
 def _plain(line: str) -> str:
-    """A line to compare: `ham-hf push` cuts paths, which may take the need for quotation marks in a command away."""
+    """Return a line to compare: `ham-hf push` shortens paths, which may then need no quotation marks."""
     return re.sub(r"['\"]|&#3[49];", "", line) if "ham-hf " in line else line
 
 

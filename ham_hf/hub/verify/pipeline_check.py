@@ -1,4 +1,4 @@
-"""What do users get who load the published files with transformers alone, and is it what ham-hf evaluates?
+"""Check that the published files give the same predictions in a pipeline of transformers as in ham-hf.
 
 Fields of config.json and preprocessor_config.json such as `problem_type` or `dtype` change what `pipeline` returns and
 nothing that ham-hf computes.
@@ -47,7 +47,7 @@ def check_pipeline(
     tolerance: float = TOLERANCE,
     own_process: bool,
 ) -> None:
-    """Compare what `pipeline` of transformers makes of images with ham-hf's own probabilities.
+    """Compare the probabilities of a transformers `pipeline` with those of ham-hf.
 
     Args:
         folder: the files as they are published.
@@ -56,10 +56,10 @@ def check_pipeline(
         labels: what config.json in `folder` calls the model's outputs, by number.
         images: RGB.
         tolerance: between two probabilities.
-        own_process: always load in a new process that cannot import ham_hf; else only where the files bring code.
+        own_process: always load in a new process that cannot import ham_hf; otherwise only if the files contain code.
 
     Raises:
-        InputError: the files need code that is not ours, do not load, or give other probabilities.
+        InputError: the files require code that is not ours, do not load, or give other probabilities.
     """
     has_code = check_code(folder)
     model, reads_patient = classifier.model, classifier.reads_patients
@@ -90,17 +90,19 @@ def _compare(
     tolerance: float,
 ) -> None:
     if answer.keys() != set(labels.values()):
-        raise InputError(f"a pipeline answers {', '.join(answer)}, where config.json has {', '.join(labels.values())}")
+        raise InputError(
+            f"a pipeline has the labels {', '.join(answer)}, but config.json has {', '.join(labels.values())}"
+        )
     code_of = {labels[number]: code for number, code in codes.items()}
     kept = {label: score for label, score in answer.items() if code_of[label] is not None}
-    # What the model gives to labels that are left out goes to the others in proportion
+    # The probability of dropped labels is distributed among the others in proportion
     total = sum(kept.values()) if len(kept) < len(answer) else 1.0
     found = {code: sum(kept[label] for label in kept if code_of[label] == code) / total for code in expected}
     differences = {code: abs(found[code] - expected[code]) for code in expected}
     if not all(difference <= tolerance for difference in differences.values()):  # false for NaN as well
         code = max(differences, key=lambda code: (differences[code] != differences[code], differences[code]))
         raise InputError(
-            f"a pipeline of transformers gives {code} {found[code]:.4g} where ham-hf computes {expected[code]:.4g}: "
+            f"a pipeline of transformers gives {code} {found[code]:.4g}, but ham-hf computes {expected[code]:.4g}: "
             f"probabilities of an image differ by more than {tolerance:g}"
         )
 
@@ -111,7 +113,7 @@ def _here(folder: Path, cases: Sequence) -> list[dict[str, float]]:
     try:
         classify = pipeline("image-classification", model=str(folder), trust_remote_code=False, device="cpu")
         rows = [classify(case, top_k=classify.model.config.num_labels) for case in cases]
-    except Exception as error:  # transformers raises anything at all about files that are not as they should be
+    except Exception as error:  # transformers raises all kinds of exceptions for damaged files
         raise InputError(f"a pipeline of transformers does not load it: {type(error).__name__}: {error}") from error
     return [{answer["label"]: answer["score"] for answer in answers} for answers in rows]
 
@@ -132,7 +134,7 @@ def _in_new_process(folder: Path, cases: Sequence, has_code: bool, temporary: Pa
 
 
 def check_code(folder: Path) -> bool:
-    """Return whether the files bring code, which then is this version's own: no code of others is run.
+    """Return whether the files contain code, which must be this version's own: no other code is run.
 
     Raises:
         InputError: a Python file is not ham_hf's file of that name, or a configuration names code from elsewhere.
@@ -143,19 +145,19 @@ def check_code(folder: Path) -> bool:
     for path in sorted(folder.glob("*.py")):
         if own.get(path.name) != path.read_bytes():
             raise InputError(
-                f"{path.name} is not the file of that name in ham_hf {__version__}, and code of others is not run here"
+                f"{path.name} is not the file of that name in ham_hf {__version__}, and other code is not run here"
             )
     beside = {path.stem for path in folder.glob("*.py")}
     configs = sorted(folder.glob("*.json"))
     references = [(path.name, reference) for path in configs for reference in _references(read_json(path))]
     for name, reference in references:
         if reference.partition(".")[0] not in beside:
-            raise InputError(f"{name} names the code {reference!r}, which is none of the files beside it")
+            raise InputError(f"{name} refers to the code {reference!r}, which is not in the files beside it")
     return bool(references)
 
 
 def _references(values: Any) -> Iterator[str]:
-    """Every class that a configuration names as code to load, at any depth."""
+    """Yield every reference to code in a configuration, at any depth."""
     waiting = [("", values)]
     while waiting:
         key, value = waiting.pop()

@@ -1,4 +1,4 @@
-"""What `ham-hf verify` found out about a card, and how it is printed."""
+"""Collect and print the results of `ham-hf verify`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -29,7 +29,7 @@ _UNREADABLE = {
 
 
 class Verification(NamedTuple):
-    """A verdict for each claim, whatever else is not as it was measured, and what was not checked, in words."""
+    """A verdict for each claim, other findings, and what was not checked, in words."""
 
     verdicts: list[Verdict]
     findings: list[Finding]
@@ -78,7 +78,7 @@ def _row(of: Verdict) -> tuple[str, ...]:
 
 
 def _cell(value: Any) -> str:
-    """What a card says, fit for a line on a terminal."""
+    """Return text from a card that is safe to print on one line of a terminal."""
     text = printable(str(value))
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
@@ -89,7 +89,7 @@ def unchecked(files: Sequence[str], report: Mapping | None, *, record: bool, rea
     Args:
         files: the names of all files beside the card.
         report: report.json's content, if it is one of ours and whole.
-        record: whether the model brings a record of its training images.
+        record: whether the model has a record of its training images.
         reads_patient: whether it reads the patient's data, and so has a tokenizer.
     """
     known = (CARD, *_MODEL_FILES, *(_WEIGHTS if _WEIGHTS[0] in files else _SHARDS))

@@ -1,4 +1,4 @@
-"""Are a model card's claims true? They are read from the card, and computed again from the weights and the data.
+"""Verify the claims of a model card, by computing them again from the weights and the data.
 
 ham-hf verify you/your-model --data_dir path/to/HAM10000
 """
@@ -84,8 +84,8 @@ def verify_card(
 
     Args:
         name: a run folder or a Hub id, with a README.md of ours or of anybody's.
-        data: which images; an empty `split` is replaced by the card's, and for a card that names none by "all" or the
-            study's, as `load_unseen` does; `classes` by what the model tells apart.
+        data: which images; an empty `split` is replaced by the card's, or else by "all" or the study's, as in
+            `load_unseen`; `classes` by those of the model.
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
         part: "validation" or "test", what all claims are about, for cards that do not say it in these words.
@@ -148,7 +148,7 @@ def _check_ours(
     predicted: Mapping[str, tuple[Predictions, Patients]],
     evidence: Evidence,
 ) -> list[Finding]:
-    """What report.json and the predictions beside it say otherwise than the model and the images.
+    """Find contradictions of report.json and the predictions beside it to the model and the images.
 
     `about_model` is what `model_facts` says, and the model's config.
     """
@@ -173,7 +173,7 @@ def card_folder(location: str, commit: str | None) -> Path:
 
 
 def _damage(folder: Path, claims: Sequence[Claim], findings: Sequence[Finding]) -> list[Finding]:
-    """What is missing of a card of ours without a whole report.json, with which most of it could be checked."""
+    """Report a card of ours whose report.json is missing or damaged, so that its text cannot be checked."""
     signs = signs_of_ours(folder, claims)
     if not signs or findings:  # these say what is wrong with report.json
         return []
@@ -183,7 +183,7 @@ def _damage(folder: Path, claims: Sequence[Claim], findings: Sequence[Finding]) 
 
 
 def _split_of(claims: Sequence[Claim], report: Mapping | None) -> tuple[str, int]:
-    """How the data of the claims are split; the study's split for a card that does not say it as ours do."""
+    """Return the split and seed of the claims' data; the study's split if the card does not say it as ours do."""
     if report is not None:
         names = [(report["run"]["data"]["split"], report["run"]["data"]["split_seed"] or 0)]
     else:
@@ -199,7 +199,7 @@ def _split_of(claims: Sequence[Claim], report: Mapping | None) -> tuple[str, int
 
 
 def _doubts_without_run(report: Mapping, evidence: Evidence) -> dict[str, str]:
-    """As `doubts_about`, of a card whose run.json is gone: report.json has the hash of the training images as well."""
+    """Like `doubts_about`, without run.json: report.json has the hash of the training images as well."""
     if report["run"]["data"]["splits"]["train"]["sha256"] == evidence.hashes["train"]:
         return {}
     reason = "the training images were others than this split's: some of those evaluated may be among them"
@@ -207,14 +207,14 @@ def _doubts_without_run(report: Mapping, evidence: Evidence) -> dict[str, str]:
 
 
 def _doubted(verdict: Verdict, doubt: str | None) -> Verdict:
-    """A claim that holds proves little where the model was trained on images that it is evaluated on."""
+    """Return "cannot tell" for a claim that holds, if the model may have been trained on images evaluated here."""
     if verdict.verdict != HOLDS or doubt is None:
         return verdict
     return verdict._replace(verdict=CANNOT_TELL, reason=doubt)
 
 
 def _check_files(folder: Path, report: Mapping | None) -> list[Finding]:
-    """What became of the published files, where they are listed."""
+    """Compare the published files with their checksums, if these exist."""
     if (folder / CHECKSUMS).is_file():
         return check_checksums(folder)
     if report is not None and report.get("ham_hf") == __version__ and published_as(folder) is not None:
@@ -231,7 +231,7 @@ def _check_as_a_user(
     *,
     ours: bool,
 ) -> list[Finding]:
-    """Whether `pipeline` of transformers answers as what was measured; the last check, for it changes the model."""
+    """Check that a `pipeline` gives the same predictions; the last check, because it changes the model."""
     images = [upright_rgb(image_reader(splits[split])(0)) for split in measured]
     try:
         check_code(folder)
