@@ -91,7 +91,8 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
     """
     if args.group_near_duplicates and args.split != "grouped":
         raise InputError(
-            f"group_near_duplicates needs --split grouped: the split {args.split!r} is fixed and cannot be regrouped"
+            f"group_near_duplicates requires --split grouped: the split "
+            f"{args.split!r} is fixed and cannot be regrouped"
         )
     source = read_source(args)
     table = source.table
@@ -161,11 +162,11 @@ def read_source(args: DataArguments) -> Source:
         csv = Path(args.metadata_csv).expanduser() if args.metadata_csv else None
         return read_folder(folder, csv, diagnosis_map)
     if folder.exists() or not looks_like_repo_id(data_dir):
-        what = "a file" if folder.exists() else "not there"
+        what = "is a file" if folder.exists() else "does not exist"
         if data_dir.lower().endswith(".zip") and folder.exists():
-            raise InputError(f"data_dir is the zip {data_dir!r}: unpack it, and name the folder with table and images")
+            raise InputError(f"data_dir is the zip {data_dir!r}: unpack it, and use the folder with table and images")
         raise InputError(
-            f"data_dir is {data_dir!r}, which is {what}: expected a folder, a Hub dataset id, or 'synthetic'"
+            f"data_dir is {data_dir!r}, which {what}: expected a folder, a Hub dataset id, or 'synthetic'"
         )
     return read_hub(data_dir, args.data_revision, diagnosis_map)
 

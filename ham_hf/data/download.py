@@ -105,7 +105,7 @@ def read_listing(client: httpx2.Client, server: str) -> Listing:
         InputError: no address, nobody there, no Dataverse, or a listing that lacks a file or its checksum.
     """
     if not _is_address(server):
-        raise InputError(f"--server {server!r} is no address of a server: expected one such as {SERVER}")
+        raise InputError(f"--server {server!r} is not the address of a server: expected one such as {SERVER}")
     server = server.rstrip("/")
 
     def ask() -> httpx2.Response:
@@ -125,7 +125,7 @@ def read_listing(client: httpx2.Client, server: str) -> Listing:
     except ValueError as error:
         kind = _plain(answer.headers.get("Content-Type", "something"))
         raise InputError(
-            f"{answer.url.host} answered with {kind} that is no JSON: is {server} a Dataverse server, and is there no "
+            f"{answer.url.host} returned {kind} instead of JSON: is {server} a Dataverse server, and is there no "
             "page to log in to the network first?"
         ) from error
     try:
@@ -133,7 +133,7 @@ def read_listing(client: httpx2.Client, server: str) -> Listing:
         return Listing([_find(path, version["files"], server) for path in _FILES], _terms(version))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{server} answered with JSON that is no listing of Dataverse's ({type(error).__name__}: {error}): is it "
+            f"{server} returned JSON that is not a Dataverse listing ({type(error).__name__}: {error}): is it "
             "a Dataverse server?"
         ) from error
 
@@ -170,7 +170,9 @@ def _find(path: str, entries: list[dict], server: str) -> RemoteFile:
     labels = [entry["label"] for entry in entries]
     for label in labels:
         if "/" in label or "\\" in label or label in ("", ".", ".."):
-            raise InputError(f"{server} lists a file {label!r}: expected names without folders. Nothing was loaded")
+            raise InputError(
+                f"{server} lists a file {label!r}: expected names without folders. Nothing was downloaded"
+            )
     name = Path(path)
     names = [name.name] if name.suffix == ".zip" else [name.stem + suffix for suffix in (".tab", ".csv", "")]
     found = [entry for entry in entries if entry["label"] in names]
@@ -181,7 +183,7 @@ def _find(path: str, entries: list[dict], server: str) -> RemoteFile:
         )
     label, data = found[0]["label"], found[0]["dataFile"]
     if found[0].get("restricted", False):
-        raise InputError(f"{server} gives {label} to nobody without an account (restricted): {PAGE} says how to ask")
+        raise InputError(f"{server} restricts {label} to users with an account: see {PAGE} for how to request access")
     original = "originalFileFormat" in data
     size = data.get("originalFileSize") if original else data["filesize"]
     if type(data["id"]) is not int or not (size is None and original or type(size) is int and size >= 0):
@@ -196,7 +198,7 @@ def _checksum(label: str, data: Mapping) -> tuple[str, str]:
     if kind not in _ALGORITHMS or not re.fullmatch(rf"[0-9a-fA-F]{{{_ALGORITHMS[kind][1]}}}", value or ""):
         raise InputError(
             f"the listing has no checksum of {label} that could be checked: {kind!r} {value!r}; expected one of "
-            f"{', '.join(_ALGORITHMS)} in hexadecimal. Nothing was loaded"
+            f"{', '.join(_ALGORITHMS)} in hexadecimal. Nothing was downloaded"
         )
     return _ALGORITHMS[kind][0], value.lower()
 
@@ -233,7 +235,7 @@ def _is_there(folder: Path, file: RemoteFile) -> bool:
         return False
     if file_digest(path, file.algorithm) != file.checksum:
         raise InputError(
-            f"{path} is there, and it is not {file.label} of the server (another {file.algorithm}): move it elsewhere"
+            f"{path} exists, but is not the server's {file.label} (its {file.algorithm} differs): move it elsewhere"
         )
     return True
 
@@ -243,8 +245,8 @@ def _check_room(folder: Path, missing: list[RemoteFile]) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"{needed:,} bytes are to be loaded, and {free:,} are free in {folder}: make room, or name a folder on "
-            "another disk"
+            f"{needed:,} bytes must be downloaded, but only {free:,} are free in {folder}: free some "
+            "space, or choose a folder on another disk"
         )
 
 
@@ -268,8 +270,8 @@ def _download(client: httpx2.Client, file: RemoteFile, path: Path) -> None:
     if digest != file.checksum:
         part.unlink()
         raise InputError(
-            f"{file.label} came with the {file.algorithm} {digest}, the listing says {file.checksum}: what came was "
-            "removed, and the same command loads it again"
+            f"{file.label} has the {file.algorithm} {digest}, but the listing says {file.checksum}: the file was "
+            "removed; run the same command again to download it again"
         )
     part.replace(path)
 
@@ -284,7 +286,7 @@ def _receive(client: httpx2.Client, file: RemoteFile, part: Path, bar: tqdm) -> 
     with client.stream("GET", file.url, headers={"Range": f"bytes={start}-"} if start else {}) as answer:
         if start and answer.status_code == 416:
             part.unlink()
-            raise _Busy(f"{answer.url.host} does not go on with {file.label} where it stopped", wait=0)
+            raise _Busy(f"{answer.url.host} does not resume {file.label} where it stopped", wait=0)
         _check_status(answer, file.label)
         if answer.status_code == 200:
             start = 0  # all of it comes, whatever was asked for
@@ -304,8 +306,8 @@ def _receive(client: httpx2.Client, file: RemoteFile, part: Path, bar: tqdm) -> 
 
 def _wrong_size(answer: httpx2.Response, file: RemoteFile, size: int) -> InputError:
     return InputError(
-        f"{answer.url.host} sends {size:,} bytes for {file.label} where the listing says {file.size:,}: try again "
-        f"later, or look at {PAGE}"
+        f"{answer.url.host} sent {size:,} bytes for {file.label}, but the listing says {file.size:,}: try again "
+        f"later, or see {PAGE}"
     )
 
 
@@ -315,7 +317,7 @@ def _whole_size(answer: httpx2.Response, start: int) -> int | None:
         given = answer.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", given)
         if match is None or int(match[1]) != start:
-            raise InputError(f"{answer.url.host} was asked for what follows byte {start}, and gives {_plain(given)!r}")
+            raise InputError(f"{answer.url.host} was asked for bytes from {start}, but sent {_plain(given)!r}")
         return None if match[2] == "*" else int(match[2])
     length = answer.headers.get("Content-Length")
     return None if length is None else int(length)
@@ -328,7 +330,7 @@ def _check_status(answer: httpx2.Response, what: str) -> None:
         return
     said = _said(answer)
     if status in _BUSY:
-        raise _Busy(f"{host} answers {status} to {what}{said}", _retry_after(answer.headers.get("Retry-After")))
+        raise _Busy(f"{host} returned {status} for {what}{said}", _retry_after(answer.headers.get("Retry-After")))
     match status:
         case 401 | 403:
             hint = f"it refuses us, or this network, or asks for a browser. {_OTHER_WAYS}"
@@ -336,7 +338,7 @@ def _check_status(answer: httpx2.Response, what: str) -> None:
             hint = f"it does not have it (any more): check --server, or look at {PAGE}"
         case _:
             hint = f"expected 200. Try again later; {_OTHER_WAYS}"
-    raise InputError(f"{host} answers {status} to {what}{said}: {hint}")
+    raise InputError(f"{host} returned {status} for {what}{said}: {hint}")
 
 
 def _said(answer: httpx2.Response) -> str:
@@ -381,8 +383,8 @@ def _persistently(attempt: Callable[[], T], progress: Callable[[], int], what: s
                 raise InputError(f"{reason}, and asks to wait {wait:,.0f} seconds: after that, {_GO_ON}") from error
             if failures == ATTEMPTS:
                 raise InputError(
-                    f"{what} does not come: {ATTEMPTS} attempts in a row brought nothing, the last one: {reason}. "
+                    f"{what} cannot be downloaded: {ATTEMPTS} attempts in a row failed, the last one: {reason}. "
                     f"Check the network; {_GO_ON}"
                 ) from error
-            logger.warning("%s: %s; again in %.0f s", what, reason, wait)
+            logger.warning("%s: %s; retrying in %.0f s", what, reason, wait)
             time.sleep(wait)

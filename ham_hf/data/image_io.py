@@ -88,8 +88,7 @@ def check_photos(photos: Sequence[Path]) -> None:
         broken = [error for error in found if error is not None]
     if broken:
         raise InputError(
-            f"{len(broken)} of {len(photos)} files cannot be used: mend them, or leave them out\n  "
-            + "\n  ".join(broken)
+            f"{len(broken)} of {len(photos)} files cannot be used: fix or remove them\n  " + "\n  ".join(broken)
         )
 
 
@@ -108,7 +107,7 @@ def read_photo(path: Path, preview: bool = False) -> Image.Image:
         InputError: the file is empty, not an image, truncated, too large or too long.
     """
     if not path.is_file() or path.stat().st_size == 0:
-        raise InputError(f"{path}: " + ("the file is empty" if path.is_file() else "no file"))
+        raise InputError(f"{path}: " + ("the file is empty" if path.is_file() else "does not exist"))
     try:
         return read_image(path.read_bytes(), preview)
     except InputError as error:
@@ -158,8 +157,8 @@ def encoded_bytes(cell: dict) -> bytes:
         return Path(cell["path"]).read_bytes()
     except OSError as error:
         raise MachineError(
-            f"{cell['path']}: {error.strerror}, though it was there when the images were checked: bring it back, then "
-            "run the same command again, a training with --resume"
+            f"{cell['path']}: {error.strerror}, although it existed when the images were checked: restore it, then "
+            "run the same command again (with --resume for training)"
         ) from error
 
 
@@ -185,7 +184,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise InputError(f"too many pixels ({error}): crop it around the lesion") from error
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"no image in a format read here ({', '.join(FORMATS)}, HEIC)") from error
+        raise InputError(f"not an image in a supported format ({', '.join(FORMATS)}, HEIC)") from error
     except Exception as error:  # Pillow's decoders raise anything at all: SyntaxError is their word for a broken PNG
         raise InputError(str(error) or type(error).__name__) from error
 
@@ -200,12 +199,12 @@ def _check_pages(image: TiffImageFile) -> None:
         pictures += not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED
     image.seek(0)
     if pictures > 1:
-        raise InputError(f"a TIFF of {pictures} pages: save the page with the lesion as a file of its own")
+        raise InputError(f"a TIFF of {pictures} pages: save the page with the lesion as a separate file")
 
 
 def _check_size(width: int, height: int) -> None:
     if min(width, height) < 1:
-        raise InputError(f"{width} x {height} pixels: there is nothing to see")
+        raise InputError(f"{width} x {height} pixels: the image is empty")
     if width * height > MOST_PIXELS:
         raise InputError(
             f"too many pixels ({width} x {height}, expected {MOST_PIXELS:,} at most): crop it around the lesion"
@@ -225,13 +224,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not profile and not image.has_transparency_data:
         return image
     if image.mode in ("I", "F"):
-        raise InputError("32 bits a pixel, whose range is unknown: save it with 8 or 16 bits")
+        raise InputError("32 bits per pixel with an unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
         # Pillow would clip all above 255 to white
         values = np.asarray(image)
         if values.size and values.max() < _DARKEST_WHITE:
             used = int(values.max()).bit_length()
-            raise InputError(f"16 bits a pixel of which only {used} are used, almost black: save it with 8 bits")
+            raise InputError(f"16 bits per pixel, of which only {used} are used, almost black: save it with 8 bits")
         image = Image.fromarray((values >> 8).astype(np.uint8))
     if profile:
         image = to_srgb(image, profile)

@@ -95,7 +95,7 @@ def require_columns(raw: pd.DataFrame, columns: tuple[str, ...], name: str) -> N
             "rename its columns, or add those that are missing"
         )
     if not len(raw):
-        raise InputError(f"{name} has a header and no rows: expected a row an image")
+        raise InputError(f"{name} has a header and no rows: expected a row per image")
 
 
 def build_dataset(table: pd.DataFrame, images: "Dataset") -> "Dataset":

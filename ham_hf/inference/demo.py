@@ -130,8 +130,8 @@ def _free_port(host: str, port: int) -> int:
             return server.getsockname()[1]
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"no page can be served at --host {host} --port {port} ({error}): name another port, such as {port + 1}, "
-            "or an address of this machine"
+            f"no page can be served at --host {host} --port {port} ({error}): choose another port, such as "
+            f"{port + 1}, or an address of this machine"
         ) from error
 
 

@@ -125,7 +125,7 @@ def _codes(name: str, id2label: dict[int, str], label_map: Mapping[str, str | No
     """Return the code of each output; several may share a code, and a dropped one has None."""
     found = list(id2label.values())
     if unknown := sorted(set(label_map) - set(found)):
-        raise InputError(f"--label_map names {unknown[0]!r}, which is no label of {name}: expected {found}")
+        raise InputError(f"--label_map names {unknown[0]!r}, which is not a label of {name}: expected {found}")
     codes = {i: label_map[label] if label in label_map else diagnosis_code(label) for i, label in id2label.items()}
     unmapped = [id2label[i] for i, code in codes.items() if code is None and id2label[i] not in label_map]
     if unmapped or label_set(filter(None, codes.values())) is None:

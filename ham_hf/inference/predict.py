@@ -96,7 +96,9 @@ def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
     table = read_table(path, columns)
     if not set(columns) <= set(table.columns) or table.empty:
         found = "a header and no row" if set(columns) <= set(table.columns) else ", ".join(table.columns)
-        raise InputError(f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row a file")
+        raise InputError(
+            f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row per file"
+        )
     by_file: dict[str, Patient] = {}
     for line, file, *values in table[list(columns)].itertuples(name=None):
         where = f"--patients {path}, line {line}"
@@ -114,7 +116,7 @@ def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
     for photo, name in zip(photos, named, strict=True):
         if (other := photo_of.setdefault(name, photo)) != photo:
             raise InputError(
-                f"--patients {path}: the row for {name!r} would be of {other} and of {photo}: expected a row each, "
+                f"--patients {path}: the row for {name!r} matches both {other} and {photo}: expected a row each, "
                 "with their paths under file"
             )
     return [by_file[name] for name in named]

@@ -210,5 +210,5 @@ def _check(value: Any, kind: type | UnionType, name: str, path: Path) -> None:
 def _require(fits: bool, path: Path, name: str, value: Any, expected: str) -> None:
     if not fits:
         raise InputError(
-            f"{path}: {name} is {repr(value)[:80]}: expected {expected}, as in the file that a training writes"
+            f"{path}: {name} is {repr(value)[:80]}: expected {expected}, as in the file that `ham-hf train` writes"
         )

@@ -165,7 +165,7 @@ def test_grouping_near_duplicates_keeps_them_in_one_split(folder):
 
 
 def test_grouping_is_refused_where_the_split_is_fixed(folder):
-    assert "needs --split grouped: the split 'study' is fixed" in refusal(
+    assert "requires --split grouped: the split 'study' is fixed" in refusal(
         folder, split="study", group_near_duplicates=True
     )
 

@@ -74,7 +74,7 @@ NAMED = {
     "web page": (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "a web page"),
     "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer.*git lfs pull"),
     "zip": (b"PK\x03\x04" + bytes(30), "a zip archive"),
-    "broken HEIC": (isomedia(b"heic", b"mif1"), "no image in a format read here|"),
+    "broken HEIC": (isomedia(b"heic", b"mif1"), "not an image in a supported format|"),
 }
 
 

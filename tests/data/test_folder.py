@@ -289,7 +289,7 @@ def test_several_tables_are_refused(folder):
 
 
 def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path):
-    assert f"{str(tmp_path / 'absent')!r}, which is not there" in refusal(tmp_path / "absent")
+    assert f"{str(tmp_path / 'absent')!r}, which does not exist" in refusal(tmp_path / "absent")
 
 
 def test_a_file_is_no_data_folder(tmp_path):

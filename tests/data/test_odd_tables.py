@@ -286,7 +286,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 def test_a_tiff_of_several_pages_is_refused_and_smaller_copies_are_not_pages():
     page = Image.new("RGB", (80, 60), "red")
     several = encoded(page.resize((8, 6)), "TIFF", save_all=True, append_images=[page])
-    with pytest.raises(InputError, match="a TIFF of 2 pages: save the page with the lesion as a file of its own"):
+    with pytest.raises(InputError, match="a TIFF of 2 pages: save the page with the lesion as a separate file"):
         read_image(several)
     copy = page.resize((8, 6))
     tags = TiffImagePlugin.ImageFileDirectory_v2()
@@ -297,7 +297,7 @@ def test_a_tiff_of_several_pages_is_refused_and_smaller_copies_are_not_pages():
 
 def test_16_bits_of_which_12_are_used_are_refused():
     values = np.arange(4800, dtype=np.uint16).reshape(60, 80) % 4096
-    with pytest.raises(InputError, match="16 bits a pixel of which only 12 are used"):
+    with pytest.raises(InputError, match="16 bits per pixel, of which only 12 are used"):
         read_image(encoded(Image.fromarray(values), "PNG"))
     assert np.asarray(read_image(encoded(Image.fromarray(values * 16), "PNG"))).max() == 255
 

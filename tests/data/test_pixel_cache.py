@@ -447,7 +447,7 @@ def test_build_info_and_clear(tmp_path, capsys):
     assert "no pixel caches" in capsys.readouterr().out
     assert cache_command("build", folder) == 0
     shown = capsys.readouterr().out
-    assert ": 12 images, 17" in shown and "2 images are absent or broken" in shown
+    assert ": 12 images, 17" in shown and "2 images are missing or broken" in shown
     assert cache_command("info") == 0
     shown = capsys.readouterr().out
     assert str(Path(datasets.config.HF_DATASETS_CACHE)) in shown and ": 1 pixel cache\n" in shown

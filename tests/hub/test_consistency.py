@@ -133,7 +133,7 @@ def test_a_page_of_another_version_or_of_ones_own_cannot_be_told(run, data, caps
     assert "report.json makes no such line: | logarithmic loss 2" in shown
     (run / "README.md").write_text(text.split("\n---\n")[0] + "\n---\n\n# My model\n\nIt is 99 % right.\n")
     code, shown = verify(run, data, capsys)
-    assert code == 2 and "another page than report.json makes" in shown
+    assert code == 2 and "is not the page that report.json makes" in shown
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_lines_after_the_end_and_other_pages_are_named(copy):
 
 def test_a_card_of_another_repository_is_told(copy):
     assert pages(copy, "ada/skin") == ""
-    assert pages(copy, "eve/better") == "README.md: cannot tell: its commands are for ada/skin, and this is eve/better"
+    assert pages(copy, "eve/better") == "README.md: cannot tell: its commands are for ada/skin, but this is eve/better"
 
 
 def test_a_front_matter_that_is_gone_is_false(copy):
@@ -475,7 +475,7 @@ def set_facts(folder, change) -> None:
         (lambda run: run["data"]["audit"].update(identical_images=-1), "FALSE: data.audit.identical_images is -1"),
         (
             lambda run: run["data"]["audit"].update(biopsied=9),
-            "FALSE: data.audit.biopsied is 9, which no audit looks for",
+            "FALSE: data.audit.biopsied is 9, which no audit checks",
         ),
         (lambda run: run["hardware"].update(gpu="used in a b c d e f hospitals"), "hardware.gpu is a sentence, not a"),
         (lambda run: run["hardware"].update(certificate="IIa"), "writes no such run.hardware.certificate: IIa"),
@@ -540,7 +540,7 @@ def test_facts_that_the_model_or_the_images_contradict_are_named(copy, found_her
             "arguments.json",
             ("external_accuracy",),
             0.97,
-            "arguments.json: cannot tell: no training has the argument ext",
+            "arguments.json: cannot tell: there is no argument ext",
         ),
     ],
 )
@@ -610,5 +610,5 @@ def test_a_record_that_lacks_training_images_is_told(copy, data):
     assert found() == ["cannot tell is missing, and is published with a model of HAM10000's images"]
     set_facts(copy, lambda run: run["model"].pop("weights_sha256"))
     assert [finding.words for finding in check_weights(copy, report_of(copy))] == [
-        "has no weights_sha256, which every training writes"
+        "has no weights_sha256, which `ham-hf train` always writes"
     ]

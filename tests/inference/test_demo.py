@@ -173,7 +173,7 @@ def test_a_file_that_is_no_photograph_is_one_sentence_without_a_path(url, tmp_pa
     noise(300, 200).save(tmp_path / "cut <b>.png")
     os.truncate(tmp_path / "cut <b>.png", 10_000)
     for name, reason in {
-        "text.jpg": "no image in a format read here",
+        "text.jpg": "not an image in a supported format",
         "empty.jpg": "the file is empty",
         "cut <b>.png": "",
     }.items():
@@ -215,7 +215,7 @@ def test_only_this_machine_reaches_the_page_and_only_the_page(url, image_run, tm
     assert [address.ip for address in listening if address.port == port] == ["127.0.0.1"]
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{url}gradio_api/file={image_run / 'config.json'}".replace(" ", "%20"))
-    with pytest.raises(InputError, match=f"--port {port} .*in use.*name another port"):
+    with pytest.raises(InputError, match=f"--port {port} .*in use.*choose another port"):
         running_demo(str(image_run), port=port).__enter__()
 
 

@@ -180,7 +180,7 @@ def test_reading_ahead_leaves_torchs_threads_as_they_were(classifier):
 def test_an_image_that_cannot_be_read_stops_the_prediction_with_its_name(classifier, tmp_path):
     noise().save(tmp_path / "a.png")
     photos = [tmp_path / "a.png"] * 3 + [tmp_path / "gone.png"]
-    with pytest.raises(InputError, match="gone.png: no file"):
+    with pytest.raises(InputError, match="gone.png: does not exist"):
         list(predict_photos(classifier, photos))
 
 
@@ -241,7 +241,7 @@ def test_what_is_transparent_becomes_white():
 
 
 def test_pixels_of_unknown_range_are_refused():
-    with pytest.raises(InputError, match="32 bits a pixel"):
+    with pytest.raises(InputError, match="32 bits per pixel"):
         upright_rgb(Image.new("F", (4, 4)))
 
 
@@ -268,13 +268,13 @@ def test_all_broken_photographs_are_named_together(tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         check_photos(sorted(tmp_path.iterdir()))
     message = str(error.value)
-    assert message.startswith("6 of 7 files cannot be used: mend them, or leave them out")
+    assert message.startswith("6 of 7 files cannot be used: fix or remove them")
     assert "good.jpg" not in message
     for reason in (
         "cut.jpg: image file is truncated",
         "cut.png: ",
         "empty.jpg: the file is empty",
-        "text.jpg: no image in a format read here",
+        "text.jpg: not an image in a supported format",
         "strip.png: 1 x 500 pixels, a strip: crop it",
         "huge.png: too many pixels",
     ):
@@ -284,7 +284,7 @@ def test_all_broken_photographs_are_named_together(tmp_path, monkeypatch):
 def test_postscript_is_never_handed_to_another_program(tmp_path):
     noise().save(tmp_path / "photo.eps")
     (tmp_path / "photo.eps").rename(tmp_path / "photo.jpg")
-    with pytest.raises(InputError, match="no image in a format read here"):
+    with pytest.raises(InputError, match="not an image in a supported format"):
         read_photo(tmp_path / "photo.jpg")
 
 

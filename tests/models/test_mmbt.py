@@ -635,7 +635,7 @@ def test_a_csv_of_patients_that_does_not_fit_is_an_error(text, message, publishe
 def test_one_row_is_not_taken_for_two_photographs_of_one_name(tmp_path):
     table, photographs = tmp_path / "patients.csv", [tmp_path / "one" / "a.png", tmp_path / "two" / "a.png"]
     table.write_text("file,age,sex,localization\na.png,45,female,back\n", encoding="utf-8")
-    with pytest.raises(InputError, match="the row for 'a.png' would be of .*one/a.png and of .*two/a.png"):
+    with pytest.raises(InputError, match="the row for 'a.png' matches both .*one/a.png and .*two/a.png"):
         read_patients(table, photographs)
     assert read_patients(table, [photographs[0]] * 2) == [(45.0, "female", "back")] * 2
 

@@ -94,7 +94,7 @@ def check_weights(folder: Path, report: Mapping) -> list[Finding]:
     reported = report["run"]["model"].get("weights_sha256")
     there = weights_sha256(folder)
     if reported is None and report.get("ham_hf") == __version__ and report["run"]["training"] is not None:
-        return [Finding("report.json", CANNOT_TELL, "has no weights_sha256, which every training writes")]
+        return [Finding("report.json", CANNOT_TELL, "has no weights_sha256, which `ham-hf train` always writes")]
     if reported is None or reported == there:
         return []
     changed = sorted(name for name in there if reported.get(name) != there[name])

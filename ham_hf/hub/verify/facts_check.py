@@ -135,7 +135,7 @@ def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
         keys = [key for key in theirs["audit"] if key in ours["audit"]]
         audit = _differing_facts("data.audit", theirs["audit"], ours["audit"], keys)
         audit += [
-            Finding("report.json", FALSE, f"data.audit.{key} is {theirs['audit'][key]}, which no audit looks for")
+            Finding("report.json", FALSE, f"data.audit.{key} is {theirs['audit'][key]}, which no audit checks")
             for key in theirs["audit"].keys() - ours["audit"].keys()
         ]
         if report.get("ham_hf") != __version__:  # whose audit may look for other things
@@ -236,7 +236,7 @@ def _check_parts(folder: Path, report: Mapping) -> list[Finding]:
             Finding("report.json", FALSE, "has an ablation of the patient's data, which the model does not read")
         )
     if report["collapse"] is not None and run["training"] is None:
-        found.append(Finding("report.json", FALSE, "has a collapse check of a training, and there was none"))
+        found.append(Finding("report.json", FALSE, "has a collapse check, but there was no training"))
     for split, results in report["results"].items():
         predict = split == "validation" or (run["training"] or {}).get("do_predict", True)
         expected = run["data"]["splits"][split]["images"] and predict
@@ -294,9 +294,7 @@ def _check_arguments(folder: Path, run: Mapping, arguments: Mapping) -> list[Fin
         classes = (DataArguments, ImageArguments, ModelArguments, LossArguments, RunArguments)
         known = {field.name for kind in classes for field in fields(kind)} | {"train_batch_size", "eval_batch_size"}
         unknown = [key for key in arguments if key not in known]
-        found += [
-            Finding("arguments.json", CANNOT_TELL, f"no training has the argument {key[:60]}") for key in unknown
-        ]
+        found += [Finding("arguments.json", CANNOT_TELL, f"there is no argument {key[:60]}") for key in unknown]
     path = folder / "recipe.yaml"
     recipe = parse_yaml(read_text(path), path) if path.is_file() else {}
     if not isinstance(recipe, dict):

@@ -130,7 +130,7 @@ def check_page(folder: Path, report: Mapping, repo_id: str | None = None) -> lis
     named = _repo_id_of(card.page)
     found = []
     if named != REPO_ID and repo_id not in (None, named):
-        found.append(Finding(CARD, CANNOT_TELL, f"its commands are for {named}, and this is {repo_id}"))
+        found.append(Finding(CARD, CANNOT_TELL, f"its commands are for {named}, but this is {repo_id}"))
     expected = "\n" + expected.replace(REPO_ID, named)
     found += _differences(CARD, card.page, expected, card.line, report)
     return found
@@ -234,7 +234,7 @@ def _differing_figures(
 
 
 def _another_page(name: str) -> Finding:
-    return Finding(name, CANNOT_TELL, "another page than report.json makes: its text was not compared")
+    return Finding(name, CANNOT_TELL, "is not the page that report.json makes: its text was not compared")
 
 
 def _is_row(line: str) -> bool:

@@ -114,7 +114,7 @@ def _here(folder: Path, cases: Sequence) -> list[dict[str, float]]:
         classify = pipeline("image-classification", model=str(folder), trust_remote_code=False, device="cpu")
         rows = [classify(case, top_k=classify.model.config.num_labels) for case in cases]
     except Exception as error:  # transformers raises all kinds of exceptions for damaged files
-        raise InputError(f"a pipeline of transformers does not load it: {type(error).__name__}: {error}") from error
+        raise InputError(f"a pipeline of transformers cannot load it: {type(error).__name__}: {error}") from error
     return [{answer["label"]: answer["score"] for answer in answers} for answers in rows]
 
 
@@ -129,7 +129,7 @@ def _in_new_process(folder: Path, cases: Sequence, has_code: bool, temporary: Pa
     )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"a pipeline of transformers does not load it: {last}")
+        raise InputError(f"a pipeline of transformers cannot load it: {last}")
     return [json.loads(line) for line in done.stdout.splitlines()[-len(cases) :]]
 
 

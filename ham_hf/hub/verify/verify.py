@@ -254,9 +254,7 @@ def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict]
     location, commit = find_classifier(name, revision)
     verdicts = [verdict for verdict in verdicts if verdict.claim.where == CARD]
     if not verdicts:
-        raise InputError(
-            f"--write {path}: the claims are in {FOLDER} alone, and the card's text makes none to correct"
-        )
+        raise InputError(f"--write {path}: the claims are only in {FOLDER}; the card itself has none to correct")
     card = read_card(card_folder(location, commit) / CARD)
     for claim, verdict in zip(claims_of_card(card.values), verdicts, strict=True):
         if verdict.verdict == FALSE and verdict.measured is not None:
@@ -265,9 +263,7 @@ def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict]
     try:
         replace_file(path, f"---\n{front}---\n{card.page}")
     except OSError as error:
-        raise InputError(
-            f"--write {path} cannot be written: {error}; name a file in a folder that is there"
-        ) from error
+        raise InputError(f"--write {path} cannot be written: {error}; choose a file in an existing folder") from error
 
 
 def _correct(metric: dict, verdict: Verdict) -> None:
