@@ -46,7 +46,7 @@ PAGE = """# {title}
 {synthetic}
 Upload a dermatoscopic photograph to see the probability of each diagnosis, predicted by
 [{model_id}](https://huggingface.co/{model_id}). The model card says how good the model is, and on which images.
-Nothing is stored: a photograph is deleted as soon as it has been read. It does leave your computer for the one that
+Nothing is stored: a photograph is deleted after ten minutes. It does leave your computer for the one that
 runs this Space, so do not upload photographs of people without their consent.
 
 `ham_hf/` is the package that serves the page, under the licence next to it; the model has a licence of its own.

@@ -304,7 +304,7 @@ def test_attempts_that_bring_nothing_are_counted(server, files, tmp_path, waits,
 def test_wrong_content_is_removed_and_said(server, files, tmp_path, capsys):
     server.fault(f"{FILE}{number(server, PART_1)}", data=bytes(len(files[PART_1])))
     error = refusal(server, tmp_path, capsys)
-    assert f"{PART_1} came with the md5" in error and hashlib.md5(files[PART_1]).hexdigest() in error
+    assert f"{PART_1} has the md5" in error and hashlib.md5(files[PART_1]).hexdigest() in error
     assert found(tmp_path) == [".download.lock", NAMES[0]]
 
 
@@ -312,7 +312,8 @@ def test_wrong_content_is_removed_and_said(server, files, tmp_path, capsys):
 def test_another_size_than_the_listings_is_refused(label, server, files, tmp_path, capsys):
     server.fault(rf"(storage|datafile)/{number(server, label)}(\?X|\?format|$)", times=2, data=files[label] * 2)
     size = len(files[label])
-    assert f"sends {2 * size:,} bytes for {label} where the listing says {size:,}" in refusal(server, tmp_path, capsys)
+    said = f"sent {2 * size:,} bytes for {label}, but the listing says {size:,}"
+    assert said in refusal(server, tmp_path, capsys)
 
 
 # Listings
