@@ -258,5 +258,5 @@ def test_a_split_by_image_puts_most_test_lesions_into_training_too(ham10000_dir,
         shutil.copy(path, tmp_path / "copy")
     assert audit(tmp_path / "copy", "--split", tmp_path / "s.csv") == 1
     shown = capsys.readouterr().out
-    share = float(shown.split("they have ")[1].split(" % of test")[0])
+    share = float(shown.split("they include ")[1].split(" % of test")[0])
     assert 36 < share < 41

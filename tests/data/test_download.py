@@ -265,10 +265,10 @@ def test_a_refusal_names_the_other_ways(where, server, tmp_path, capsys):
 
 def test_what_the_server_does_not_have_is_named(server, tmp_path, capsys):
     del server.data[number(server, PART_2)]
-    assert f"404 to {PART_2} (Not found: /api/access" in refusal(server, tmp_path, capsys)
+    assert f"404 for {PART_2} (Not found: /api/access" in refusal(server, tmp_path, capsys)
     assert (tmp_path / PART_1).exists()
     server.fault(LISTING, status=404)
-    assert "404 to the dataset doi:10.7910/DVN/DBW86T" in refusal(server, tmp_path, capsys)
+    assert "404 for the dataset doi:10.7910/DVN/DBW86T" in refusal(server, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("where", [LISTING, FILE])
