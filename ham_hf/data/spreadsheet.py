@@ -107,7 +107,7 @@ def read_rows(path: Path) -> list[list[str]]:
         InputError: the file is missing or not readable as CSV.
     """
     if not path.exists():
-        raise InputError(f"{path} does not exist: expected the file that `ham-hf train` writes")
+        raise InputError(f"{path} does not exist: expected the file written by `ham-hf train`")
     try:
         return [row for _, row in _parse(_decode(path, _read_bytes(path)), ",")]
     except csv.Error as error:
