@@ -51,30 +51,6 @@ PHRASES = {
     r"in peace\b": "uninterrupted",
 }
 
-# Phrases that are still to be replaced somewhere
-PENDING = {
-    r"judg(e[sd]?|ing)\b",
-    r"(go(es|ing|ne)?|went) on (with|from|after|where|without|to the|in the|at)\b",
-    r"the same command goes on\b",
-    r"when left out\b",
-    r"(to be|be) had\b",
-    r"mend(s|ed|ing)?\b",
-    r"as (it|they) comes?\b",
-    r"answered rightly|rightly\b",
-    r"(model|models|model's|models'|ensemble|network|pipeline)( that)? answers?\b",
-    r"answers? (nv|nevus|of the model|of a model|to every image|to nearly)\b",
-    r"trainings\b",
-    r"of a training\b(?! \w)",
-    r"without a word\b",
-    r"(somebody|whoever)\b",
-    r"in neither direction\b",
-    r"(photographs?|images?|table|data) of one's own\b",
-    r"where it has a name of its own\b",
-    r"is warned of\b|are warned of\b",
-    r"what somebody\b|of others\b",
-    r"in peace\b",
-}
-
 
 def lines_with(pattern: str) -> list[str]:
     found = []
@@ -85,11 +61,12 @@ def lines_with(pattern: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("phrase", [phrase for phrase in PHRASES if phrase not in PENDING])
+@pytest.mark.parametrize("phrase", PHRASES)
 def test_nobody_writes(phrase):
     assert not lines_with(r"\b(?:" + phrase + ")"), f"write instead: {PHRASES[phrase]}"
 
 
-@pytest.mark.skip(reason="some are still to be rewritten")
 def test_a_docstring_does_not_start_with_what_whether_or_of():
-    assert not lines_with(r'"""(What|Whether|Of) ')
+    # The code of models is published with them, and `verify` compares it byte for byte: it stays as it is
+    lines = lines_with(r'"""(What|Whether|Of) ')
+    assert not [line for line in lines if not line.startswith("ham_hf/models/mmbt/")]

@@ -260,7 +260,7 @@ def tiny_checkpoint(tmp_path_factory):
 
 
 def _kind(path: Path) -> str:
-    """What a recipe sets, without its numbers and the depth of its model."""
+    """Return what a recipe sets, without its numbers and the depth of its model."""
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     return re.sub(r"\d+(\.\d+)?(e-?\d+)?", "#", json.dumps(values, sort_keys=True))
 

@@ -47,7 +47,7 @@ def load_ham10000(
         data_dir: a folder, a Hub dataset id, or "synthetic".
         split: "study", "grouped", "all" (every image is a test image), or the path of a CSV.
         data_revision: commit, branch or tag of a Hub dataset.
-        metadata_csv: the table of the images, where it has a name of its own.
+        metadata_csv: path of the metadata table, if it does not have the usual name.
         diagnosis_map: code of each diagnosis of the table that is not known; None for one whose rows are dropped.
         split_seed: of "grouped".
         group_near_duplicates: of "grouped": lesions with near-duplicate images stay together.

@@ -141,7 +141,7 @@ def read_listing(client: httpx2.Client, server: str) -> Listing:
 def download_files(client: httpx2.Client, listing: Listing, folder: Path) -> None:
     """Load the files of `listing` that `folder` lacks, each checked against the listing's checksum.
 
-    A file is written as NAME.part and gets its name when it is whole and right. A part that is there is gone on with.
+    A file is written as NAME.part and gets its name when it is complete and correct. An existing part is resumed.
 
     Raises:
         InputError: the folder cannot be written, is too full, or has another file under one of the names; or the

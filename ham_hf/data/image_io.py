@@ -1,4 +1,4 @@
-"""Photographs of one's own, of any size and format, as upright RGB images."""
+"""Read photographs of any size and format as upright RGB images."""
 
 import os
 from collections import Counter

@@ -32,7 +32,7 @@ class Classifier(NamedTuple):
 
     @property
     def reads_patients(self) -> bool:
-        """Whether the model reads age, sex and body site beside the image."""
+        """Return whether the model reads age, sex and body site beside the image."""
         from ham_hf.models.mmbt.modeling_mmbt import PatientModel
 
         return isinstance(self.model, PatientModel)

@@ -241,7 +241,7 @@ def _patient(classifier: Classifier, age: str | None, sex: str | None, site: str
 def _read_upload(photograph: dict, uploads: Path) -> Image.Image:
     """Return an uploaded photograph.
 
-    Whoever reaches the page can send what our page never would, such as the path of another file.
+    Anyone who reaches the page can send what our page never would, such as the path of another file.
 
     Raises:
         InputError: the file is gone, is no upload, or no photograph; the message has its name without the folder.

@@ -1,1 +1,1 @@
-"""What every other package needs: errors, files, the terminal, the hardware and access to the Hub."""
+"""Shared by all packages: errors, files, the terminal, the hardware and access to the Hub."""

@@ -34,7 +34,7 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
         _drop_output(sys.stdout)
         return 141  # what a shell has for SIGPIPE
     except KeyboardInterrupt:
-        _say("interrupted: a training goes on from its last checkpoint with the same command and --resume")
+        _say("interrupted: add --resume to the same command to resume a training from its last checkpoint")
         return 130
     except Exception as error:
         said = as_input_error(error)
@@ -63,7 +63,7 @@ def _open_closed_streams() -> None:
 
 
 def _drop_output(stream: TextIO) -> None:
-    """What Python flushes at its end goes nowhere, for the reader or the room for it is gone."""
+    """Discard what Python flushes at exit, because the reader or the space for it is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

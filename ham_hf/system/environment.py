@@ -1,4 +1,4 @@
-"""What a report says of where its numbers were made: versions, hardware, and the weights that they are of."""
+"""Where the figures of a report come from: versions, hardware, and the weights they belong to."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of Python, ham_hf and PACKAGES, as installed."""
+    """Return the installed versions of Python, ham_hf and PACKAGES."""
     return {
         "python": platform.python_version(),
         "ham_hf": ham_hf.__version__,
@@ -33,14 +33,14 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> dict[str, str]:
-    """Of this machine: the kind of `device`, the GPU's name, the kind of CPU and its cores."""
+    """Describe this machine: the kind of `device`, the GPU's name, the kind of CPU and its cores."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
     facts = {"device": device.type, "gpu": gpu, "cpu": platform.machine(), "cpu_cores": str(os.cpu_count())}
     return facts | {"threads": str(torch.get_num_threads())}
 
 
 def hindrances(device: torch.device, full_determinism: bool) -> list[str]:
-    """What keeps the same recipe, seed, versions, threads and hardware from the same predictions to the byte."""
+    """Return the settings that keep the same recipe, seed and machine from reproducing predictions to the byte."""
     if device.type == "cpu" or full_determinism:
         return []
     return [f"kernels on {device.type} may add in another order each time: `full_determinism: true` forbids it"]

@@ -20,13 +20,13 @@ _NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "shared m
 
 
 class InputError(ValueError):
-    """What was given, what was expected, and what to do, in one message."""
+    """A mistake of the user's; the message says what was given, what was expected, and what to do."""
 
     exit_code = 2
 
 
 class MachineError(InputError):
-    """Nothing is wrong with what was asked: a disk is full, another process is at work. The same command goes on."""
+    """The machine is in the way: a disk is full, another process is at work. The same command works later."""
 
     exit_code = 3
 
@@ -46,7 +46,7 @@ def error_kind(error: OSError) -> type[InputError]:
 
 
 def cannot_write(folder: Path, error: OSError, remedy: str) -> InputError:
-    """Of the machine where the disk is full; else of what was asked, such as a folder that is another user's."""
+    """Return a MachineError if the disk is full, otherwise an InputError, for example for another user's folder."""
     return error_kind(error)(f"{folder} cannot be written ({error.strerror}): {remedy}")
 
 

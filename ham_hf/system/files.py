@@ -55,7 +55,7 @@ def one_alone(lock_file: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock_file.unlink(missing_ok=True)  # while it is still held: whoever opened it before gets nothing
+        lock_file.unlink(missing_ok=True)  # while it is still held: a process that opened it before gets nothing
         lock.release()
 
 
@@ -183,7 +183,7 @@ def apply_umask(folder: Path) -> None:
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Of a file's content, in hexadecimal; `algorithm` is a name of hashlib's."""
+    """Return the hash of a file's content in hexadecimal; `algorithm` is a name in hashlib."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""What the machine can do fast."""
+"""Which precisions, memory formats and thread counts are fast on this machine."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def has_accelerator() -> bool:
-    """Whether torch sees a GPU (CUDA, ROCm, MPS, XPU, …)."""
+    """Return whether torch sees a GPU (CUDA, ROCm, MPS, XPU, …)."""
     return torch.accelerator.is_available()
 
 

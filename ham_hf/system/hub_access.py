@@ -19,7 +19,7 @@ TIMEOUT = 10  # seconds; transformers alone would retry for half a minute before
 
 
 def looks_like_repo_id(name: str) -> bool:
-    """Whether a name could be a Hub id (`owner/name` or `name`), rather than a path that does not exist."""
+    """Return whether a name could be a Hub id (`owner/name` or `name`), rather than a path that does not exist."""
     return re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name) is not None
 
 

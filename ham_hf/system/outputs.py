@@ -46,7 +46,7 @@ def is_standard_output(path: Path) -> bool:
 
 @contextmanager
 def writing_table(path: Path) -> Iterator[TextIO]:
-    """Open a table for writing: `-`, /dev/stdout, /dev/fd/N, a device or a pipe gets its rows as they come.
+    """Open a table for writing: `-`, /dev/stdout, /dev/fd/N, a device or a pipe gets each row at once.
 
     Anything else is a file, which appears whole at the end or not at all. Names of files in the table are bytes, and
     need not be UTF-8.

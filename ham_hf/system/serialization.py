@@ -25,7 +25,7 @@ _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)|[-+]?[0-9]*\.[0-9]*(e[-+]?[0-9]+)?|
 
 
 class _Loader(SafeLoader):
-    """The safe one, which takes the last of two values for a key without a word.
+    """The safe loader, except that a key that is given twice is an error.
 
     PyYAML is of YAML 1.1, in which 052 is 42 and 1_0 is 10. The Hub and other programs show 52, or the text: such a
     number stays the text that it is.
@@ -61,7 +61,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         InputError: it cannot be read, is no JSON, nests too deeply, or has half a character in a string.
@@ -76,7 +76,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_yaml(text: str, where: str | Path) -> Any:
-    """What a YAML document says, made of plain values; `where` is for messages.
+    """Return a YAML document as plain values; `where` is for messages.
 
     Raises:
         InputError: it is too long, no YAML, asks for more than plain values, or grows when its aliases are followed.

@@ -71,7 +71,7 @@ def read_data(recipe: Recipe) -> Data:
 
 
 class Inputs(NamedTuple):
-    """What the Trainer reads; `finish_batch` is called with batches on the model's device."""
+    """The datasets that the Trainer reads; `finish_batch` is called with batches on the model's device."""
 
     train: Dataset | Repeats | Features
     validation: Dataset | Features

@@ -41,7 +41,7 @@ SETTINGS_FAIL = "settings do not work"  # marks a trial of Optuna; one that the 
 
 
 class Search(NamedTuple):
-    """What is searched, and where: `flags` follow the recipe on the command line of every trial."""
+    """The variables and method of a search; `flags` follow the recipe on the command line of every trial."""
 
     folder: Path
     recipe: Recipe

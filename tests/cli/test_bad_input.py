@@ -1,4 +1,4 @@
-"""Every mistake a user can make stops before any training, download or prediction, and says how to mend it."""
+"""Every mistake a user can make stops before any training, download or prediction, and says how to fix it."""
 
 import csv
 import os

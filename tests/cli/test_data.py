@@ -246,7 +246,7 @@ def test_what_cannot_be_read_is_an_error(data, tmp_path, capsys):
 
 
 def test_a_split_by_image_puts_most_test_lesions_into_training_too(ham10000_dir, tmp_path, capsys):
-    """What copied notebooks do to HAM10000: 38.6 % of the test images are of lesions that were trained on."""
+    """Split HAM10000 as copied notebooks do: 38.6 % of the test images are of lesions that were trained on."""
     table = pd.read_csv(ham10000_dir / "HAM10000_metadata.csv")
     is_test = np.random.default_rng(0).permutation(len(table)) < len(table) // 5
     table.assign(split=np.where(is_test, "test", "train"))[["image_id", "split"]].to_csv(

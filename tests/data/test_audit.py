@@ -1,4 +1,4 @@
-"""What stops a run that would leak, and what is counted."""
+"""The audit stops a run that would leak, and counts what it finds."""
 
 import io
 import json

@@ -84,7 +84,7 @@ def run(server: DataverseServer | str, folder: Path, *words: str) -> int:
 
 
 def fetch(server: DataverseServer, folder: Path) -> None:
-    """What the command does, without the audit."""
+    """Do what the command does, without the audit."""
     with download.connect() as client:
         download.download_files(client, download.read_listing(client, server.url), folder)
 

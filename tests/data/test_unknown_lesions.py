@@ -1,4 +1,4 @@
-"""What a report, a card and a comparison say about images whose lesions are unknown."""
+"""Reports, cards and comparisons say what follows from images whose lesions are unknown."""
 
 import json
 import re

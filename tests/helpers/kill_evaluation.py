@@ -4,7 +4,7 @@
     python -m tests.helpers.kill_evaluation runs/quickstart --kills 30
 
 Half of the kills each. After every kill an evaluation's folder must not be there, and every file of a report be the
-old one or the new one; the command given again must then end as it does in peace. Exit code 1 where that is not so.
+old one or the new one; the same command must then end as it does without a kill. Exit code 1 if it does not.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the tests of hostile input share: how many cases, how a file is broken, and how each case may end.
+"""Shared by the tests of hostile input: how many cases, how a file is broken, and how each case may end.
 
 HAM_HF_FUZZ=20 pytest tests/hostile runs twenty times as many cases, others every time; the default is always the same.
 """
@@ -35,7 +35,7 @@ def cases(number: int) -> Callable:
 
 
 def ends_well(kind: str, call: Callable[[], Any]) -> Any:
-    """What `call` returns, None where it raises InputError; any other exception fails, and so does taking long."""
+    """Return what `call` returns, None for an InputError; any other exception fails, and so does taking long."""
     try:
         with within(SECONDS):
             result = call()
@@ -108,7 +108,7 @@ def broken(draw, original: bytes, head: int = 1 << 30) -> bytes:
 
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07"
-# Values that somebody's file may have where another was meant
+# Values that a file may have in place of the right one
 JUNK = (
     None,
     True,

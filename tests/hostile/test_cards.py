@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ham_hf.cli.main import main
-from ham_hf.hub.verify.claim_check import Evidence, Verdict, judge
+from ham_hf.hub.verify.claim_check import Evidence, Verdict, check_claim
 from ham_hf.hub.verify.claims import read_claims
 from ham_hf.hub.verify.result import Verification, render
 from ham_hf.hub.verify.verify import _split_of, write_corrected
@@ -57,7 +57,7 @@ def front(reported) -> dict:
 
 
 def verified(folder: Path, measured: dict) -> str:
-    """What `ham-hf verify` would print of the claims in `folder`, without a model."""
+    """Return what `ham-hf verify` would print about the claims in `folder`, without a model."""
     claims = read_claims(folder)
     try:
         _split_of(claims, None)
@@ -66,7 +66,7 @@ def verified(folder: Path, measured: dict) -> str:
     data = {"splits": {name: {"sha256": sha256} for name, sha256 in HASHES.items()}, "split": "study"}
     data |= {"split_seed": None, "synthetic": False, "kind": "folder", "source": "HAM10000"}
     evidence = Evidence(measured, data, "diagnoses", True, {})
-    verdicts = [judge(claim, None, evidence) for claim in claims]
+    verdicts = [check_claim(claim, None, evidence) for claim in claims]
     shown = render(Verification(verdicts, [], ["nothing"]))
     assert all(line.isprintable() and len(line) < 2000 for line in shown.splitlines())
     return shown

@@ -1,4 +1,4 @@
-"""Broken and hostile images: photographs of one's own, and the images of a data folder."""
+"""Broken and hostile images: users' photographs, and the images of a data folder."""
 
 import io
 import os

@@ -65,7 +65,7 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-# Whatever is in the files, a model answers or is refused
+# Whatever the files hold, a model predicts or is refused
 
 CONFIG_JUNK = (*JUNK, "vit", "resnet", "timm_wrapper", "mmbt", "ham_ensemble", 7, 8, 32, 10**6, ["akiec"] * 7)
 
@@ -208,7 +208,7 @@ def test_an_adapter_is_no_model(model):
 
 
 def test_code_beside_the_weights_is_never_run(model, tmp_path, monkeypatch):
-    """Not even where somebody sits before a terminal and would say yes."""
+    """Remote code is refused even at a terminal, where a user could say yes."""
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run code"))
     code = f"import pathlib\npathlib.Path({str(tmp_path / 'owned')!r}).touch()\n"
     for name in ("modeling_evil", "configuration_evil", "image_processing_evil", "tokenization_evil"):

@@ -1,4 +1,4 @@
-"""What must not leave: tokens, patients' data, and whatever a link points to."""
+"""Nothing secret is published: tokens, patients' data, and whatever a link points to."""
 
 import csv
 import json

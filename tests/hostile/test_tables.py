@@ -287,7 +287,7 @@ def test_a_changed_report_is_compared_or_refused(reported, draw):
             check_pages(copy, report)
             check_results(report, measured, dict.fromkeys(("train", "validation", "test"), "0" * 64), parts)
 
-    ends_well("report.json of others", compare)
+    ends_well("a foreign report.json", compare)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
-"""What is a claim's verdict? Its figure, and every word that it says about its data, metric, size and interval."""
+"""The verdict about a claim: its figure, and every word that it says about its data, metric, size and interval."""
 
 import copy
 import math
 
 import pytest
 
-from ham_hf.hub.verify.claim_check import Evidence, judge
+from ham_hf.hub.verify.claim_check import Evidence, check_claim
 from ham_hf.hub.verify.claims import CARD, Claim, claims_of_card
 from ham_hf.hub.verify.consistency import CANNOT_TELL, FALSE, HOLDS
 from ham_hf.reporting.eval_results import FOLDER, read_eval_results
@@ -68,7 +68,7 @@ def verdict(entry: dict, part: str | None = None, evidence: Evidence = EVIDENCE,
             del place[last]
         else:
             place[last] = value
-    found = judge(Claim(CARD, **entry), part, evidence)
+    found = check_claim(Claim(CARD, **entry), part, evidence)
     return found.verdict, found.reason
 
 
@@ -246,11 +246,11 @@ def test_without_its_revision_a_claim_of_ours_is_compared_with_the_images_of_rep
 def test_an_entry_that_is_malformed_is_told_and_the_others_are_judged(index, said):
     good = {"results": [{**ENTRY, "metrics": [THEIRS["metric"]]}]}
     values = {"model-index": index}
-    found = [judge(claim, None, EVIDENCE) for claim in claims_of_card(values)]
+    found = [check_claim(claim, None, EVIDENCE) for claim in claims_of_card(values)]
     assert [verdict.verdict for verdict in found] == ([] if said is None else [CANNOT_TELL])
     assert said is None or said in found[0].reason
     if isinstance(index, list):
-        found = [judge(claim, None, EVIDENCE) for claim in claims_of_card({"model-index": [*index, good]})]
+        found = [check_claim(claim, None, EVIDENCE) for claim in claims_of_card({"model-index": [*index, good]})]
         assert found[-1].verdict == HOLDS
 
 
@@ -274,7 +274,7 @@ def test_entries_of_eval_results_are_read_one_by_one(tmp_path):
     (tmp_path / FOLDER / "a.yaml").write_text(entries)
     (tmp_path / FOLDER / "b.yaml").write_text("- {")
     claims = [Claim(where, **entry) for where, entry in read_eval_results(tmp_path)]
-    found = [judge(claim, None, EVIDENCE) for claim in claims]
+    found = [check_claim(claim, None, EVIDENCE) for claim in claims]
     assert [item.verdict for item in found] == [HOLDS] + 6 * [CANNOT_TELL]
     reasons = [item.reason for item in found[1:]]
     words = ("(no task_id)", "(no value)", "(no keys and values)", "its 'notes' cannot be checked", "its 'source'")
@@ -339,7 +339,7 @@ def test_a_claim_about_other_images_keeps_what_was_measured_here():
     ):
         entry = copy.deepcopy(OURS)
         entry["dataset"]["revision"] = revision
-        found = judge(Claim(CARD, **entry), None, EVIDENCE)
+        found = check_claim(Claim(CARD, **entry), None, EVIDENCE)
         assert (found.verdict, found.reason) == (expected, reason)
         assert (found.claim.value, found.measured, found.interval) == (0.8549, 0.8549, INTERVAL)
 

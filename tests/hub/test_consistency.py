@@ -291,7 +291,7 @@ def copy(staged, tmp_path) -> Path:
 
 
 def pages(folder, repo_id: str | None = None) -> str:
-    """What is found on the pages, a line each."""
+    """Return the findings about the pages, one line each."""
     findings = check_pages(folder, report_of(folder), repo_id)
     return "\n".join(f"{where}: {verdict}: {words}" for where, verdict, words in findings)
 
@@ -394,7 +394,7 @@ def test_a_front_matter_that_is_gone_is_false(copy):
 
 @pytest.fixture(scope="module")
 def found_here(finished, data) -> tuple[dict, dict, dict]:
-    """What the model and the images show."""
+    """Return the facts that the model and the images show."""
     classifier = load_classifier(str(finished))
     _, facts, _ = load_checked(DataArguments(data_dir=str(data), split="grouped", split_seed=3))
     return model_facts(classifier), classifier.model.config.to_dict(), facts

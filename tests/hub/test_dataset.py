@@ -47,7 +47,7 @@ def data(rows, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pushed(data, tmp_path_factory):
-    """What was printed and the facts of what came back; the Hub itself."""
+    """Push a dataset and load it back: the output, the facts, and the Hub."""
     with HubServer() as server:
         done = subprocess.run(
             [sys.executable, "-c", FROM_THE_HUB, str(data), REPO],

@@ -198,7 +198,7 @@ def test_a_file_that_changes_what_users_get_is_caught(model, data, capsys, name,
 
 
 def foreign_card(model, **changes) -> None:
-    """A model of others, with a card as other trainers write it."""
+    """A third-party model, with a card as other trainers write it."""
     claim = {
         "task_type": "image-classification",
         "dataset_type": "imagefolder",

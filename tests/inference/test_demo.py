@@ -72,7 +72,7 @@ def uploads(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def image_run(tmp_path_factory) -> Path:
-    """Of synthetic images, with a threshold and four views."""
+    """A model trained on synthetic images, with a threshold and four views."""
     run = make_run_folder(tmp_path_factory.mktemp("runs") / "my <run>")
     keep_threshold(run, load_classifier(str(run)).model, 0.1)
     config = json.loads((run / "config.json").read_text()) | {"test_time_augmentation": "flips"}

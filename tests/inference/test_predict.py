@@ -33,7 +33,7 @@ from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 
 
 def make_run_folder(folder: Path, name: str = "google/vit-base-patch16-224", labels=LABELS) -> Path:
-    """What `ham-hf train` saves: a model of seven diagnoses, and its BitImageProcessor."""
+    """A folder as `ham-hf train` saves it: a model of seven diagnoses, and its BitImageProcessor."""
     checkpoint = str(make_tiny_checkpoint(name, folder.with_name(folder.name + "-pretrained")))
     model = build_model(checkpoint, labels=labels)
     for module in classifier_of(model):  # fresh heads are nearly flat: make the seven probabilities differ

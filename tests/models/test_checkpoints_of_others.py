@@ -283,7 +283,7 @@ def photo(tmp_path) -> Image.Image:
 
 
 def timm_answer(model: torch.nn.Module, image: Image.Image) -> np.ndarray:
-    """What timm's own evaluation computes."""
+    """Return the probabilities of timm's own evaluation."""
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model), is_training=False)
     with torch.no_grad():
         return model(transform(image)[None]).double().softmax(dim=1)[0].numpy()

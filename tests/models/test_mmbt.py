@@ -158,7 +158,7 @@ def test_attention_by_sdpa_and_checkpointed_gradients_change_nothing(kind, build
 
 @pytest.mark.parametrize("kind", ["codes", "fields"])
 def test_the_patient_comes_first_then_the_image_with_its_own_segment(kind, build):
-    """What the encoder sees, put together again by hand from BERT's own parts."""
+    """Return the input of the encoder, assembled by hand from BERT's own parts."""
     model, processor = build(kind)
     batch = inputs(processor)
     seen = {}

@@ -1,4 +1,4 @@
-"""What ham_hf 0.1.0 wrote with options that are gone is refused in one sentence."""
+"""Models that ham_hf 0.1.0 wrote with removed options are refused in one sentence."""
 
 import json
 

@@ -65,7 +65,7 @@ def rendered(run) -> ElementTree.Element:
 
 
 def words(element) -> str:
-    """What is read, without style and script."""
+    """Return the text of the page, without style and script."""
     texts = [word for part in element.iter() if part.tag not in ("style", "script") for word in (part.text, part.tail)]
     return " ".join(" ".join(filter(None, texts)).split())
 
@@ -81,7 +81,7 @@ def table(tree, caption: str) -> list[list[str]]:
 
 
 def tiles(tree) -> dict[str, dict[str, str]]:
-    """Of the first split, by name."""
+    """Return the figures of the first split by name."""
     first = next(part for part in tree.iter("ul") if part.get("class") == "tiles")
     found = [{part.get("class"): text(part) for part in tile.iter("p")} for tile in first]
     return {tile["name"]: tile for tile in found}

@@ -54,7 +54,7 @@ def unbroken(flags, tmp_path_factory):
 
 @pytest.fixture
 def broken(unbroken, tmp_path):
-    """What a kill in the last moment leaves, moved elsewhere: every checkpoint, and no run.json."""
+    """A run folder as a kill at the last moment leaves it, moved elsewhere: every checkpoint, and no run.json."""
     folder = shutil.copytree(unbroken, tmp_path / "broken")
     (folder / "run.json").unlink()
     return folder

@@ -51,7 +51,7 @@ def test_greedy_tries_each_variable_in_turn_and_resumes(recipe, tmp_path, monkey
     trials = json.loads((folder / "sweep.json").read_text())["trials"]
     # true is the recipe's own
     assert [trial["settings"] for trial in trials] == [{}, {"horizontal_flip": False}]
-    trial_1 = folder / "trial_1"  # the test images are for whoever does not tune
+    trial_1 = folder / "trial_1"  # the test images are not for tuning
     assert not (trial_1 / "predictions_test.csv").exists() and (trial_1 / "predictions_validation.csv").exists()
     assert "images, not evaluated (do_predict: false)." in (trial_1 / "README.md").read_text()
     best = max(trials, key=lambda trial: trial["value"])
@@ -118,7 +118,7 @@ def test_variables_without_effect_are_refused(recipe, tmp_path, capsys):
 
 @pytest.fixture
 def trained(recipe, tmp_path, monkeypatch):
-    """Trainings that end at once, with the next of the exit codes given, 0 when there is none; the folders tried."""
+    """Runs that end at once with the next of the given exit codes (default 0), and the folders that were tried."""
     codes, tried = [], []
 
     def end(module, words):

@@ -48,7 +48,7 @@ def train(**values):
 
 
 def finished(values, images=None, args=None):
-    """What the model gets of a training batch."""
+    """Return a training batch as the model gets it."""
     collated = Collator(channels_last=False)(
         [{name: value[i] for name, value in values.items()} for i in range(len(values["labels"]))]
     )

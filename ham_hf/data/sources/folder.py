@@ -64,7 +64,7 @@ _COLUMNS = (
     *(*COLUMNS, FILE_NAME, *LABEL_COLUMNS, "isic_id", "image", "age_approx", "diagnosis_confirm_type"),
     *(*CHALLENGE_COLUMNS, *OTHER_CHALLENGE_COLUMNS, *DIAGNOSIS_COLUMNS, *SITE_COLUMNS),
 )
-_OPTIONAL = ("dx_type", "age", "sex", "localization")  # of a table of one's own
+_OPTIONAL = ("dx_type", "age", "sex", "localization")  # of a user's own table
 
 
 def read_folder(folder: Path, metadata_csv: Path | None = None, diagnosis_map: DiagnosisMap | None = None) -> Source:

@@ -71,7 +71,7 @@ class Evidence(NamedTuple):
         return {name: split["sha256"] for name, split in self.data["splits"].items()}
 
 
-def judge(claim: Claim, override: str | None, evidence: Evidence) -> Verdict:
+def check_claim(claim: Claim, override: str | None, evidence: Evidence) -> Verdict:
     """Return the verdict on a claim; `override` is the split that --part says all claims are about."""
     part = override or claim.split
 

@@ -34,7 +34,7 @@ from ham_hf.hub.published_files import (
     READ_BY_USERS,
     files_in,
 )
-from ham_hf.hub.verify.claim_check import Evidence, Verdict, judge
+from ham_hf.hub.verify.claim_check import Evidence, Verdict, check_claim
 from ham_hf.hub.verify.claims import CARD, Claim, check_any, claims_of_card, read_card, read_claims
 from ham_hf.hub.verify.consistency import (
     CANNOT_TELL,
@@ -128,7 +128,7 @@ def verify_card(
     doubts = doubts_about(name, revision, splits, facts, checks)
     if report is not None and not (folder / "run.json").is_file():
         doubts = _doubts_without_run(report, evidence)
-    verdicts = [_doubted(judge(claim, part, evidence), doubts.get(part or claim.split)) for claim in claims]
+    verdicts = [_doubted(check_claim(claim, part, evidence), doubts.get(part or claim.split)) for claim in claims]
     if report is not None:
         about_model = (model_facts(classifier), classifier.model.config.to_dict())
         findings += check_pages(folder, report, None if Path(location).is_dir() else location)
