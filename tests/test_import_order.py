@@ -62,3 +62,8 @@ def test_no_modules_import_each_other():
 
 def test_every_import_names_a_module():
     assert set.union(*IMPORTS.values()) <= MODULES.keys()
+
+
+def test_no_file_has_more_than_400_lines():
+    lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
+    assert not {module: length for module, length in lengths.items() if length > 400}
