@@ -245,7 +245,7 @@ def test_a_checkpoint_that_may_have_seen_the_validation_images_triggers_a_warnin
     main(flags(tmp_path / "run", model_name_or_path=start, split_seed=1, num_train_epochs=1))
     assert "was trained on 87 other images before; the report states this" in caplog.text
     page = (tmp_path / "run" / "README.md").read_text()
-    assert "87 other images; validation or test images may be among them" in page
+    assert "87 other images; evaluated images may be among them" in page
 
 
 def test_worker_processes_change_no_prediction(flags, unbroken, tmp_path):

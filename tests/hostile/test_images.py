@@ -196,7 +196,9 @@ def test_other_files_by_the_name_of_an_image_are_refused_in_a_data_folder(tmp_pa
     images = sorted((folder / "images").iterdir())
     for image, content in zip(images, NO_IMAGES, strict=False):
         image.write_bytes(content)
-    with pytest.raises(InputError, match=f"6 of 7 images in .* are broken: {images[0].stem}: no image in a format"):
+    with pytest.raises(
+        InputError, match=f"6 of 7 images in .* are broken: {images[0].stem}: not an image in a supported format"
+    ):
         load(folder)
 
 

@@ -220,7 +220,7 @@ def test_claims_in_eval_results_alone_are_checked_like_those_of_a_card(published
     (published / EVAL_RESULTS).write_text(yaml.safe_dump(entries))
     code, shown = verify(published, data, capsys)
     assert code == 1 and f"FALSE: same images, another figure ({EVAL_RESULTS})" in shown
-    assert "claims are in .eval_results alone" in verify(published, data, capsys, "--write", "README.md")[1]
+    assert "the claims are only in .eval_results" in verify(published, data, capsys, "--write", "README.md")[1]
 
 
 @pytest.mark.parametrize(

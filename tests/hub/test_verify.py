@@ -148,11 +148,11 @@ def test_training_on_other_images_than_the_splits_is_told(model, data, capsys):
     assert "its training images are others than this split's: what it says of them was not" in capsys.readouterr().out
     (model / "training_images.csv").unlink()  # which alone says that none of the images was among them
     assert verify(model, data) == 2
-    assert "the training images were others than this split's" in capsys.readouterr().out
+    assert "the training images differ from those of this split" in capsys.readouterr().out
     (model / "run.json").unlink()  # which alone turned it into "holds"
     assert verify(model, data) == 2
     shown = capsys.readouterr().out
-    assert "the training images were others than this split's" in shown
+    assert "the training images differ from those of this split" in shown
     assert "run.json: cannot tell: is missing" in shown
 
 

@@ -114,7 +114,7 @@ def test_a_recipe_s_figures_and_card_are_with_the_views_it_asks_for(tmp_path, sy
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["model"]["test_time_augmentation"] == "dihedral"
     assert "the mean over several views" in (tmp_path / "run" / "README.md").read_text()
-    assert "This looks at an image once" in (tmp_path / "run" / "README.md").read_text()
+    assert "The pipeline looks at each image once" in (tmp_path / "run" / "README.md").read_text()
     classifier = load_classifier(str(tmp_path / "run"))
     assert which_views(classifier.model) == "dihedral"
     again = flags.replace(

@@ -161,7 +161,10 @@ def test_a_training_that_gets_no_better_stops_and_its_plateau_lowers_the_rate(st
         ("--fusion mlp --layer_decay 0.8", "layer_decay does not support fusion: mlp"),
         ("--sgd_nesterov true", "sgd_nesterov requires optimizer: sgd"),
         ("--early_stopping_patience 0", "early_stopping_patience is 0: expected at least 1"),
-        ("--gradual_unfreezing 1 --lr_scheduler_type reduce_lr_on_plateau", "reduce_lr_on_plateau by result"),
+        (
+            "--gradual_unfreezing 1 --lr_scheduler_type reduce_lr_on_plateau",
+            "reduce_lr_on_plateau both set the",
+        ),
         ("--metric_for_best_model auroc", "metric_for_best_model is 'auroc': expected one of balanced_accuracy,"),
         ("--eval_on_start true", "eval_on_start is true: it would count the untrained model"),
         (

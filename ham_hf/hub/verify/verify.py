@@ -202,7 +202,7 @@ def _doubts_without_run(report: Mapping, evidence: Evidence) -> dict[str, str]:
     """Like `doubts_about`, without run.json: report.json has the hash of the training images as well."""
     if report["run"]["data"]["splits"]["train"]["sha256"] == evidence.hashes["train"]:
         return {}
-    reason = "the training images were others than this split's: some of those evaluated may be among them"
+    reason = "the training images differ from those of this split: some evaluated images may be among them"
     return dict.fromkeys(EVALUATION_SPLITS, reason)
 
 
