@@ -108,7 +108,8 @@ def evaluate_run(
     classifier = load_classifier(str(name), revision, label_map)
     classes = classes_of(classifier.labels)
     given = {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
-    arguments = DataArguments(**{"data_dir": str(data_dir), "split": "", **given, "classes": classes})
+    values: dict[str, Any] = {"data_dir": str(data_dir), "split": "", **given, "classes": classes}
+    arguments = DataArguments(**values)
     splits, facts = load_unseen(arguments, str(name), revision)
     if not len(splits[part]):
         raise InputError(
@@ -129,4 +130,6 @@ def measure(
     `description` is for the progress bar, `unknown_lesions` the number of images whose lesion is unknown.
     """
     predictions, patients = predict_rows(classifier, rows, description)
-    return split_results(predictions, patients, classifier.threshold, unknown_lesions=unknown_lesions)
+    results = split_results(predictions, patients, classifier.threshold, unknown_lesions=unknown_lesions)
+    assert results is not None  # there are predictions
+    return results

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 # Tschandl, Rosendahl, Kittler (2018), https://doi.org/10.1038/sdata.2018.161
 DIAGNOSES = {
@@ -16,7 +17,8 @@ DIAGNOSES = {
 LABELS = tuple(DIAGNOSES)
 MALIGNANT = ("akiec", "bcc", "mel")
 NEVUS_OR_OTHER = ("nv", "other")  # the study's Model 4
-CLASSES = {"diagnoses": LABELS, "nevus_or_other": NEVUS_OR_OTHER}  # the choices of `classes` in a recipe
+Classes = Literal["diagnoses", "nevus_or_other"]  # the choices of `classes` in a recipe
+CLASSES: dict[Classes, tuple[str, ...]] = {"diagnoses": LABELS, "nevus_or_other": NEVUS_OR_OTHER}
 FULL_NAMES = DIAGNOSES | {"other": "Any of the other six diagnoses"}
 
 # Other spellings in datasets and models, normalised as in `_words`. Only names that mean exactly one of HAM10000's
@@ -75,7 +77,7 @@ def label_set(names: Iterable[str]) -> tuple[str, ...] | None:
     return {frozenset(labels): labels for labels in CLASSES.values()}.get(frozenset(names))
 
 
-def classes_of(labels: Iterable[str]) -> str:
+def classes_of(labels: Iterable[str]) -> Classes:
     """Return "diagnoses" or "nevus_or_other", from the labels of a model that has one of these sets."""
     return {labels: classes for classes, labels in CLASSES.items()}[tuple(labels)]
 

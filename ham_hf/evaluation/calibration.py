@@ -127,6 +127,7 @@ def fit_strength(
 def fold(model: PreTrainedModel, temperature: float, shift: np.ndarray) -> None:
     """Change the last layer so that the model's logits become (logits - shift) / temperature."""
     layer = last_linear(model)
-    layer.bias -= torch.from_numpy(shift).to(layer.bias)
-    layer.bias /= temperature
+    bias: torch.Tensor = layer.bias  # changed in place
+    bias -= torch.from_numpy(shift).to(bias)
+    bias /= temperature
     layer.weight /= temperature

@@ -177,8 +177,10 @@ def check_members(
     for run in runs:
         trained, record = training_data_of(str(run)), record_of(str(run))
         if record is None:  # an older run, on these training images; those that it began with may be others
+            assert trained is not None  # members are runs
             record = TrainingRecord(images_of(splits["train"], checks, "train"), trained.get(SEEN) is None)
         if not record.complete:
+            assert trained is not None
             facts[SEEN] = max(facts[SEEN] or 0, trained.get(SEEN) or 0) or None
         records.append(record)
         _check_unseen(str(run), trained, facts | overlap_facts(trained, record, splits, checks))
@@ -199,8 +201,11 @@ def doubts_about(
     trained, record = training_data_of(name, revision), record_of(name, revision)
     found = overlap_facts(trained, record, splits, checks)
     doubts = {split: " ".join(overlap_sentences(found, "this model", (split,))) for split in EVALUATION_SPLITS}
-    unrecorded = trained is not None and (record is None or not record.complete)
-    if unrecorded and trained["splits"]["train"]["sha256"] != facts["splits"]["train"]["sha256"]:
+    if (
+        trained is not None
+        and (record is None or not record.complete)
+        and trained["splits"]["train"]["sha256"] != facts["splits"]["train"]["sha256"]
+    ):
         may = "the training images differ from those of this split: some evaluated images may be among them"
         doubts = {split: doubt or may for split, doubt in doubts.items()}
     return {split: doubt for split, doubt in doubts.items() if doubt}

@@ -53,6 +53,7 @@ def add_unscored(
         The predictions, unchanged if the metadata table does not list the image, and the entry for the facts about
         the data.
     """
+    assert data.data_dir is not None  # its images were predicted
     folder = Path(data.data_dir).expanduser()
     table = Path(data.metadata_csv).expanduser() if data.metadata_csv else None
     images = find_unscored(folder, table) if folder.is_dir() else None
@@ -60,7 +61,7 @@ def add_unscored(
         return predictions, {}
     row = _predict(images, classifier)
     predicted = row is not None
-    if not predicted:
+    if row is None:
         count = len(predictions.names)
         row = np.full((1, count), 1 / count)
         logger.warning(

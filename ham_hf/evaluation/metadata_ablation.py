@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def write_ablations(folder: Path, classifier: Classifier, split: Dataset) -> Non
     folder.mkdir(exist_ok=True)
     labels = classifier.labels
     patients = _ablated_patients({name: split[name][:] for name in PATIENT})
-    rows = {name: [] for name in patients}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in patients}
     for at, image_features in _features(classifier, split):
         for name, columns in patients.items():
             fields = [column[at : at + len(image_features)] for column in columns.values()]
@@ -52,7 +53,7 @@ def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:
 @torch.no_grad()
 def _features(classifier: Classifier, split: Dataset) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the first row and the image features of each batch: images are encoded once for all ablations."""
-    model = classifier.model
+    model: Any = classifier.model  # it reads patients
     batches = prepared_batches(classifier.processor.image_processor, range(len(split)), image_reader(split))
     at = 0
     with tqdm(total=len(split), desc="ablations", unit="image", leave=False, disable=None) as bar:
@@ -65,8 +66,8 @@ def _features(classifier: Classifier, split: Dataset) -> Iterator[tuple[int, tor
 
 @torch.no_grad()
 def _probabilities(classifier: Classifier, image_features: torch.Tensor, fields: list[list]) -> list[np.ndarray]:
-    model, processor = classifier
-    encoded = {name: tensor.to(model.device) for name, tensor in processor.encode_patients(*fields).items()}
+    model: Any = classifier.model  # it reads patients
+    encoded = {name: tensor.to(model.device) for name, tensor in classifier.processor.encode_patients(*fields).items()}
     logits = model(image_features=image_features, **encoded).logits
     probabilities = logits.cpu().double().softmax(dim=1)  # not on the device: Apple GPUs have no float64
     columns = [model.config.label2id[label] for label in classifier.labels]

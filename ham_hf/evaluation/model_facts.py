@@ -1,5 +1,7 @@
 """The entries of run.json about a model."""
 
+from typing import Any
+
 from PIL import Image
 from transformers import BaseImageProcessor
 
@@ -35,12 +37,12 @@ def evaluation_facts(
 
 def model_facts(classifier: Classifier) -> dict:
     """Return what run.json says about a saved model."""
-    model, processor = classifier
+    model: Any = classifier.model  # not an OnnxModel: it has parameters
     return {
         "architecture": type(model).__name__,
         **count_parameters(model),
         "labels": list(classifier.labels),
-        "image_size": _input_size(processor),
+        "image_size": _input_size(classifier.processor),
         "test_time_augmentation": which_views(model),
         calibration.KEY: calibration.calibration_of(model),
         thresholds.KEY: classifier.threshold,

@@ -60,12 +60,12 @@ def read_patients(path: str | Path, image_ids: Sequence[str]) -> Patients:
         where = f"{path}, row {number}"
         if len(row) != len(COLUMNS):
             raise InputError(f"{where} has {len(row)} values: expected {len(COLUMNS)}, as in the header")
-        image_id, *values = row
+        image_id, age, sex, site, dx_type = row
         if image_id in patients:
             raise InputError(f"{where}: image_id {image_id!r} occurs twice: expected it once")
         if image_id not in expected:
             raise InputError(f"{where}: image_id {image_id!r} is not among the predictions: expected the same images")
-        patients[image_id] = _checked(*values, where)
+        patients[image_id] = _checked(age, sex, site, dx_type, where)
     missing = [image_id for image_id in image_ids if image_id not in patients]
     if missing:
         raise InputError(f"{path} has no row for {len(missing)} of the predicted images, such as {missing[0]!r}")

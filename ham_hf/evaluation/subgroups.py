@@ -64,7 +64,7 @@ def _results(predictions: Predictions, members: np.ndarray, lesions_known: bool)
     if not all(too_few.values()):
         values = compute_scores(probabilities, labels, names, decisions_only=True)
         intervals = bootstrap_intervals(probabilities, labels, lesions, names, decisions_only=True)
-    metrics = {}
+    metrics: dict[str, dict] = {}
     for figure, reason in too_few.items():
         if reason:
             metrics[figure] = {"value": None, "interval": None, "too_few": reason}
@@ -80,7 +80,9 @@ def _results(predictions: Predictions, members: np.ndarray, lesions_known: bool)
 
 def _too_few(labels: np.ndarray, lesions: np.ndarray, names: Sequence[str], unit: str) -> dict[str, str | None]:
     """Return why each metric is not available, None if it is."""
-    reasons = {figure: None for figure in SUBGROUP_METRICS if figure != "recall_mel" or "mel" in names}
+    reasons: dict[str, str | None] = {
+        figure: None for figure in SUBGROUP_METRICS if figure != "recall_mel" or "mel" in names
+    }
     count = len(set(lesions))
     if count < FEWEST_LESIONS:
         return dict.fromkeys(reasons, f"too few: {count} {unit}{'' if count == 1 else 's'}")

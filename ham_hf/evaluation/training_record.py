@@ -54,7 +54,13 @@ def images_of(rows: Dataset, checks: Mapping[str, ImageCheck], split: str) -> li
     """Return the record of `rows` (canonical columns); `checks` are those of `load_checked`."""
     image_ids = rows["image_id"][:]
     return [
-        TrainingImage(image_id, lesion, split, checks[image_id].sha256, checks[image_id].pixels_sha256)
+        TrainingImage(
+            image_id,
+            lesion,
+            split,
+            checks[image_id].sha256,
+            checks[image_id].pixels_sha256,  # type: ignore[arg-type]  # `load_checked` rejects what does not decode
+        )
         for image_id, lesion in zip(image_ids, _lesions(image_ids, rows["lesion_id"][:]), strict=True)
     ]
 

@@ -47,6 +47,7 @@ def push_dataset(
             rejects the upload.
     """
     check_repo_id(repo_id)
+    assert data.data_dir is not None  # the command requires it
     if not Path(data.data_dir).expanduser().is_dir():
         raise InputError(f"{data.data_dir} is not a folder: expected a copy of HAM10000 on this machine")
     if not (dry_run or accept_license):

@@ -1,6 +1,6 @@
 """A trained model together with its processor: all that is needed to predict."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ham_hf.inference.thresholds import threshold_of
 from ham_hf.labels import label_set
@@ -40,4 +40,5 @@ class Classifier(NamedTuple):
 
 def labels_of(model: "PreTrainedModel | OnnxModel") -> tuple[str, ...]:
     """Return the codes that a model predicts, in this project's order."""
-    return label_set(filter(None, model.config.id2label.values()))
+    labels = label_set(filter(None, model.config.id2label.values()))
+    return cast("tuple[str, ...]", labels)  # checked where the model was loaded

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -118,7 +118,7 @@ def running_demo(
             quiet=True,
         )
         try:
-            yield page.local_url
+            yield cast("str", page.local_url)  # None only before the launch
         finally:
             page.close(verbose=False)
 
@@ -190,7 +190,7 @@ def build_demo(
         gr.HTML(_warning(synthetic), elem_id="warning")
         with gr.Row():
             with gr.Column(min_width=280):
-                inputs = [
+                inputs: list[Any] = [
                     gr.Image(
                         label="Photograph of one lesion",
                         sources=["upload"],

@@ -64,7 +64,8 @@ def export_onnx(
 
     synthetic = is_trained_on_synthetic_images(name, revision)
     classifier = load_classifier(location, commit, label_map)
-    model, processor = classifier
+    model: PreTrainedModel = classifier.model  # load_classifier loads no ONNX file
+    processor = classifier.processor
     set_test_time_augmentation(model, "none")
     _check_kind(name, classifier)
     facts = {
@@ -101,7 +102,7 @@ def _processor_facts(model: "PreTrainedModel", processor: "BaseImageProcessor") 
 
 
 def _check_kind(name: str, classifier: Classifier) -> None:
-    model = classifier.model
+    model: PreTrainedModel = classifier.model
     if classifier.reads_patients:
         raise InputError(
             f"{name} reads patient data beside the image ({type(model).__name__}), which the export does not support: "
@@ -155,6 +156,7 @@ def _write(name: str, model: "PreTrainedModel", shape: tuple[int, ...], facts: d
     except OnnxExporterError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise InputError(f"{name}: torch cannot write a {model.config.model_type} model as ONNX: {reason}") from error
+    assert program is not None  # it is, unless the exporter is told to write a file itself
     program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
     program.save(path, external_data=False)
 

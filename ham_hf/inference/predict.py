@@ -100,11 +100,11 @@ def read_patients(path: Path, photos: Sequence[Path]) -> list[Patient]:
             f"--patients {path} has {found}: expected the columns {', '.join(columns)}, and a row per file"
         )
     by_file: dict[str, Patient] = {}
-    for line, file, *values in table[list(columns)].itertuples(name=None):
+    for line, file, age, sex, site in table[list(columns)].itertuples(name=None):
         where = f"--patients {path}, line {line}"
         if file in by_file:
             raise InputError(f"{where}: there is a row for {file!r} above: expected one each")
-        by_file[file] = _patient_of(*values, where)
+        by_file[file] = _patient_of(age, sex, site, where)
     named = [str(photo) if str(photo) in by_file else photo.name for photo in photos]
     missing = [str(photo) for photo, name in zip(photos, named, strict=True) if name not in by_file]
     if missing:
@@ -128,8 +128,8 @@ def _patient_of(age: str, sex: str, site: str, where: str) -> Patient:
     years = None if text_or_none(age) is None else age_or_none(age.strip())
     if years is None and text_or_none(age) is not None:
         raise InputError(f"{where}: age is {age!r}: expected a number of years, or nothing")
-    sex, site = text_or_none(sex), text_or_none(site)
-    return years, sex and spell_sex(sex), site and site.lower()
+    known_sex, known_site = text_or_none(sex), text_or_none(site)
+    return years, known_sex and spell_sex(known_sex), known_site and known_site.lower()
 
 
 def check_patients(classifier: Classifier, patients: Sequence[Patient]) -> None:
@@ -153,7 +153,7 @@ def _copied_to_csv(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", "prediction", *labels])
         for photo, row in results:
-            writer.writerow([photo, labels[row.argmax()], *row.tolist()])
+            writer.writerow([photo, labels[int(row.argmax())], *row.tolist()])
             yield photo, row
 
 

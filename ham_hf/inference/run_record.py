@@ -76,13 +76,13 @@ _OPTIONAL = {
     "training.hindrances": list,
 }
 # Written, and not read by the report; `data.audit` is a count of each kind of leak
-_UNREAD = ("data.identical_images", "data.broken_images", "data.audit", "model.bf16_difference")
+_UNREAD: tuple[str, ...] = ("data.identical_images", "data.broken_images", "data.audit", "model.bf16_difference")
 _UNREAD += ("model.patient_encoding", "model.color_constancy")
-_OF_CALIBRATION = {"temperature": _NUMBER, "prior_strength": _NUMBER, "images": int}
+_OF_CALIBRATION: dict[str, type | UnionType] = {"temperature": _NUMBER, "prior_strength": _NUMBER, "images": int}
 # Of each split, in newer runs
 _HASHES_OF_SPLIT = ("pixels_sha256", "rows_sha256")
 _OF_OVERLAP = ("images", "train", "validation", "siblings")
-_OF_MEMBER = {"run": str, "weight": _NUMBER, "base": str, "base_revision": str | None}
+_OF_MEMBER: dict[str, type | UnionType] = {"run": str, "weight": _NUMBER, "base": str, "base_revision": str | None}
 _OF_COLLAPSE = ("eval_top_class_share", "eval_predicted_class_entropy")
 _LOGGED = ("loss", "eval_loss", "learning_rate", *_OF_COLLAPSE)
 _LARGEST = 1e15  # of a count, and of seconds
@@ -207,7 +207,7 @@ def _check(value: Any, kind: type | UnionType, name: str, path: Path) -> None:
         raise InputError(f"{path}: {name} is {shown}: expected the file that `ham-hf train` writes")
 
 
-def _require(fits: bool, path: Path, name: str, value: Any, expected: str) -> None:
+def _require(fits: object, path: Path, name: str, value: Any, expected: str) -> None:
     if not fits:
         raise InputError(
             f"{path}: {name} is {repr(value)[:80]}: expected {expected}, as in the file that `ham-hf train` writes"

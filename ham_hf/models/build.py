@@ -4,7 +4,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -103,6 +103,7 @@ def build_model(
     config = _relabel(checkpoint.config, labels)
     override_config(config, config_overrides or {}, name)
     model_class = _classifier_class(config)
+    assert model_class is not None  # find_checkpoint has checked it
     if model_class is not AutoModelForImageClassification:
         kind = model_class.config_class
         config = kind.from_dict(config.to_dict() | {"model_type": kind.model_type})
@@ -122,7 +123,7 @@ def build_model(
     return model
 
 
-def _classifier_class(config: PreTrainedConfig) -> type | None:
+def _classifier_class(config: PreTrainedConfig) -> type[Any] | None:
     """Return the class that reads a checkpoint as an image classifier; None if there is no such class."""
     match config.model_type:
         case "vit_mae":  # a pretrained encoder without a head; its layers have ViT's names
@@ -228,7 +229,8 @@ def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
         return head
     # The backbone is not a single module (HGNetV2), or contains the output layer (Perceiver)
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return [layer for layer in layers if layer.out_features == model.config.num_labels][-1:]
+    outputs: list[nn.Module] = [layer for layer in layers if layer.out_features == model.config.num_labels]
+    return outputs[-1:]
 
 
 def freeze_parts(model: PreTrainedModel, parts: str) -> None:

@@ -112,6 +112,7 @@ def build_patient_model(
 
 def _image_encoder(args: ModelArguments, revision: str | None) -> PreTrainedModel:
     name = args.model_name_or_path
+    assert name is not None  # check_recipe has checked it
     checkpoint = find_checkpoint(name, revision)
     model_class, config = AutoModel, checkpoint.config
     if "text_config" in config.sub_configs:
@@ -128,6 +129,7 @@ def _image_encoder(args: ModelArguments, revision: str | None) -> PreTrainedMode
 
 def _text_encoder(args: ModelArguments, revision: str | None) -> BertModel:
     name = args.text_model_name_or_path
+    assert name is not None  # check_recipe has checked it
     checkpoint = find_text_encoder(name, revision)
     return _load(BertModel, checkpoint, checkpoint.config, name)
 
@@ -171,6 +173,7 @@ def build_patient_processor(
         return PatientProcessor(image_processor, "fields", list(sites))
     if args.patient_encoding == "codes":
         return PatientProcessor(image_processor, "codes", list(sites))
+    assert args.text_model_name_or_path is not None  # check_recipe has checked it
     checkpoint = find_text_encoder(args.text_model_name_or_path, text_revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(

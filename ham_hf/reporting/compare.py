@@ -39,7 +39,7 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
     _, lesion_ids, labels, _, names = runs[0]
     sides = [[run.probabilities for run in side] for side in (runs[: len(first)], runs[len(first) :])]
     scores = [[compute_scores(probabilities, labels, names) for probabilities in side] for side in sides]
-    intervals = paired_intervals(*sides, labels, lesion_ids, names)
+    intervals = paired_intervals(sides[0], sides[1], labels, lesion_ids, names)
     metrics = {}
     for name in COMPARED_METRICS:
         if name not in scores[0][0]:  # melanoma, where models tell nevi from all else
@@ -75,17 +75,18 @@ def _read(folders: Sequence[Path], split: str) -> tuple[list[Predictions], bool,
     """Return the predictions of every folder in the order of the first one's images, whether every run knows all
     lesions, and warnings."""
     places = [folder.resolve() for folder in folders]
-    runs, warnings = [], []
+    runs, predicted, warnings = [], [], []
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
             raise InputError(f"{folder} is given twice: expected different runs")
         runs.append(read_run(folder))
-        if runs[-1].predictions[split] is None:
+        of_split = runs[-1].predictions[split]
+        if of_split is None:
             raise InputError(f"{folder} has no {split} images: choose the other --split")
+        predicted.append(of_split)
     files = [folder / f"predictions_{split}.csv" for folder in folders]
-    first = runs[0].predictions[split]
     predictions = [
-        in_order_of(first, run.predictions[split], files[0], file) for run, file in zip(runs, files, strict=True)
+        in_order_of(predicted[0], of_run, files[0], file) for of_run, file in zip(predicted, files, strict=True)
     ]
     for run in runs:
         warnings += _compare_images(runs[0], run, split)

@@ -48,6 +48,7 @@ def render_eval_results(report: Mapping) -> str:
 
 
 def _notes(claim: EvalResult) -> str:
+    assert claim.dataset_args is not None  # `claims` gives all of them
     notes = {
         "split": claim.dataset_config,
         "split seed": claim.dataset_args.get("split_seed"),

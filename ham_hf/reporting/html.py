@@ -8,7 +8,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from markupsafe import Markup
@@ -63,6 +63,7 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
     # The test images played no part in choosing the model: they come first
     evaluated = [split for split in ("test", "validation") if report["results"][split] is not None]
     failed = "validation" if "validation" in evaluated else "test"
+    predicted = cast(Mapping[str, Predictions], predictions)  # a split with results has predictions
     return render(
         "report.html.jinja",
         css=Markup(css),
@@ -72,10 +73,10 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
         run=run,
         seen=overlap_warning(run),
         overlap=overlap_note(run),
-        splits=[_split(report, split, predictions[split], pictures) for split in evaluated],
+        splits=[_split(report, split, predicted[split], pictures) for split in evaluated],
         failed=failed,
         most_cases=CASES,
-        cases=_cases(most_confident_errors(predictions[failed])),
+        cases=_cases(most_confident_errors(predicted[failed])),
         curves=curves(run["training"], pictures),
         split_hashes=[[name, of["sha256"]] for name, of in run["data"]["splits"].items()],
     )

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import style
@@ -221,7 +222,7 @@ def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure:
     axes.set_title(_title("ROC, one against the rest", split, results))
     axes.grid(alpha=0.3)
     if len(axes.lines) > 1:  # only the diagonal is there if all images are of one diagnosis
-        legend = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "handlelength": 3, "fontsize": 10}
+        legend: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "handlelength": 3, "fontsize": 10}
         axes.legend(title="AUROC [95 % interval]", **legend)
     return figure
 

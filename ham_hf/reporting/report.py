@@ -95,7 +95,7 @@ def write_report(run_dir: str | Path) -> dict:
     report = build_report(run)
     drawn = draw_plots(report, run.history, run.predictions)
     pictures = {name: png for name, png in drawn.items() if png is not None}
-    files = {
+    files: dict[str, str | bytes] = {
         **{f"plots/{name}": png for name, png in pictures.items()},
         "report.html": render_html(report, pictures, run.predictions),
         "report.json": json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
@@ -178,7 +178,9 @@ def _ablation(run: Run) -> dict | None:
     """Return, by what was hidden, each metric's value and its difference from the intact predictions."""
     if not run.ablations:
         return None
-    _, lesion_ids, labels, intact, names = run.predictions["validation"]
+    validation = run.predictions["validation"]
+    assert validation is not None  # the ablations are in its order
+    _, lesion_ids, labels, intact, names = validation
     before, results = compute_scores(intact, labels, names), {}
     for ablation, predictions in run.ablations.items():
         after = compute_scores(predictions.probabilities, labels, names)
@@ -199,9 +201,11 @@ def _ablation(run: Run) -> dict | None:
 def _collapse(run: Run) -> dict:
     """Return the spread of the predictions at every evaluation of the log, and of the saved model on validation."""
     keys = ("step", "epoch", "eval_top_class_share", "eval_predicted_class_entropy")
+    validation = run.predictions["validation"]
+    assert validation is not None  # `read_run` requires it of a training
     evaluations = [entry for entry in run.history if "eval_top_class_share" in entry]
     return {
-        "saved_model": prediction_spread(run.predictions["validation"].probabilities),
+        "saved_model": prediction_spread(validation.probabilities),
         "evaluations": [{key.removeprefix("eval_"): entry[key] for key in keys} for entry in evaluations],
         "collapsed_steps": collapsed_steps(run.history),
     }
@@ -255,6 +259,7 @@ def _read_ablations(folder: Path, predictions: Mapping[str, Predictions | None])
     if not (folder / "ablation").is_dir():
         return {}
     intact, ablations = predictions["validation"], {}
+    assert intact is not None  # only validation images have ablations
     for name in ABLATIONS:
         path = folder / "ablation" / f"{name}.csv"
         ablations[name] = in_order_of(

@@ -80,9 +80,11 @@ def find_revisions(model: ModelArguments) -> Revisions:
     Raises:
         InputError: a checkpoint is not available, or of another kind than expected.
     """
+    assert model.model_name_or_path is not None  # checked by `parse_recipe`
     image = find_checkpoint(model.model_name_or_path, model.model_revision).revision
     text = None
     if model.fusion == "mmbt":
+        assert model.text_model_name_or_path is not None
         text = find_text_encoder(model.text_model_name_or_path, model.text_model_revision).revision
     return Revisions(image, text)
 
@@ -93,6 +95,7 @@ def check_validation(recipe: Recipe, splits: DatasetDict) -> None:
     if recipe.model.melanoma_sensitivity is not None and LABELS.index("mel") not in labels:
         raise TrainingError("melanoma_sensitivity: no melanoma among the validation images, to fit a threshold on")
     args = recipe.training
+    assert args.metric_for_best_model is not None  # it has a default
     metric = args.metric_for_best_model.removeprefix("eval_")
     decides = args.load_best_model_at_end or args.save_strategy == "best" or args.lr_scheduler_type in BY_RESULT
     if metric == "loss" or not decides:
@@ -134,6 +137,8 @@ def _build_model_and_processor(
 ) -> tuple[PreTrainedModel, BaseImageProcessor | PatientProcessor]:
     """Return the recipe's model with a new classifier, and the processor that is saved with it."""
     args, image = recipe.model, recipe.image
+    assert args.model_name_or_path is not None  # checked by `parse_recipe`
+    assert not isinstance(args.config_overrides, str)  # ModelArguments has parsed it
     processor = build_processor(
         args.model_name_or_path,
         revision=revisions.image,

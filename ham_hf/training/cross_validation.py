@@ -99,7 +99,7 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
         build_cache(used, checks)  # one for all folds, which would otherwise each build their own
     rows = pd.DataFrame({name: used[name][:] for name in ("image_id", "lesion_id", "label")}).sort_values("image_id")
     lesions = Counter(rows.drop_duplicates("lesion_id")["label"])
-    rarest = min(lesions, key=lesions.get)
+    rarest = min(lesions, key=lesions.__getitem__)
     if lesions[rarest] < folds:
         name = splits["train"].features["label"].names[rarest]
         raise InputError(f"--folds is {folds}, but {name} has {lesions[rarest]} lesions: choose at most that many")
@@ -185,6 +185,7 @@ def _read_folds(runs: Sequence[Path]) -> list[Predictions]:
         path = run / "predictions_validation.csv"
         parts.append(read_predictions(path))
         data = training_data_of(str(run))
+        assert data is not None  # the run is finished
         check_rows(parts[-1], data, "validation", path)
         images.add(data["images_sha256"])
         if len(images) > 1:

@@ -97,7 +97,9 @@ def build_inputs(
     collate = Collator(channels_last)
     whole = EvalTransform(processor, crops)
     validation = _encoded(splits["validation"]).with_transform(whole)
-    weigh = _image_weights(recipe.loss.dx_type_weights, splits["train"]["dx_type"][:])
+    by_dx_type = recipe.loss.dx_type_weights
+    assert not isinstance(by_dx_type, str)  # LossArguments has parsed it
+    weigh = _image_weights(by_dx_type, splits["train"]["dx_type"][:])
     if recipe.image.augment:
         random = TrainTransform(recipe.image, processor, recipe.training.seed, images)
         rows, transform = _encoded(splits["train"]), weigh(random)
@@ -109,6 +111,7 @@ def build_inputs(
     logger.info("the backbone is frozen and images are not augmented: computing its features once")
     args = recipe.training
     model.to(args.device)
+    assert args.bf16 is not None  # RunArguments has set it
     half = torch.float16 if args.fp16 else torch.bfloat16
     features = {
         name: compute_features(
@@ -135,7 +138,8 @@ def _cached(
     whole = [splits["validation"]] if recipe.image.augment else [splits["train"], splits["validation"]]
     images = build_cache(random[0], checks) if random else None
     crops = eval_crops(concatenate_datasets(whole), checks, image_processor(processor))
-    return tuple(CachedImages(cache, sha256s) if cache is not None else None for cache in (images, crops))
+    train, other = (CachedImages(cache, sha256s) if cache is not None else None for cache in (images, crops))
+    return train, other
 
 
 def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | None]) -> Callable:

@@ -91,4 +91,5 @@ def decay_by_epoch(epoch: int, fraction: float, args: RunArguments) -> float:
     """
     if epoch < args.warmup_epochs:
         return (epoch + fraction) / args.warmup_epochs
+    assert args.lr_decay_factor is not None  # or there is no such decay
     return args.lr_decay_factor ** ((epoch - args.warmup_epochs) // args.lr_decay_epochs)

@@ -44,6 +44,7 @@ def write_preview(words: Sequence[str], path: Path) -> None:
 
 def draw_preview(recipe: Recipe) -> Figure:
     """Draw a row for the first training image of each diagnosis: the evaluation crop, then EPOCHS epochs."""
+    assert recipe.model.model_name_or_path is not None  # checked by `parse_recipe`
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     image = recipe.image
     processor = build_processor(

@@ -57,6 +57,11 @@ class Trial(NamedTuple):
     outcome: Literal["complete", "pruned", "failed"] = "complete"  # version 0.1.0 pruned
 
 
+def _value_of(complete: Trial) -> float:
+    assert complete.value is not None
+    return complete.value
+
+
 def search(recipe_path: Path, sweep_path: Path, options: Sequence[str], output_dir: Path | None = None) -> None:
     """Search for better settings of a recipe.
 
@@ -83,7 +88,7 @@ def search(recipe_path: Path, sweep_path: Path, options: Sequence[str], output_d
     complete = [trial for trial in trials if trial.value is not None]
     if not complete:
         raise InputError(f"none of {len(trials)} trials completed: check the recipe itself")
-    best = max(complete, key=lambda trial: trial.value)
+    best = max(complete, key=_value_of)
     _write(this, trials, best)
     logger.info("best: %s, %s %s", best.settings, HEADLINE[sweep.metric], number(best.value))
     logger.info("recipe: %s", folder / "best.yaml")
@@ -95,6 +100,7 @@ def _claim(search: Search, sweep: Path) -> None:
     Raises:
         InputError: the folder holds another search.
     """
+    assert search.recipe.path is not None  # a search starts from a file
     files = {"recipe": read_text(search.recipe.path), "sweep": read_text(sweep)}
     asked = json.dumps({**files, "flags": list(search.flags)}, indent=2)
     path = search.folder / "search.json"
@@ -116,7 +122,7 @@ def _search_greedily(search: Search) -> list[Trial]:
             if value == _value_in(search.recipe, name) or any(trial.settings == settings for trial in trials):
                 continue
             trials.append(_try(search, len(trials) + 1, settings))
-        best = max((trial for trial in trials if trial.value is not None), key=lambda trial: trial.value)
+        best = max((trial for trial in trials if trial.value is not None), key=_value_of)
         logger.info("after %s: %s, %s", name, best.settings or "the recipe as it is", number(best.value))
     return trials
 
@@ -128,6 +134,7 @@ def _search_with_optuna(search: Search) -> list[Trial]:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    assert search.sweep.trials is not None  # checked by `read_sweep`
     states = optuna.trial.TrialState
     storage = JournalStorage(JournalFileBackend(str(search.folder / "optuna.log")))
     study = optuna.create_study(storage=storage, study_name="sweep", load_if_exists=True, direction="maximize")
@@ -144,7 +151,11 @@ def _search_with_optuna(search: Search) -> list[Trial]:
             study.tell(trial, state=states.FAIL)
         else:
             study.tell(trial, result.value)
-    outcomes = {states.COMPLETE: "complete", states.PRUNED: "pruned", states.FAIL: "failed"}
+    outcomes: dict[Any, Literal["complete", "pruned", "failed"]] = {
+        states.COMPLETE: "complete",
+        states.PRUNED: "pruned",
+        states.FAIL: "failed",
+    }
     return [
         Trial(trial.params, trial.value if trial.state == states.COMPLETE else None, outcomes[trial.state])
         for trial in _finished(study)
@@ -195,6 +206,7 @@ def _run(search: Search, trial: int, settings: dict) -> float:
         InputError, MachineError: see `train_in_child`; or the recipe file was edited.
     """
     run, recipe = _folder(search, trial), search.recipe
+    assert recipe.path is not None
     # The test images are for the recipe that the search finds
     ours = ["--do_predict", "false", "--output_dir", str(run), "--resume"]
     words = [str(recipe.path), *search.flags, *_flags(settings), *ours]
@@ -229,6 +241,7 @@ def _value_in(recipe: Recipe, name: str) -> Any:
 
 def _write(search: Search, trials: Sequence[Trial], best: Trial) -> None:
     folder, recipe, sweep, flags = search
+    assert recipe.path is not None
     values = read_yaml(recipe.path, "recipe", "recipes/quickstart.yaml") | best.settings
     header = f"# {recipe.path.name} with the best of {len(trials)} trials by {HEADLINE[sweep.metric]} on validation.\n"
     if flags:

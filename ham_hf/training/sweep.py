@@ -1,7 +1,7 @@
 """Read SWEEP.yaml: which variables a search tries, how, and by which metric."""
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ham_hf.config.arguments import read_yaml
 from ham_hf.config.metric_names import SELECTION_METRICS
@@ -28,9 +28,8 @@ def read_sweep(path: Path) -> Sweep:
     known = ("method", "metric", "trials", "variables")
     if not isinstance(values, dict) or not set(values) <= set(known) or not isinstance(values.get("variables"), dict):
         raise InputError(f"{path}: expected the keys {', '.join(known)}, and under variables a name: values each")
-    sweep = Sweep(
-        values.get("method"), values.get("metric", SELECTION_METRICS[0]), values.get("trials"), values["variables"]
-    )
+    method: Any = values.get("method")
+    sweep = Sweep(method, values.get("metric", SELECTION_METRICS[0]), values.get("trials"), values["variables"])
     if sweep.method not in ("greedy", "optuna"):
         raise InputError(f"{path}: method is {sweep.method!r}: expected greedy or optuna")
     if sweep.metric not in SELECTION_METRICS:

@@ -3,7 +3,7 @@
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -51,13 +51,17 @@ class HamTrainer(Trainer):
         kwargs: of the stock Trainer.
     """
 
+    # The stock Trainer's
+    compute_loss_func: Any
+    lr_scheduler: Any
+
     def __init__(
         self,
         *,
         processor: BaseImageProcessor | ProcessorMixin,
         finish_batch: Callable[[dict], dict],
         train_sampler: Sampler[int] | None = None,
-        options: Mapping[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
         **kwargs,
     ):
         self._options = options_of(kwargs["args"]) if options is None else options
@@ -88,7 +92,7 @@ class HamTrainer(Trainer):
         with explained("The training failed in its first step", self._options, until=lambda: self._stepped):
             return super().train(*args, **kwargs)
 
-    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self._image_ids = inputs.pop("image_ids", [])
         return self._finish_batch(super()._prepare_inputs(inputs))  # on the device, for the whole batch
 
@@ -221,9 +225,10 @@ class HamTrainer(Trainer):
                 lambda step: decay_by_epoch(step // steps, (step % steps + 1) / steps, self.args),
             )
             self._created_lr_scheduler = True
+        schedule: Any = self.lr_scheduler  # set by now
         if self.args.gradual_unfreezing:
-            unfreeze_gradually(self.lr_scheduler, round(self.args.gradual_unfreezing * steps))
-        return self.lr_scheduler
+            unfreeze_gradually(schedule, round(self.args.gradual_unfreezing * steps))
+        return schedule
 
     def _steps_per_epoch(self) -> int:
         args = self.args
@@ -246,6 +251,7 @@ class HamTrainer(Trainer):
         if self.args.should_save:
             self._processor.save_pretrained(output_dir or self.args.output_dir)
         if self._average is not None and _internal_call and self.args.should_save:
+            assert output_dir is not None  # as `_save_checkpoint` calls it
             self._average.save_trained(Path(output_dir))
         if self.args.should_save:
             apply_umask(Path(output_dir or self.args.output_dir))

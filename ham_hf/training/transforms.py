@@ -7,11 +7,11 @@ augmented and normalized on the model's device. The result is within one grey le
 import math
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class CachedImages(NamedTuple):
     cache: PixelCache
     sha256s: Mapping[str, str]
 
-    def __getitem__(self, image_id: str) -> np.ndarray:
+    def __getitem__(self, image_id: str) -> np.ndarray:  # type: ignore[override]  # by image, not by field
         """(H, W, 3) uint8, read-only."""
         return self.cache[self.sha256s[image_id]]
 
@@ -74,6 +74,7 @@ class TrainTransform:
         """
         repeats = batch.get(REPEAT, [0] * len(batch["image_id"]))
         cases = in_threads(self._one, batch["image"], batch["image_id"], repeats)
+        pixels: Sequence[torch.Tensor]
         pixels, augmentation = zip(*cases, strict=True)
         drawn = torch.stack(augmentation)
         if self._auto_augment is not None:  # in this thread alone: see `call_seeded`
@@ -96,18 +97,19 @@ class TrainTransform:
             left, top, right, bottom = random_crop(*image.size, args.crop_scale, generator)
             crop = np.array(image.crop((left, top, right, bottom)))
         else:
-            pixels = self._cached[image_id]
-            left, top, right, bottom = random_crop(*pixels.shape[1::-1], args.crop_scale, generator)
+            pixels: np.ndarray = self._cached[image_id]  # type: ignore[assignment]  # a tuple, for mypy
+            height, width, _ = pixels.shape
+            left, top, right, bottom = random_crop(width, height, args.crop_scale, generator)
             crop = pixels[top:bottom, left:right].copy()  # the cache is read-only
         size = args.train_size or args.image_size
-        pixels = F.interpolate(
+        resized = F.interpolate(
             # (1, 3, H, W), in memory (1, H, W, 3): the fast kernel, whose result the collator then copies as it is
             torch.from_numpy(crop)[None].permute(0, 3, 1, 2),
             (size, size),
             mode="bilinear",
             antialias=True,
         )
-        return pixels[0], torch.rand(len(DRAWN), generator=generator)
+        return resized[0], torch.rand(len(DRAWN), generator=generator)
 
 
 def _seeds(drawn: torch.Tensor, name: str) -> list[int]:
@@ -116,7 +118,7 @@ def _seeds(drawn: torch.Tensor, name: str) -> list[int]:
 
 
 def random_crop(
-    width: int, height: int, scale: tuple[float, float], generator: torch.Generator
+    width: int, height: int, scale: Sequence[float], generator: torch.Generator
 ) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom of a crop, drawn as by torchvision's RandomResizedCrop.
 
@@ -175,7 +177,7 @@ class FinishBatch:
         self._augment, self._mix = Augment(args), mixup_or_cutmix(args)
         self._classes = classes
 
-    def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch with float32 `pixel_values` (N, 3, H, W).
 
         With mixup or CutMix, `labels` are float32 (N, classes): each diagnosis's share of the image, times the image's
@@ -221,8 +223,8 @@ class EvalTransform:
             images = in_threads(read_cell, batch["image"])
             pixels = image_processor(self._processor)(images, return_tensors="pt")["pixel_values"]
         else:
-            crops = np.stack([self._crops[image_id] for image_id in batch["image_id"]])
-            pixels = torch.from_numpy(crops).permute(0, 3, 1, 2)
+            crops: list[np.ndarray] = [self._crops[of] for of in batch["image_id"]]  # type: ignore[misc]  # as above
+            pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
         return {"pixel_values": pixels, **encoded_patients(self._processor, batch), "labels": batch["label"]}
 
 
@@ -250,13 +252,13 @@ class Collator:
     def __init__(self, channels_last: bool):
         self._channels_last = channels_last
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict]) -> dict[str, Any]:
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         stack = _stack_channels_last if self._channels_last else torch.stack
         images, labels = stack(columns.pop("pixel_values")), torch.tensor(columns.pop("labels"))  # (N, 3, H, W), (N,)
         names = {"image_ids": columns.pop("image_ids")} if "image_ids" in columns else {}  # for HamTrainer's messages
         tensors = {key: torch.stack(of) for key, of in columns.items()}
-        batch = {"pixel_values": images, **tensors, "labels": labels, **names}
+        batch: dict[str, Any] = {"pixel_values": images, **tensors, "labels": labels, **names}
         if "augmentation" in batch:  # a plain number, since reading one from a GPU would wait for it
             batch["mix_seed"] = _seeds(batch["augmentation"][:1], "mix")[0]
         return batch

@@ -20,6 +20,7 @@ from ham_hf.system.serialization import read_json, read_text
 TOLERANCE = 1e-3
 HOLDS, FALSE, CANNOT_TELL = "holds", "FALSE", "cannot tell"
 # What rendering or comparing a report.json with values of the wrong kind raises
+MALFORMED: tuple[type[Exception], ...]
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 MALFORMED += (jinja2.TemplateError,)
 KEYS = ("schema", "ham_hf", "run", "results", "ablation", "collapse", "disclaimer")  # of report.json

@@ -118,17 +118,17 @@ def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
     for name, split in theirs["splits"].items():
         if split["sha256"] == ours["splits"][name]["sha256"]:
             same.append(name)
-            place, keys = f"data.splits.{name}", ("images", "lesions", "classes", "unknown_lesions")
-            keys = [key for key in keys if key in ours["splits"][name]]
-            found += _differing_facts(place, split, ours["splits"][name], keys)
+            of_split = ("images", "lesions", "classes", "unknown_lesions")
+            keys = [key for key in of_split if key in ours["splits"][name]]
+            found += _differing_facts(f"data.splits.{name}", split, ours["splits"][name], keys)
     if len(same) < len(theirs["splits"]):
         if "train" not in same:  # of the others, `check_results` says it
             words = "its training images are others than this split's: what it says of them was not checked"
             found.append(Finding("report.json", CANNOT_TELL, words))
         return found
     if theirs["split"] != ours["split"] or theirs["split_seed"] != ours["split_seed"]:
-        words = [f"{data['split']} (seed {data['split_seed']})" for data in (theirs, ours)]
-        found.append(Finding("report.json", CANNOT_TELL, f"its split is called {words[0]}, here it is {words[1]}"))
+        splits = [f"{data['split']} (seed {data['split_seed']})" for data in (theirs, ours)]
+        found.append(Finding("report.json", CANNOT_TELL, f"its split is called {splits[0]}, here it is {splits[1]}"))
     found += _differing_facts("data", theirs, ours, ("split_sha256", "synthetic"))
     if theirs["images_sha256"] == ours["images_sha256"]:
         found += _check_table(theirs, ours)

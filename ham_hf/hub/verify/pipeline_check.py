@@ -35,7 +35,7 @@ for case in cases:
     print(json.dumps({answer["label"]: answer["score"] for answer in answers}))
 """
 _CODE = ("auto_map", "custom_pipelines")  # keys of a configuration that name code
-_PATIENT = {"age": 45, "sex": "female", "localization": "back"}
+_PATIENT: dict[str, Any] = {"age": 45, "sex": "female", "localization": "back"}
 
 
 def check_pipeline(
@@ -62,7 +62,8 @@ def check_pipeline(
         InputError: the files require code that is not ours, do not load, or give other probabilities.
     """
     has_code = check_code(folder)
-    model, reads_patient = classifier.model, classifier.reads_patients
+    model: Any = classifier.model  # load_classifier loads no ONNX file
+    reads_patient = classifier.reads_patients
     with tempfile.TemporaryDirectory(prefix="ham_hf-pipeline-") as temporary:
         photos = [str(Path(temporary) / f"photo{number}.png") for number in range(len(images))]
         for image, photo in zip(images, photos, strict=True):

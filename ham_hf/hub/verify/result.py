@@ -38,7 +38,8 @@ class Verification(NamedTuple):
 
 def exit_code(verification: Verification) -> int:
     """Return 0 if all holds, 1 if something is false, 2 if nothing is but something cannot be told."""
-    found = {item.verdict for item in (*verification.verdicts, *verification.findings)}
+    items: list[Verdict | Finding] = [*verification.verdicts, *verification.findings]
+    found = {item.verdict for item in items}
     return 1 if FALSE in found else 2 if CANNOT_TELL in found else 0
 
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from datasets import DatasetDict
@@ -119,13 +119,13 @@ def verify_card(
         for split in EVALUATION_SPLITS
         if split in wanted and len(splits[split])
     }
-    results = {
+    results: dict[str, Any] = {  # none is None: each has predictions
         split: split_results(*rows, classifier.threshold, unknown_lesions=facts["splits"][split]["unknown_lesions"])
         for split, rows in predicted.items()
     }
     image_ids = [image_id for predictions, _ in predicted.values() for image_id in predictions.image_ids]
     evidence = Evidence(results, facts, data.classes, all(map(is_ham10000, image_ids)), reported)
-    doubts = doubts_about(name, revision, splits, facts, checks)
+    doubts: dict[Any, str] = doubts_about(name, revision, splits, facts, checks)
     if report is not None and not (folder / "run.json").is_file():
         doubts = _doubts_without_run(report, evidence)
     verdicts = [_doubted(check_claim(claim, part, evidence), doubts.get(part or claim.split)) for claim in claims]
@@ -258,7 +258,8 @@ def write_corrected(name: str, revision: str | None, verdicts: Sequence[Verdict]
     card = read_card(card_folder(location, commit) / CARD)
     for claim, verdict in zip(claims_of_card(card.values), verdicts, strict=True):
         if verdict.verdict == FALSE and verdict.measured is not None:
-            _correct(claim.metric, verdict)
+            metric: Any = claim.metric  # a dict of `card.values`
+            _correct(metric, verdict)
     front = yaml.safe_dump(card.values, sort_keys=False, allow_unicode=True)
     try:
         replace_file(path, f"---\n{front}---\n{card.page}")
