@@ -37,6 +37,7 @@ PIXELS: dict[str, Any] = {
     "versions": {"pillow": version("pillow")},
 }
 _CHUNK = 64  # images decoded before they are written: bounds the memory where the disk is slower than the decoder
+FORMER = "*.pixels"  # caches of ham_hf 0.1.0, which this version does not read
 _REMEDY = "free some space, set HF_DATASETS_CACHE to a folder on a larger disk, or run without the cache"
 
 
@@ -219,6 +220,8 @@ def list_caches() -> list[CacheFile]:
             others.append("different decoding")
         state = f"outdated (made with {', '.join(others)})" if others else "complete"
         found.append(CacheFile(path, _size(path), state, len(cache), cache.kind["what"]))
+    for path in sorted(cache_folder().glob(FORMER)):
+        found.append(CacheFile(path, path.stat().st_size, "outdated (made with ham_hf 0.1.0)", 0, None))
     for path in sorted(cache_folder().glob("*.unfinished")):
         state = "unfinished (being built, or left by a build that was killed)"
         found.append(CacheFile(path, path.stat().st_size, state, 0, None))
@@ -234,7 +237,7 @@ def clear_caches() -> int:
         return 0
     freed = 0
     with _only_one(cache_folder()):
-        for path in [*cache_folder().glob("*.unfinished"), *cache_folder().glob("*.npy")]:
+        for path in [path for kind in ("*.unfinished", "*.npy", FORMER) for path in cache_folder().glob(kind)]:
             freed += _size(path)
             _remove(path)
     return freed
