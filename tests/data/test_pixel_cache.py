@@ -1,6 +1,5 @@
 """The pixel cache: bit for bit what decoding gives, whatever happens while it is built."""
 
-import itertools
 import multiprocessing
 import os
 import pickle
@@ -71,12 +70,13 @@ def files():
 
 
 def build_slowly(dataset, checks, seconds):
-    """One image is written at once, and another holds the build up."""
+    """Build a cache that is held up by its second image, when the first one is written."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests with &
-    calls = itertools.count()
+    by_sha = {checks[row["image_id"]].sha256: row["image"] for row in dataset}
+    second = np.asarray(by_sha[sorted(by_sha)[1]].convert("RGB"))
 
     def convert(image):
-        if next(calls) == 1:
+        if np.array_equal(np.asarray(image), second):
             time.sleep(seconds)
         return 255 - np.asarray(image)  # inverted: a mark that this one built it
 
@@ -218,6 +218,13 @@ def test_clear_removes_what_a_killed_build_left(dataset):
     victim.join(60)
     assert clear_caches() > 0
     assert files() == []
+
+
+def test_a_cache_of_an_earlier_version_is_listed_and_cleared(dataset):
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    (cache_folder() / "key.pixels").write_bytes(b"0" * 100)
+    assert [(cache.nbytes, cache.state) for cache in list_caches()] == [(100, "outdated (made with ham_hf 0.1.0)")]
+    assert clear_caches() == 100 and files() == []
 
 
 @pytest.mark.parametrize(
