@@ -202,7 +202,7 @@ def _collapse(run: Run) -> dict:
     """Return the spread of the predictions at every evaluation of the log, and of the saved model on validation."""
     keys = ("step", "epoch", "eval_top_class_share", "eval_predicted_class_entropy")
     validation = run.predictions["validation"]
-    assert validation is not None  # `read_run` requires it of a training
+    assert validation is not None  # `read_run` requires it of a trained model
     evaluations = [entry for entry in run.history if "eval_top_class_share" in entry]
     return {
         "saved_model": prediction_spread(validation.probabilities),
