@@ -259,7 +259,11 @@ def _read_ablations(folder: Path, predictions: Mapping[str, Predictions | None])
     if not (folder / "ablation").is_dir():
         return {}
     intact, ablations = predictions["validation"], {}
-    assert intact is not None  # only validation images have ablations
+    if intact is None:
+        raise InputError(
+            f"{folder} has an ablation folder but no predictions_validation.csv, which it belongs to: restore this "
+            "file, or remove the folder"
+        )
     for name in ABLATIONS:
         path = folder / "ablation" / f"{name}.csv"
         ablations[name] = in_order_of(

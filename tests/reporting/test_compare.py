@@ -289,6 +289,14 @@ def test_training_with_patient_data_reports_ablations(synthetic_dir, tmp_path):
     assert tuple(report["ablation"]) == ABLATIONS
 
 
+def test_ablations_without_the_predictions_they_belong_to_are_refused(tmp_path):
+    run = make_run(tmp_path / "run", images=(0, 130))
+    (run / "ablation").mkdir()
+    change_facts(run, training=None)  # else predictions_validation.csv is required anyway
+    with pytest.raises(InputError, match="has an ablation folder but no predictions_validation.csv"):
+        write_report(run)
+
+
 def test_a_model_without_patient_data_has_no_ablation(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     assert write_report(run)["ablation"] is None
