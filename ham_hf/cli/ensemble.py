@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ham_hf.cli.options import add_allow_missing_images, add_images, add_output_dir, add_split, data_arguments
+from ham_hf.cli.options import add_labelled_images, add_output_dir, data_arguments
 from ham_hf.cli.parser import Commands
 from ham_hf.config.metric_names import SELECTION_METRICS
 from ham_hf.system.terminal import show_log
@@ -24,9 +24,7 @@ def add_to(commands: Commands) -> None:
         help="run folders of `ham-hf train`; recipes, which are trained first; or the folder of one "
         "`ham-hf cross-validate`, for its folds",
     )
-    add_images(parser)
-    add_split(parser, default="study")
-    add_allow_missing_images(parser)
+    add_labelled_images(parser, default="study")
     parser.add_argument(
         "--greedy",
         metavar="METRIC",

@@ -4,11 +4,9 @@ import argparse
 
 from ham_hf.cli.options import (
     OWN_SPLIT,
-    add_allow_missing_images,
-    add_images,
+    add_labelled_images,
     add_model,
     add_output_dir,
-    add_split,
     data_arguments,
     require_model,
 )
@@ -24,9 +22,7 @@ def add_to(commands: Commands) -> None:
         "sheets show photographs of patients and stay on this machine.",
     )
     add_model(parser, "a model folder, or a Hub id")
-    add_images(parser)
-    add_split(parser, default_help=f"{OWN_SPLIT}; study or all for images that it cannot have seen")
-    add_allow_missing_images(parser)
+    add_labelled_images(parser, default_help=OWN_SPLIT)
     parser.add_argument(
         "--part",
         choices=["validation", "test"],

@@ -11,7 +11,7 @@ from ham_hf.system.errors import InputError
 if TYPE_CHECKING:
     from ham_hf.config.arguments import DataArguments
 
-OWN_SPLIT = "the split of the model's training"
+OWN_SPLIT = "the split of the model's training; study or all for images that it cannot have seen"
 HUB_REVISION = "commit, branch or tag of a model on the Hub (default: its main branch)"
 
 
@@ -68,6 +68,15 @@ def add_allow_missing_images(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use the images that are present if some rows of the table have none",
     )
+
+
+def add_labelled_images(
+    parser: argparse.ArgumentParser, *, default: str | None = None, default_help: str | None = None
+) -> None:
+    """Add the options that name labelled images and their split; `default` and `default_help` are those of --split."""
+    add_images(parser)
+    add_split(parser, default=default, default_help=default_help)
+    add_allow_missing_images(parser)
 
 
 def add_model(parser: argparse.ArgumentParser, help_: str = "a run folder of `ham-hf train`, or a Hub id") -> None:

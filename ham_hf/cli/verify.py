@@ -4,10 +4,8 @@ import argparse
 from pathlib import Path
 
 from ham_hf.cli.options import (
-    add_allow_missing_images,
-    add_images,
+    add_labelled_images,
     add_model,
-    add_split,
     data_arguments,
     require_model,
 )
@@ -23,9 +21,7 @@ def add_to(commands: Commands) -> None:
         description="Recompute the claims of a model card. Exit code 0: all hold; 1: one is false; 2: cannot tell.",
     )
     add_model(parser, "a model folder or a Hub id with any model card")
-    add_images(parser)
-    add_split(parser, default_help="the split that the card names")
-    add_allow_missing_images(parser)
+    add_labelled_images(parser, default_help="the split that the card names")
     parser.add_argument(
         "--part", choices=["validation", "test"], help="what all claims are about, if the card does not say"
     )

@@ -107,7 +107,7 @@ class PixelCache:
 
 
 class CacheFile(NamedTuple):
-    """A file of the cache folder. `what` is "pixels" or "crops …", and None if `state` is damaged or unfinished."""
+    """A file of the cache folder. `what` is "pixels" or "crops …", and None if it is not known."""
 
     path: Path
     nbytes: int

@@ -4,7 +4,6 @@ import csv
 import io
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset
@@ -18,9 +17,6 @@ from ham_hf.inference.batches import image_reader
 from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.engine import probabilities
 from ham_hf.system.files import replace_file
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("ham_hf.evaluate")
 

@@ -251,8 +251,7 @@ class HamTrainer(Trainer):
         if self.args.should_save:
             self._processor.save_pretrained(output_dir or self.args.output_dir)
         if self._average is not None and _internal_call and self.args.should_save:
-            assert output_dir is not None  # as `_save_checkpoint` calls it
-            self._average.save_trained(Path(output_dir))
+            self._average.save_trained(Path(output_dir or self.args.output_dir))
         if self.args.should_save:
             apply_umask(Path(output_dir or self.args.output_dir))
 
