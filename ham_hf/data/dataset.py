@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -13,14 +12,11 @@ from ham_hf.data import audit
 from ham_hf.data.image_files import near_miss
 from ham_hf.data.image_hashes import ImageCheck, check_images
 from ham_hf.data.schema import Source, canonical_features, some
-from ham_hf.data.sources.folder import read_folder
-from ham_hf.data.sources.hub import read_hub
-from ham_hf.data.sources.synthetic import synthetic_folder
+from ham_hf.data.source import read_source
 from ham_hf.data.splits import SPLITS, assign_splits
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.system.errors import InputError, as_input_error
 from ham_hf.system.files import lines_digest
-from ham_hf.system.hub_access import looks_like_repo_id
 
 logger = logging.getLogger("ham_hf.data")
 
@@ -147,29 +143,6 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
     }
     return splits, facts, present
-
-
-def read_source(args: DataArguments) -> Source:
-    """Read the table and images of `data_dir`: 'synthetic', an existing folder, or a Hub dataset id."""
-    data_dir = args.data_dir
-    assert data_dir is not None  # every command requires it
-    diagnosis_map: Any = args.diagnosis_map  # a dict, since DataArguments parses JSON
-    folder = Path(data_dir).expanduser()
-    if args.metadata_csv and (data_dir == "synthetic" or not folder.is_dir()):
-        raise InputError(f"metadata_csv is only for a folder of images, but data_dir {data_dir!r} is not a folder")
-    if data_dir == "synthetic":
-        return read_folder(synthetic_folder())._replace(kind="synthetic")
-    if folder.is_dir():
-        csv = Path(args.metadata_csv).expanduser() if args.metadata_csv else None
-        return read_folder(folder, csv, diagnosis_map)
-    if folder.exists() or not looks_like_repo_id(data_dir):
-        what = "is a file" if folder.exists() else "does not exist"
-        if data_dir.lower().endswith(".zip") and folder.exists():
-            raise InputError(f"data_dir is the zip {data_dir!r}: unpack it, and use the folder with table and images")
-        raise InputError(
-            f"data_dir is {data_dir!r}, which {what}: expected a folder, a Hub dataset id, or 'synthetic'"
-        )
-    return read_hub(data_dir, args.data_revision, diagnosis_map)
 
 
 def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:

@@ -14,9 +14,10 @@ import pandas as pd
 from datasets import DatasetDict
 
 from ham_hf.config.arguments import DataArguments
-from ham_hf.data.dataset import load_checked, read_source
+from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.lesions import is_ham10000
+from ham_hf.data.source import read_source
 from ham_hf.data.splits import EVALUATION_SPLITS, study_split
 from ham_hf.evaluation.overlap import OVERLAP, SEEN, overlap_sentences
 from ham_hf.evaluation.training_record import TrainingRecord, find_overlap, images_of, join_records, record_of

@@ -21,8 +21,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ham_hf.config.metric_names import HEADLINE
 from ham_hf.config.recipe import Recipe, parse_recipe
-from ham_hf.data.dataset import load_checked, read_source
+from ham_hf.data.dataset import load_checked
 from ham_hf.data.pixel_cache import build_cache
+from ham_hf.data.source import read_source
 from ham_hf.data.splits import UNUSED
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.patients import Patients, read_patients, write_patients

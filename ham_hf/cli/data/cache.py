@@ -24,9 +24,9 @@ def add_to(commands: Commands) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
-    from ham_hf.data.dataset import read_source
     from ham_hf.data.image_hashes import check_images
     from ham_hf.data.pixel_cache import build_cache
+    from ham_hf.data.source import read_source
 
     source = read_source(data_arguments(args))
     checks = check_images(source.dataset)
