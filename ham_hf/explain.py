@@ -22,7 +22,7 @@ from ham_hf.inference.batches import image_reader
 from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import load_classifier
-from ham_hf.inference.saliency import CAVEAT, _require_captum, crop_of, saliency
+from ham_hf.inference.saliency import CAVEAT, crop_of, saliency
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, classes_of
 from ham_hf.reporting.formats import escape
 from ham_hf.reporting.plots import STYLE, save_figure
@@ -64,9 +64,8 @@ def explain(
         label_map: see `load_classifier`.
 
     Raises:
-        InputError: captum is missing, the folder holds something, or the model or the data cannot be used.
+        InputError: the folder holds something, or the model or the data cannot be used.
     """
-    _require_captum()
     check_new_folder(folder)
     classifier = load_classifier(name, revision, label_map)
     if classifier.reads_patients:

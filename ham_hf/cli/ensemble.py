@@ -6,6 +6,7 @@ from pathlib import Path
 from ham_hf.cli.options import add_labelled_images, add_output_dir, data_arguments
 from ham_hf.cli.parser import Commands
 from ham_hf.config.metric_names import SELECTION_METRICS
+from ham_hf.system.files import check_new_folder
 from ham_hf.system.terminal import show_log
 
 
@@ -46,6 +47,11 @@ def run(args: argparse.Namespace) -> None:
     from ham_hf.config.recipe_file import find_recipe
 
     members = [Path(member) if Path(member).is_dir() else find_recipe(member) for member in args.members]
+    from ham_hf.training.members import check_ensemble_members
+
+    check_ensemble_members(members)
+    check_new_folder(args.output_dir)
+    data = data_arguments(args)
     from ham_hf.reporting.console import print_results
     from ham_hf.training.ensemble import build_ensemble, train_members
 
@@ -53,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     runs = train_members(members, args.output_dir, training_options(args))
     report = build_ensemble(
         runs,
-        data_arguments(args),
+        data,
         args.output_dir,
         greedy=args.greedy,
         calibration=args.calibration != "none",

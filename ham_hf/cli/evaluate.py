@@ -11,6 +11,7 @@ from ham_hf.cli.options import (
     require_model,
 )
 from ham_hf.cli.parser import Commands
+from ham_hf.system.files import check_new_folder
 
 
 def add_to(commands: Commands) -> None:
@@ -29,13 +30,15 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, write the report and print its headline metrics."""
+    check_new_folder(args.output_dir)
     require_model(args)
+    data = data_arguments(args)
     from ham_hf.evaluate import evaluate_model
     from ham_hf.reporting.console import print_results
 
     report = evaluate_model(
         args.model,
-        data_arguments(args),
+        data,
         args.output_dir,
         revision=args.revision,
         label_map=args.label_map,

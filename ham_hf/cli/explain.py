@@ -11,6 +11,8 @@ from ham_hf.cli.options import (
     require_model,
 )
 from ham_hf.cli.parser import Commands
+from ham_hf.system.files import check_new_folder
+from ham_hf.system.installation import require
 
 
 def add_to(commands: Commands) -> None:
@@ -35,12 +37,15 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draw the sheets and print where they are."""
+    check_new_folder(args.output_dir)
+    require("captum", "explain", "ham-hf explain")
     require_model(args)
+    data = data_arguments(args)
     from ham_hf.explain import explain
 
     sheets = explain(
         args.model,
-        data_arguments(args),
+        data,
         args.output_dir,
         part=args.part,
         revision=args.revision,

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,12 +102,43 @@ def add_output_dir(parser: argparse.ArgumentParser, contents: str) -> None:
 
 
 def data_arguments(args: argparse.Namespace) -> "DataArguments":
-    """Return which images the options of a command select."""
+    """Return which images the options of a command select.
+
+    Raises:
+        InputError: there are no such images, or there is no such split, as far as it can be told without reading them.
+    """
     from ham_hf.config.arguments import DataArguments
+    from ham_hf.data.source import source_kind
+    from ham_hf.data.split_names import check_split_name
 
     names = {field.name for field in fields(DataArguments)}
     given = {name: value for name, value in vars(args).items() if name in names}
-    return DataArguments(**given | {"split": given.get("split") or ""})
+    data = DataArguments(**given | {"split": given.get("split") or ""})
+    source_kind(args.data_dir, data.metadata_csv)
+    if data.split:
+        check_split_name(data.split)
+    return data
+
+
+def check_recipe_command(words: Sequence[str]) -> None:
+    """Check a recipe, its options, its data and its model, before the imports that take seconds.
+
+    Raises:
+        InputError: a run could not use them.
+    """
+    from ham_hf.config.early_checks import check_words
+    from ham_hf.data.source import source_kind
+    from ham_hf.data.split_names import check_split_name
+    from ham_hf.models.loading import locate
+    from ham_hf.system.hub_access import looks_like_repo_id
+
+    last = {name: texts[-1] for name, texts in check_words(words).items() if texts}
+    source_kind(last.get("data_dir", ""), last.get("metadata_csv"))
+    if "split" in last:
+        check_split_name(last["split"])
+    model = last.get("model_name_or_path", "")
+    if not model.startswith("pypi:") and (Path(model).exists() or not looks_like_repo_id(model)):
+        locate(model)
 
 
 def require_run(folder: Path) -> None:

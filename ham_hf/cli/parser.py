@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
+from ham_hf.cli.options import check_recipe_command
 from ham_hf.system.errors import InputError, did_you_mean
 
 RECIPE = "a YAML file with options (option: value), or the name of a recipe that `ham-hf recipes` lists"
@@ -73,7 +74,5 @@ class RecipeParser(Parser):
         args, rest = argparse.ArgumentParser.parse_known_args(self, words)
         if needs_recipe and (not rest or rest[0].startswith("-")):
             self.error("RECIPE is missing")
-        from ham_hf.config.recipe_file import check_words
-
-        check_words(rest)
+        check_recipe_command(rest)
         return args, rest

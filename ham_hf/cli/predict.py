@@ -74,6 +74,7 @@ def _predict_photos(args: argparse.Namespace) -> None:
     from ham_hf.inference.run_files import is_trained_on_synthetic_images
     from ham_hf.inference.thresholds import suspicion
     from ham_hf.labels import DISCLAIMER
+    from ham_hf.models.loading import PROCESSOR_FILES
 
     # What fails fast comes first: paths, then every photograph, then the model
     photos, others = find_photos(args.photos)
@@ -89,6 +90,10 @@ def _predict_photos(args: argparse.Namespace) -> None:
         load.find_classifier(args.model, args.revision)
         synthetic = is_trained_on_synthetic_images(args.model, args.revision)
     patients = _patients(args, photos)
+    # Transformers writes the second file for models with more than one kind of input
+    folder = Path(args.model)
+    if patients is not None and folder.is_dir() and not (folder / PROCESSOR_FILES[1]).is_file():
+        raise InputError(predict.IMAGE_ALONE)
     check_photos(photos)
     if is_onnx:
         classifier = onnx.load_onnx(session, facts)

@@ -31,6 +31,9 @@ def run(words: list[str]) -> None:
 
     sweep, *options = rest
     recipe_path, sweep_path = find_recipe(recipe), find_recipe(sweep, "sweep")
+    from ham_hf.training.sweep import read_sweep
+
+    read_sweep(sweep_path)
     from ham_hf.training.search import search
 
     show_log()

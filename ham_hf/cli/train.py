@@ -1,5 +1,6 @@
 """`ham-hf train`: fine-tune a model. `ham_hf.train` tells the story of a run."""
 
+from ham_hf.cli.options import check_recipe_command
 from ham_hf.cli.parser import Commands
 
 
@@ -15,9 +16,7 @@ def run(words: list[str]) -> int | None:
 
         print(recipe_help(everything="--help-all" in words), end="")
         return 0
-    from ham_hf.config.recipe_file import check_words
-
-    check_words(words)
+    check_recipe_command(words)
     from ham_hf.train import main
 
     main(words)

@@ -34,10 +34,11 @@ def run(args: argparse.Namespace) -> int:
     if args.write:
         check_output("--write", args.write)
     require_model(args)
+    data = data_arguments(args)
     from ham_hf.hub.verify import verify
 
     verification = verify.verify_card(
-        args.model, data_arguments(args), revision=args.revision, label_map=args.label_map, part=args.part
+        args.model, data, revision=args.revision, label_map=args.label_map, part=args.part
     )
     *lines, unchecked = verify.render(verification).splitlines()  # the last line, whatever is printed before
     print("\n".join(lines))

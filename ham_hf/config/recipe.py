@@ -14,8 +14,9 @@ from typing import NamedTuple, NoReturn
 from transformers import HfArgumentParser, TrainingArguments
 
 from ham_hf.config.arguments import BY_RESULT, DataArguments, ImageArguments, LossArguments, ModelArguments
+from ham_hf.config.early_checks import check_words
 from ham_hf.config.metric_names import LOWER_IS_BETTER
-from ham_hf.config.recipe_file import check_words, find_recipe, read_recipe, suggest
+from ham_hf.config.recipe_file import find_recipe, read_recipe, suggest
 from ham_hf.config.run_options import RunOptions
 from ham_hf.config.training_arguments import changed, check_given
 from ham_hf.config.validation import check_recipe

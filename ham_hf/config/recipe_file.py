@@ -1,7 +1,6 @@
-"""Find recipes by path or name, and check their options as far as possible without importing transformers."""
+"""Find recipes by path or name, and read them, without importing transformers."""
 
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
@@ -11,24 +10,19 @@ from ham_hf.config.arguments import DataArguments, ImageArguments, LossArguments
 from ham_hf.config.option_rules import TRAINING_ARGUMENTS
 from ham_hf.config.run_options import RunOptions
 from ham_hf.system.errors import InputError, did_you_mean
-from ham_hf.system.installation import install_command
 from ham_hf.system.serialization import read_text
 
 PACKAGE = Path(__file__).parent.parent
 EXAMPLE = "recipes/quickstart.yaml"
-# Trackers of report_to and their modules, where those have another name; the first two are in the extra "tracking"
-TRACKING = ("tensorboard", "trackio")
-TRACKERS: Mapping[str, str] = {
-    **{name: name for name in (*TRACKING, "wandb", "mlflow", "comet_ml", "clearml", "codecarbon", "dagshub")},
-    **{"dvclive": "dvclive", "flyte": "flytekit", "neptune": "neptune", "swanlab": "swanlab", "azure_ml": "azureml"},
-}
 LISTS = "`ham-hf train --help-all` lists every option"
-# Every option of a recipe. HfArgumentParser also accepts "-" for "_", and --no_x for a switch x that is on by default
-OPTIONS = frozenset(
-    field.name
+# Each option of a recipe that is not one of TrainingArguments, with its class and its type
+OWN_OPTIONS: Mapping[str, tuple[type, Any]] = {
+    field.name: (part, field.type)
     for part in (DataArguments, ImageArguments, ModelArguments, LossArguments, RunOptions)
     for field in fields(part)
-) | frozenset(TRAINING_ARGUMENTS)
+}
+# Every option of a recipe. HfArgumentParser also accepts "-" for "_", and --no_x for a switch x that is on by default
+OPTIONS = frozenset(OWN_OPTIONS) | frozenset(TRAINING_ARGUMENTS)
 
 
 def recipes_folder() -> Path:
@@ -98,43 +92,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
         if not is_option(str(key)):
             raise InputError(f"{path}: unknown key {str(key)[:80]!r}{suggest(str(key))}")
     return values
-
-
-def check_words(words: Sequence[str]) -> None:
-    """Check the recipe and the options of a command line as far as possible in milliseconds.
-
-    Raises:
-        InputError: there is no such recipe, or it or the command line has an unknown option, or names a tracker that
-            is not installed.
-    """
-    has_recipe = bool(words) and not words[0].startswith("-")
-    values = read_recipe(find_recipe(words[0])) if has_recipe else {}
-    for word in words:
-        name = word.partition("=")[0]
-        if name.startswith("--") and name != "--" and " " not in word and not is_option(name[2:].replace("-", "_")):
-            raise InputError(f"unknown argument {name!r}{suggest(name)}")
-
-    _check_trackers(_given("report_to", values, words))
-    if "tpu_metrics_debug" in _given("debug", values, words):
-        raise InputError("debug is tpu_metrics_debug, which requires a TPU: expected underflow_overflow, or nothing")
-
-
-def _given(name: str, values: Mapping[str, Any], words: Sequence[str]) -> list[str]:
-    """Return the values of an option: the last ones of the command line, or those of the recipe."""
-    in_recipe = values.get(name)
-    given = list(map(str, in_recipe if isinstance(in_recipe, list) else [in_recipe or ""]))
-    for number, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if option in (f"--{name}", f"--{name.replace('_', '-')}"):
-            given = [value] if equals else list(takewhile(lambda one: not one.startswith("-"), words[number + 1 :]))
-    return [one for value in given for one in value.split()]
-
-
-def _check_trackers(names: Sequence[str]) -> None:
-    for name in names:
-        if name in TRACKERS and importlib.util.find_spec(TRACKERS[name]) is None:
-            install = install_command("tracking") if name in TRACKING else f"pip install {TRACKERS[name]}"
-            raise InputError(f"report_to is {name}, which is not installed: {install}")
 
 
 def is_option(name: str) -> bool:

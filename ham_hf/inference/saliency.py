@@ -6,8 +6,6 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel, TimmWrapperImageProcessor
 
-from ham_hf.system.installation import require
-
 # SmoothGrad (Smilkov et al., 2017, https://arxiv.org/abs/1706.03825), the same for convolutions and attention
 SAMPLES, NOISE = 16, 0.15  # noisy copies of an image, and their deviation as a share of its range
 BLUR = 9  # pixels: single ones say nothing
@@ -39,7 +37,3 @@ def crop_of(processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
     else:
         crop = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0]
     return crop.permute(1, 2, 0).clamp(0, 1).numpy()
-
-
-def _require_captum() -> None:
-    require("captum", "explain", "ham-hf explain")

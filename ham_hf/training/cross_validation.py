@@ -37,10 +37,9 @@ from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.child_run import train_in_child
+from ham_hf.training.members import CROSS_VALIDATION_SPLIT
 
 logger = logging.getLogger("ham_hf.training.cross_validation")
-
-SPLIT = "split.csv"
 
 
 def cross_validate(words: Sequence[str], folds: int, output_dir: Path | None = None) -> None:
@@ -123,7 +122,10 @@ def _write_folds(folder: Path, folds: pd.DataFrame, test_ids: set[str]) -> None:
     # The split for all models together, as in `ham-hf ensemble`: they have seen every image but the test images
     seen = folds["fold"].map(lambda of_image: UNUSED if of_image == 0 else "train")
     split = seen.mask(folds["image_id"].isin(test_ids), "test")
-    replace_file(folder / SPLIT, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
+    replace_file(
+        folder / CROSS_VALIDATION_SPLIT,
+        folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"),
+    )
 
 
 def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, fold: int) -> None:

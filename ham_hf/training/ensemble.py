@@ -28,7 +28,7 @@ from ham_hf.evaluation.predict_splits import predict_splits
 from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_records, write_record
 from ham_hf.inference.classifier import Classifier, labels_of
-from ham_hf.inference.load import find_classifier, load_classifier
+from ham_hf.inference.load import load_classifier
 from ham_hf.inference.run_record import check_facts
 from ham_hf.inference.tta import set_test_time_augmentation, which_views
 from ham_hf.labels import classes_of
@@ -36,11 +36,11 @@ from ham_hf.models.ensemble import EnsembleConfig, EnsembleForImageClassificatio
 from ham_hf.reporting.report import write_report
 from ham_hf.system.environment import weights_sha256
 from ham_hf.system.errors import InputError
-from ham_hf.system.files import apply_umask, check_new_folder, new_folder, replace_file
+from ham_hf.system.files import apply_umask, new_folder, replace_file
 from ham_hf.system.serialization import read_json
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.child_run import train_in_child
-from ham_hf.training.cross_validation import SPLIT as CROSS_VALIDATION_SPLIT
+from ham_hf.training.members import CROSS_VALIDATION_SPLIT, check_ensemble_members, is_cross_validation
 
 logger = logging.getLogger("ham_hf.training.ensemble")
 
@@ -96,7 +96,7 @@ def _build_into(
     calibration: bool,
     argv: list[str],
 ) -> dict:
-    cross_validation = runs[0] if len(runs) == 1 and (runs[0] / CROSS_VALIDATION_SPLIT).is_file() else None
+    cross_validation = runs[0] if len(runs) == 1 and is_cross_validation(runs[0]) else None
     if cross_validation is not None:
         data.split = str(cross_validation / CROSS_VALIDATION_SPLIT)
         runs = sorted(cross_validation.glob("fold_*"))
@@ -148,15 +148,10 @@ def train_members(members: Sequence[Path], folder: Path, flags: Sequence[str]) -
     They go into a folder beside the ensemble's `folder`, with -members added to its name.
 
     Raises:
-        InputError: a run fails, a run folder belongs to another recipe, or `folder` is not empty.
+        InputError: a run fails, or a run folder belongs to another recipe.
         MachineError: another process trains them.
     """
-    check_new_folder(folder)
     recipes = [member for member in members if member.suffix == ".yaml"]
-    if len({recipe.stem for recipe in recipes}) < len(recipes):
-        raise InputError("two recipes have the same name, which is that of their run folder: rename one")
-    if recipes and len(members) == 1:
-        raise InputError("an ensemble of 1 recipe: expected at least two")
     if not recipes:
         return list(members)
     trained = folder.with_name(f"{folder.name}-members")
@@ -241,12 +236,7 @@ def _check_folds(folder: Path, splits: DatasetDict, greedy: str | None) -> None:
 
 
 def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
-    if len(runs) < 2:
-        raise InputError(f"an ensemble of {len(runs)} run: expected at least two")
-    for run in runs:  # before the weights are loaded
-        find_classifier(str(run))
-        if missing := [name for name in ("run.json", "predictions_validation.csv") if not (run / name).is_file()]:
-            raise InputError(f"{run} has no {missing[0]}: expected the run folder of a finished `ham-hf train`")
+    check_ensemble_members(runs)
     members = []
     for run in runs:
         classifier = load_classifier(str(run))

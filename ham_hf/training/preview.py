@@ -18,7 +18,6 @@ from ham_hf.data.dataset import load_checked
 from ham_hf.models.build import build_processor, find_checkpoint
 from ham_hf.reporting.plots import STYLE, save_figure
 from ham_hf.system.errors import InputError
-from ham_hf.system.outputs import check_output
 from ham_hf.training.transforms import Collator, EvalTransform, FinishBatch, TrainTransform
 
 EPOCHS = 6
@@ -33,9 +32,8 @@ def write_preview(words: Sequence[str], path: Path) -> None:
         path: the .png file to write.
 
     Raises:
-        InputError: the recipe, the data or the file cannot be used.
+        InputError: the recipe or the data cannot be used.
     """
-    check_output("--output", path, ".png")
     recipe = parse_recipe(list(words))
     if not recipe.image.augment:
         raise InputError("augment is false: every training image is its evaluation crop, in every epoch")

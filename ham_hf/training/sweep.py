@@ -5,7 +5,6 @@ from typing import Any, Literal, NamedTuple
 
 from ham_hf.config.arguments import read_yaml
 from ham_hf.config.metric_names import SELECTION_METRICS
-from ham_hf.config.recipe import recipe_parser
 from ham_hf.system.errors import InputError
 
 
@@ -37,6 +36,8 @@ def read_sweep(path: Path) -> Sweep:
     trials_fit = isinstance(sweep.trials, int) and sweep.trials > 0
     if (sweep.trials is None) != (sweep.method == "greedy") or (sweep.method == "optuna" and not trials_fit):
         raise InputError(f"{path}: trials is {sweep.trials!r}: expected a number above 0 for optuna, none for greedy")
+    from ham_hf.config.recipe import recipe_parser  # here, because it takes seconds to import
+
     flags = recipe_parser()._option_string_actions
     for name, space in sweep.variables.items():
         _check_variable(path, sweep.method, name, space)

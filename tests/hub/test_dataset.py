@@ -13,7 +13,7 @@ from ham_hf.cli.main import main
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import canonical_features
 from ham_hf.data.sources import hub
-from ham_hf.hub.dataset import stage_dataset
+from ham_hf.hub.dataset_files import stage_dataset
 from tests.helpers.hub_server import HubServer
 from tests.helpers.small_data import load, make_rows, write_folder
 

@@ -176,16 +176,15 @@ def test_a_recipe_is_trained_first_and_not_again(
     assert "was trained with another recipe or other flags" in capfd.readouterr().err
 
 
-def test_a_second_ensemble_is_refused_at_once_while_the_first_one_is_built(synthetic_dir, tmp_path, capsys):
+def test_a_second_ensemble_is_refused_at_once_while_the_first_one_is_built(runs, synthetic_dir, tmp_path, capsys):
     recipes = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
     for recipe in recipes:
         recipe.write_text("image_size: 32\n")
-        recipe.with_suffix("").mkdir()
     words = ["--data_dir", str(synthetic_dir), "--output_dir", str(tmp_path / "new")]
     with only_writer(tmp_path / "new-members"):  # its members are trained
         assert ham_hf(["ensemble", *map(str, recipes), *words]) == 3
-    with new_folder(tmp_path / "new"):  # neither folder is read
-        assert ham_hf(["ensemble", str(tmp_path / "a"), str(tmp_path / "b"), *words]) == 3
+    with new_folder(tmp_path / "new"):
+        assert ham_hf(["ensemble", *map(str, runs), *words]) == 3
     assert capsys.readouterr().err.count("another process is writing") == 2
 
 

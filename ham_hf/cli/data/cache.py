@@ -24,11 +24,12 @@ def add_to(commands: Commands) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
+    data = data_arguments(args)
     from ham_hf.data.image_hashes import check_images
     from ham_hf.data.pixel_cache import build_cache
     from ham_hf.data.source import read_source
 
-    source = read_source(data_arguments(args))
+    source = read_source(data)
     checks = check_images(source.dataset)
     cache = build_cache(source.dataset, checks)
     broken = sum(check.error is not None for check in checks.values())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ham_hf.cli.parser import Commands, RecipeParser
+from ham_hf.system.outputs import check_output
 
 DESCRIPTION = """Draw training images as the model of a recipe sees them: one of each diagnosis, in several epochs."""
 
@@ -19,6 +20,7 @@ def run(words: list[str]) -> None:
         "--output", metavar="FILE", type=Path, default=Path("preview.png"), help="(default: %(default)s)"
     )
     args, recipe_words = parser.parse_recipe_command(words)
+    check_output("--output", args.output, ".png")
     from ham_hf.training.preview import write_preview
 
     write_preview(recipe_words, args.output)

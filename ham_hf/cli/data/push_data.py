@@ -1,9 +1,11 @@
 """`ham-hf data push`: HAM10000 as a dataset on the Hub."""
 
 import argparse
+from pathlib import Path
 
 from ham_hf.cli.options import add_allow_missing_images, add_images, add_split, data_arguments
 from ham_hf.cli.parser import Commands
+from ham_hf.system.errors import InputError
 
 
 def add_to(commands: Commands) -> None:
@@ -32,6 +34,8 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Publish the data."""
+    if not Path(args.data_dir).expanduser().is_dir():
+        raise InputError(f"{args.data_dir} is not a folder: expected a copy of HAM10000 on this machine")
     from ham_hf.hub.dataset import push_dataset
 
     push_dataset(

@@ -1,0 +1,100 @@
+"""Write HAM10000 as a dataset for the Hub: Parquet files with the images, split.csv and a card."""
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict
+from datasets.table import embed_table_storage
+from huggingface_hub import DatasetCardData
+
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.dataset import load_checked
+from ham_hf.data.lesions import is_ham10000
+from ham_hf.data.schema import some
+from ham_hf.labels import LABELS
+from ham_hf.reporting.rendering import render
+from ham_hf.system.errors import InputError
+
+IMAGES_PER_SHARD = 1000  # some 270 MB
+
+
+def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
+    """Write the dataset into `folder`: Parquet files with the images, split.csv and the card.
+
+    Raises:
+        InputError: an image is not HAM10000's, or the copy or its split fails the checks.
+    """
+    splits, facts, _ = load_checked(data)
+    foreign = [name for rows in splits.values() for name in rows["image_id"][:] if not is_ham10000(name)]
+    if foreign:
+        raise InputError(
+            f"{len(foreign)} images are not HAM10000's ({some(foreign)}): expected ISIC_0024306 to ISIC_0034320 "
+            "alone. Other photographs need their own licence and consent, and are not published from here"
+        )
+    (folder / "data").mkdir()
+    for name, rows in splits.items():
+        shards = math.ceil(len(rows) / IMAGES_PER_SHARD)
+        for index in range(shards):
+            shard = rows.shard(shards, index, contiguous=True)
+            _with_images(shard).to_parquet(folder / "data" / f"{name}-{index:05d}-of-{shards:05d}.parquet")
+    with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image_id", "split"])
+        writer.writerows(sorted((image_id, name) for name, rows in splits.items() for image_id in rows["image_id"][:]))
+    (folder / "README.md").write_text(render_dataset_card(facts, splits, repo_id), encoding="utf-8")
+
+
+def _with_images(rows: Dataset) -> Dataset:
+    """Return the same rows with the images' files embedded, under their names without the folder."""
+    arrow = rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100, keep_in_memory=True)
+    return arrow.with_format(None)
+
+
+def render_dataset_card(facts: Mapping, splits: DatasetDict, repo_id: str) -> str:
+    """Return README.md of the dataset, from the facts of `load_checked`."""
+    images = sum(map(len, splits.values()))
+    files = [{"split": name, "path": f"data/{name}-*.parquet"} for name, rows in splits.items() if len(rows)]
+    front = DatasetCardData(
+        license="cc-by-nc-4.0",
+        pretty_name="HAM10000",
+        task_categories=["image-classification"],
+        size_categories=["n<1K" if images < 1000 else "1K<n<10K" if images < 10_000 else "10K<n<100K"],
+        tags=["ham10000", "dermatology", "skin-lesion", "medical"],
+        configs=[{"config_name": "default", "data_files": files}],
+    )
+    facts = {**facts, "source": Path(facts["source"]).name}  # where it lies on this machine is nobody's business
+    page = render(
+        "dataset_card.md.jinja",
+        images=f"{images:,}",
+        lesions=f"{sum(split['lesions'] for split in facts['splits'].values()):,}",
+        labels=LABELS,
+        repo_id=repo_id,
+        split_flags=_split_flags(facts),
+        split_words=_split_words(facts),
+        split_sha256=facts["split_sha256"],
+        images_sha256=facts["images_sha256"],
+        facts=facts,
+    )
+    return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n\n{page}"
+
+
+def _split_flags(facts: Mapping) -> str:
+    """Return the flags that reproduce the split; without all images, `grouped` would draw another one."""
+    absent = sum(split["absent_images"] for split in facts["splits"].values())
+    if facts["split"] == "study":
+        return "--split study"
+    if facts["split"] == "grouped" and not absent:
+        grouping = " --group_near_duplicates" if facts["audit"]["near_duplicates"]["grouped"] else ""
+        return f"--split grouped --split_seed {facts['split_seed']}{grouping}"
+    return "--split split.csv"
+
+
+def _split_words(facts: Mapping) -> str:
+    match facts["split"]:
+        case "study":
+            return "They are those of a published study, the same lesions in any copy of the data."
+        case "grouped":
+            return f"They are 60/20/20 of the lesions of each diagnosis, drawn with the seed {facts['split_seed']}."
+    return "They are the publisher's own."
