@@ -28,7 +28,7 @@ OPTIONS = frozenset(OWN_OPTIONS) | frozenset(TRAINING_ARGUMENTS)
 def recipes_folder() -> Path:
     """Return the folder of the recipes that come with ham_hf: in the installed package, or beside it in a clone."""
     installed = PACKAGE / "recipes"
-    return installed if installed.is_dir() else PACKAGE.parent / "recipes"
+    return installed if (installed / "quickstart.yaml").is_file() else PACKAGE.parent / "recipes"
 
 
 def shipped_files() -> dict[str, Path]:

@@ -9,6 +9,9 @@ CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum --check`
 EVAL_RESULTS = ".eval_results/ham10000.yaml"  # with --eval_results
 PATIENT_DATA = ("patients_validation.csv", "patients_test.csv")  # age, sex, body site: with --with_patient_data
 PICTURES = "plots/*.png"  # of these, those that the report draws
+MODELS = Path(__file__).parents[1] / "models"
+# The code of the models that transformers does not know, such as modeling_mmbt.py
+MODEL_CODE = tuple(f"*_{path.parent.name}.py" for path in sorted(MODELS.glob("*/__init__.py")))
 # What is published of a run folder; nothing else is
 PUBLISHED = (
     "README.md",
@@ -23,8 +26,7 @@ PUBLISHED = (
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
-    "*_mmbt.py",
-    "*_ensemble.py",
+    *MODEL_CODE,
     "report.html",
     "report.json",
     PICTURES,

@@ -54,7 +54,6 @@ def load_classifier(
     from transformers import AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
-    import ham_hf.models.ensemble  # noqa: F401  registers it with AutoConfig
     from ham_hf.inference.tta import which_views
     from ham_hf.models.mmbt.modeling_mmbt import PatientModel
     from ham_hf.models.multimodal import load_patient_processor

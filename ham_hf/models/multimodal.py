@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
-    AutoModelForImageClassification,
     AutoTokenizer,
     BertModel,
     BitImageProcessor,
@@ -31,14 +29,6 @@ from ham_hf.models.mmbt.modeling_mmbt import (
 )
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor, SentenceProcessor
 from ham_hf.system.errors import InputError
-
-# Our commands load these classes from this package, and never code that came with a checkpoint
-for _config, _model in (
-    (MMBTConfig, MMBTForImageClassification),
-    (FusionConfig, ImagePatientFusionForImageClassification),
-):
-    AutoConfig.register(_config.model_type, _config)
-    AutoModelForImageClassification.register(_config, _model)
 
 
 def find_text_encoder(name: str, revision: str | None = None) -> Checkpoint:

@@ -72,6 +72,8 @@ def read_config(name: str, location: str, **source: str | None) -> "PreTrainedCo
     """
     from transformers import AutoConfig, PreTrainedConfig
 
+    import ham_hf.models.own_models  # noqa: F401  registers them with AutoConfig
+
     try:
         values, _ = PreTrainedConfig.get_config_dict(location, **source)
         _check_values(name, values)

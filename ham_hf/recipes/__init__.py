@@ -1,0 +1,1 @@
+"""The place of the folder recipes/ in the wheel: pyproject.toml puts it here."""
