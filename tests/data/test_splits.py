@@ -115,4 +115,4 @@ def test_a_csv_without_the_columns_is_refused(table, tmp_path):
 
 
 def test_an_unknown_split_says_what_there_is(table):
-    assert "split is 'studdy': expected 'study', 'grouped', or a CSV" in refusal(table, "studdy")
+    assert "split is 'studdy': expected 'study', 'grouped', 'all', or a CSV" in refusal(table, "studdy")

@@ -133,7 +133,7 @@ def test_absent_images_are_left_out_and_split_csv_gives_the_same_split(stage, ro
         (["{folder}/nowhere", REPO], "is not a folder: expected a copy of HAM10000"),
         (["{folder}", REPO], "nothing was sent"),
         (["{clinic}", REPO, "--split", "grouped", "--accept_license"], "70 images are not HAM10000's (IMG_000_0"),
-        (["{folder}", REPO, "--dry_run", "--split", "nowhere.csv"], "expected 'study', 'grouped', or a CSV"),
+        (["{folder}", REPO, "--dry_run", "--split", "nowhere.csv"], "expected 'study', 'grouped', 'all', or a CSV"),
     ],
 )
 def test_what_is_not_to_be_published_is_refused(words, said, data, tmp_path, capsys):
