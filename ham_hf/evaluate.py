@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.contamination import load_unseen
@@ -18,7 +16,6 @@ from ham_hf.evaluation.isic_submission import add_unscored, write_submission
 from ham_hf.evaluation.model_facts import evaluation_facts
 from ham_hf.evaluation.predict_splits import predict_rows, predict_splits
 from ham_hf.evaluation.predictions import read_predictions
-from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.labels import LABELS, classes_of
 from ham_hf.reporting.report import split_results, strict, write_report
@@ -116,20 +113,7 @@ def evaluate_run(
             f"{data_dir} has no {part} image under the split {facts['split']!r}: choose another part or split"
         )
     unknown = facts["splits"][part]["unknown_lesions"]
-    return strict(measure(classifier, splits[part], part, unknown)["metrics"])
-
-
-def measure(
-    classifier: Classifier,
-    rows: Dataset,
-    description: str,
-    unknown_lesions: int,
-) -> dict:
-    """Return the results of these images as in report.json.
-
-    `description` is for the progress bar, `unknown_lesions` the number of images whose lesion is unknown.
-    """
-    predictions, patients = predict_rows(classifier, rows, description)
-    results = split_results(predictions, patients, classifier.threshold, unknown_lesions=unknown_lesions)
+    predictions, patients = predict_rows(classifier, splits[part], part)
+    results = split_results(predictions, patients, classifier.threshold, unknown_lesions=unknown)
     assert results is not None  # there are predictions
-    return results
+    return strict(results["metrics"])

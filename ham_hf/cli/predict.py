@@ -71,8 +71,8 @@ def _predict_photos(args: argparse.Namespace) -> None:
 
     from ham_hf.data.image_io import check_photos, find_photos, list_suffixes
     from ham_hf.inference import load, onnx, predict
+    from ham_hf.inference.classifier import suspicion
     from ham_hf.inference.run_files import is_trained_on_synthetic_images
-    from ham_hf.inference.thresholds import suspicion
     from ham_hf.labels import DISCLAIMER
     from ham_hf.models.loading import PROCESSOR_FILES
 

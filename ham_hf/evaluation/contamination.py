@@ -53,7 +53,10 @@ def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> 
     if loaded is not None:
         own, data.split, facts[BY_DEFAULT] = False, "all", True
         logger.warning("no image is from HAM10000 or in the training record of %s: using split all", name)
-    facts[SEEN], certain = _unrecorded(trained, record, splits, facts)
+    facts[SEEN], certain = None, None
+    if trained is not None and (record is None or not record.complete):
+        evaluated = [image_id for split in EVALUATION_SPLITS for image_id in splits[split]["image_id"][:]]
+        facts[SEEN], certain = _seen(trained, facts, evaluated)
     facts |= overlap_facts(trained, record, splits, checks)
     found = overlap_sentences(facts, name)
     if found and own and not _same_split(trained, facts):
@@ -119,17 +122,6 @@ def overlap_facts(
     return {OVERLAP: {"record": state, **find_overlap(record, splits, checks)}}
 
 
-def _unrecorded(
-    trained: Mapping | None, record: TrainingRecord | None, splits: DatasetDict, facts: Mapping
-) -> tuple[int | None, bool | None]:
-    """Return `_seen` for the training images that no record lists."""
-    if trained is None or (record is not None and record.complete):
-        return None, None
-    return _seen(
-        trained, facts, [image_id for split in EVALUATION_SPLITS for image_id in splits[split]["image_id"][:]]
-    )
-
-
 def check_start(
     name: str, revision: str | None, splits: DatasetDict, facts: dict, checks: Mapping[str, ImageCheck]
 ) -> TrainingRecord:
@@ -152,9 +144,8 @@ def check_start(
     if trained is not None and (record is None or not record.complete):
         facts[SEEN] = _seen_before(name, trained, facts)
     if record is None:
-        whole = (
-            len(splits["train"]) == facts["splits"]["train"]["images"]
-        )  # then its images are those of this training
+        # With all of the training images, those of an older run are among them
+        whole = len(splits["train"]) == facts["splits"]["train"]["images"]
         return TrainingRecord([], trained is None or (facts[SEEN] is None and whole))
     facts |= overlap_facts(trained, record, splits, checks)
     _check_unseen(name, trained, facts)

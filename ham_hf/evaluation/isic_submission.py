@@ -34,11 +34,7 @@ def write_submission(path: Path, predictions: Predictions) -> None:
     replace_file(path, text.getvalue())
 
 
-def add_unscored(
-    predictions: Predictions,
-    data: DataArguments,
-    classifier: Classifier,
-) -> tuple[Predictions, dict]:
+def add_unscored(predictions: Predictions, data: DataArguments, classifier: Classifier) -> tuple[Predictions, dict]:
     """Return the predictions with a row for the image that the scorer requires but does not score.
 
     The official ground truth lists 1,512 images and the scorer requires a row for each, including ISIC_0035068, to

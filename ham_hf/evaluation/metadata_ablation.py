@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from tqdm import tqdm
 
-from ham_hf.evaluation.predictions import write_predictions
+from ham_hf.evaluation.predictions import Predictions, write_predictions
 from ham_hf.inference.batches import PATIENT, image_reader, prepared_batches
 from ham_hf.inference.classifier import Classifier
 
@@ -22,7 +22,6 @@ def write_ablations(folder: Path, classifier: Classifier, split: Dataset) -> Non
     In `shuffled`, the age, sex and site are permuted among the images.
     """
     folder.mkdir(exist_ok=True)
-    labels = classifier.labels
     patients = _ablated_patients({name: split[name][:] for name in PATIENT})
     rows: dict[str, list[np.ndarray]] = {name: [] for name in patients}
     for at, image_features in _features(classifier, split):
@@ -30,14 +29,8 @@ def write_ablations(folder: Path, classifier: Classifier, split: Dataset) -> Non
             fields = [column[at : at + len(image_features)] for column in columns.values()]
             rows[name] += _probabilities(classifier, image_features, fields)
     for name, probabilities in rows.items():
-        write_predictions(
-            folder / f"{name}.csv",
-            split["image_id"][:],
-            split["lesion_id"][:],
-            [labels[label] for label in split["label"][:]],
-            np.array(probabilities),
-            labels,
-        )
+        columns = (split[column][:] for column in ("image_id", "lesion_id", "label"))
+        write_predictions(folder / f"{name}.csv", Predictions(*columns, np.array(probabilities), classifier.labels))
 
 
 def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:

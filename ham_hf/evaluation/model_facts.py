@@ -3,25 +3,16 @@
 from typing import Any
 
 from PIL import Image
-from transformers import BaseImageProcessor
 
 from ham_hf.evaluation import calibration
-from ham_hf.inference import thresholds
 from ham_hf.inference.batches import image_processor
-from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.classifier import THRESHOLD, Classifier
 from ham_hf.inference.tta import which_views
 from ham_hf.models.build import count_parameters
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.environment import hardware, versions
 
 
-def evaluation_facts(
-    name: str,
-    commit: str | None,
-    classifier: Classifier,
-    data: dict,
-    argv: list[str],
-) -> dict:
+def evaluation_facts(name: str, commit: str | None, classifier: Classifier, data: dict, argv: list[str]) -> dict:
     """Return the content of run.json for a model that was evaluated, not trained."""
     return {
         "recipe": None,
@@ -38,16 +29,13 @@ def evaluation_facts(
 def model_facts(classifier: Classifier) -> dict:
     """Return what run.json says about a saved model."""
     model: Any = classifier.model  # not an OnnxModel: it has parameters
+    example = image_processor(classifier.processor)(Image.new("RGB", (600, 450)), return_tensors="pt")
     return {
         "architecture": type(model).__name__,
         **count_parameters(model),
         "labels": list(classifier.labels),
-        "image_size": _input_size(classifier.processor),
+        "image_size": example["pixel_values"].shape[-1],
         "test_time_augmentation": which_views(model),
         calibration.KEY: calibration.calibration_of(model),
-        thresholds.KEY: classifier.threshold,
+        THRESHOLD: classifier.threshold,
     }
-
-
-def _input_size(processor: BaseImageProcessor | PatientProcessor) -> int:
-    return image_processor(processor)(Image.new("RGB", (600, 450)), return_tensors="pt")["pixel_values"].shape[-1]

@@ -25,21 +25,14 @@ class Patients(NamedTuple):
     dx_types: list[str]
 
 
-def write_patients(
-    path: str | Path,
-    image_ids: Sequence[str],
-    ages: Sequence[float | None],
-    sexes: Sequence[str],
-    sites: Sequence[str],
-    dx_types: Sequence[str | None],
-) -> None:
+def write_patients(path: str | Path, image_ids: Sequence[str], patients: Patients) -> None:
     """Write one row for each image, atomically. A missing age is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for image_id, age, sex, site, dx_type in zip(image_ids, ages, sexes, sites, dx_types, strict=True):
+    for image_id, age, *others in zip(image_ids, *patients, strict=True):
         # :g, because ages were float32: 45.3, not 45.29999923706055
-        writer.writerow([image_id, "" if age is None else f"{age:g}", sex, site, dx_type or "unknown"])
+        writer.writerow([image_id, "" if age is None else f"{age:g}", *others])
     replace_file(path, text.getvalue())
 
 

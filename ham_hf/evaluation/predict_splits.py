@@ -14,12 +14,11 @@ from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.engine import probabilities
 
 
-def predict_rows(
-    classifier: Classifier,
-    rows: Dataset,
-    description: str,
-) -> tuple[Predictions, Patients]:
-    """Return the model's predictions for images with known diagnoses, and the patients of the images."""
+def predict_rows(classifier: Classifier, rows: Dataset, description: str) -> tuple[Predictions, Patients]:
+    """Return the model's predictions for images with known diagnoses, and the patients of the images.
+
+    `description` is for the progress bar.
+    """
     predicted = probabilities(
         classifier,
         range(len(rows)),

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ham_hf.data.spreadsheet import read_rows
-from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import lines_digest, replace_file
 
@@ -25,23 +24,12 @@ class Predictions(NamedTuple):
     names: tuple[str, ...]
 
 
-def write_predictions(
-    path: str | Path,
-    image_ids: Sequence[str],
-    lesion_ids: Sequence[str],
-    label_codes: Sequence[str],
-    probabilities: np.ndarray,
-    names: Sequence[str] = LABELS,
-) -> None:
-    """Write one row for each image, atomically.
-
-    `probabilities` (N, C) keep every digit, so that reading them gives the same numbers; `names` are the C diagnoses.
-    """
+def write_predictions(path: str | Path, predictions: Predictions) -> None:
+    """Write one row for each image, atomically; every digit of a probability is kept."""
+    image_ids, lesion_ids, labels, probabilities, names = predictions
     lines = [",".join([*KEYS, *names])]
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if probabilities.shape != (len(image_ids), len(names)):
-        raise ValueError(f"probabilities are {probabilities.shape}: expected {(len(image_ids), len(names))}")
-    for *keys, row in zip(image_ids, lesion_ids, label_codes, probabilities.tolist(), strict=True):
+    codes = [names[label] for label in labels]
+    for *keys, row in zip(image_ids, lesion_ids, codes, probabilities.tolist(), strict=True):
         lines.append(",".join([*map(_quoted, keys), *map(repr, row)]))
     replace_file(path, "\n".join(lines) + "\n")
 

@@ -37,8 +37,8 @@ def subgroup_results(
     }
     return {
         field: [
-            {"group": group, **_results(predictions, np.array(values[field]) == group, lesions_known)}
-            for group in _groups(names)
+            {"group": group, **_results(predictions, np.array(names) == group, lesions_known)}
+            for group in sorted(set(names), key=lambda group: (group == "unknown", group))
         ]
         for field, names in values.items()
     }
@@ -49,10 +49,6 @@ def age_band(age: float | None) -> str:
     if age is None:
         return "unknown"
     return [band for band, youngest in AGE_BANDS.items() if age >= youngest][-1]
-
-
-def _groups(values: Sequence[str]) -> list[str]:
-    return sorted(set(values), key=lambda group: (group == "unknown", group))
 
 
 def _results(predictions: Predictions, members: np.ndarray, lesions_known: bool) -> dict:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ham_hf.evaluation.bootstrap import DRAWS, lesion_weights
 from ham_hf.evaluation.predictions import Predictions
-from ham_hf.inference.thresholds import KEY
+from ham_hf.inference.classifier import THRESHOLD
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 
@@ -54,9 +54,9 @@ def threshold_results(predictions: Predictions, threshold: float) -> dict:
 
 def keep_threshold(folder: Path, model: "PreTrainedModel", threshold: float) -> None:
     """Record the threshold in the config of the model and of its copy in `folder`."""
-    setattr(model.config, KEY, threshold)
+    setattr(model.config, THRESHOLD, threshold)
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {KEY: threshold}
+    config = json.loads(path.read_text(encoding="utf-8")) | {THRESHOLD: threshold}
     replace_file(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

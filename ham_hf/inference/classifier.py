@@ -2,14 +2,16 @@
 
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from ham_hf.inference.thresholds import threshold_of
 from ham_hf.labels import label_set
+from ham_hf.system.errors import InputError
 
 if TYPE_CHECKING:  # these take seconds to import, and an error about a misspelt file name should not
     from transformers import BaseImageProcessor, PreTrainedModel
 
     from ham_hf.inference.onnx import OnnxModel
     from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
+
+THRESHOLD = "melanoma_threshold"  # in config.json and run.json
 
 Patient = tuple[float | None, str | None, str | None]  # age in years, sex, body site; None if unknown
 
@@ -42,3 +44,22 @@ def labels_of(model: "PreTrainedModel | OnnxModel") -> tuple[str, ...]:
     """Return the codes that a model predicts, in this project's order."""
     labels = label_set(filter(None, model.config.id2label.values()))
     return cast("tuple[str, ...]", labels)  # checked where the model was loaded
+
+
+def threshold_of(model: "PreTrainedModel | OnnxModel") -> float | None:
+    """Return the threshold in the model's config, or None.
+
+    Raises:
+        InputError: it is not a probability.
+    """
+    threshold = model.config.to_dict().get(THRESHOLD)
+    if threshold is None:
+        return None
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise InputError(f"config.json has {THRESHOLD} {threshold!r}: expected a probability, from 0 to 1")
+    return float(threshold)
+
+
+def suspicion(threshold: float) -> str:
+    """Return the sentence about a threshold that is printed with the probabilities."""
+    return f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest."

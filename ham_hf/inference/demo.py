@@ -23,12 +23,11 @@ import numpy as np
 from PIL import Image
 
 from ham_hf.data.image_io import read_photo
-from ham_hf.inference.classifier import Classifier, Patient
+from ham_hf.inference.classifier import Classifier, Patient, suspicion
 from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.inference.predict import SYNTHETIC_ALONE, check_patients
 from ham_hf.inference.run_files import is_trained_on_synthetic_images
-from ham_hf.inference.thresholds import suspicion
 from ham_hf.labels import DISCLAIMER, FULL_NAMES
 from ham_hf.system.errors import InputError
 from ham_hf.system.installation import install_command, require

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.classifier import Classifier, threshold_of
 from ham_hf.inference.engine import probabilities
-from ham_hf.inference.thresholds import threshold_of
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, diagnosis_code, label_set
 from ham_hf.models import safe_loading
 from ham_hf.models.loading import load_image_processor, load_weights, locate

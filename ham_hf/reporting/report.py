@@ -19,8 +19,8 @@ from ham_hf.evaluation.patients import Patients, read_patients
 from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
 from ham_hf.evaluation.subgroups import subgroup_results
 from ham_hf.evaluation.thresholds import threshold_results
+from ham_hf.inference.classifier import THRESHOLD
 from ham_hf.inference.run_record import check_facts, check_history
-from ham_hf.inference.thresholds import KEY
 from ham_hf.labels import DISCLAIMER
 from ham_hf.reporting.formats import headline_line
 from ham_hf.reporting.tables import ABLATIONS, made_here
@@ -130,7 +130,7 @@ def build_report(run: Run) -> dict:
                 split: split_results(
                     run.predictions[split],
                     run.patients[split],
-                    run.facts["model"].get(KEY),
+                    run.facts["model"].get(THRESHOLD),
                     unknown_lesions=run.facts["data"]["splits"][split].get("unknown_lesions", 0),
                 )
                 for split in EVALUATION_SPLITS
@@ -170,7 +170,7 @@ def split_results(
         "always_nv": constant_scores("nv", labels, names) if "nv" in names else None,
         "confusion_matrix": matrix,
         "subgroups": None if patients is None else subgroup_results(predictions, patients, not unknown_lesions),
-        **({} if melanoma_threshold is None else {KEY: threshold_results(predictions, melanoma_threshold)}),
+        **({} if melanoma_threshold is None else {THRESHOLD: threshold_results(predictions, melanoma_threshold)}),
     }
 
 

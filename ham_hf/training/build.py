@@ -25,9 +25,10 @@ from transformers.utils import logging as transformers_logging
 from ham_hf.config.arguments import BY_RESULT, ModelArguments
 from ham_hf.config.option_errors import explained, options_of
 from ham_hf.config.recipe import Recipe, RunArguments
-from ham_hf.evaluation import calibration, thresholds
+from ham_hf.evaluation import calibration
 from ham_hf.evaluation.hf_metric import HamMetrics
 from ham_hf.evaluation.metrics import compute_scores, prediction_spread
+from ham_hf.inference.classifier import THRESHOLD
 from ham_hf.inference.tta import set_test_time_augmentation, which_views
 from ham_hf.labels import LABELS
 from ham_hf.models.build import Revisions, build_model, build_processor, find_checkpoint, freeze_parts
@@ -160,7 +161,7 @@ def _build_model_and_processor(
         processor = build_patient_processor(args, processor, text_revision=revisions.text, sites=sites)
     if args.test_time_augmentation != which_views(model):  # the checkpoint may have its own
         set_test_time_augmentation(model, args.test_time_augmentation)
-    for fitted in (calibration.KEY, thresholds.KEY):  # to the checkpoint's old weights
+    for fitted in (calibration.KEY, THRESHOLD):  # to the checkpoint's old weights
         if fitted in model.config.to_dict():
             setattr(model.config, fitted, None)
     if args.calibration != "none":

@@ -151,16 +151,8 @@ def write_summary(folder: Path, folds: int) -> dict:
     ]
     pooled = _pooled(parts)
     patients = Patients(*(sum(column, []) for column in zip(*patients_of_parts, strict=True)))
-    codes = [pooled.names[label] for label in pooled.labels]
-    write_predictions(
-        folder / "predictions_validation.csv",
-        pooled.image_ids,
-        pooled.lesion_ids,
-        codes,
-        pooled.probabilities,
-        pooled.names,
-    )
-    write_patients(folder / "patients_validation.csv", pooled.image_ids, *patients)
+    write_predictions(folder / "predictions_validation.csv", pooled)
+    write_patients(folder / "patients_validation.csv", pooled.image_ids, patients)
     summary = strict(
         {
             "synthetic": is_trained_on_synthetic_images(str(runs[0])),

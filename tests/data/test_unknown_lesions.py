@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ham_hf.evaluation.patients import write_patients
+from ham_hf.evaluation.patients import Patients, write_patients
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.hub.verify.consistency import CANNOT_TELL, check_results
 from ham_hf.reporting.compare import compare_runs, render_comparison
@@ -32,7 +32,7 @@ def forget_lesions(run: Path) -> Path:
     images = read_predictions(run / "predictions_test.csv").image_ids
     ages = [30 + 50 * (number % 7 == 0) for number in range(len(images))]
     unknown = ["unknown"] * len(images)
-    write_patients(run / "patients_test.csv", images, ages, unknown, unknown, unknown)
+    write_patients(run / "patients_test.csv", images, Patients(ages, unknown, unknown, unknown))
     return run
 
 

@@ -22,7 +22,7 @@ def add_patients(run, split="validation", age=None):
     ids = read_predictions(run / f"predictions_{split}.csv").image_ids
     sexes = [("female", "male")[number % 2] for number in range(len(ids))]
     others = [[value] * len(ids) for value in ("back", "histo")]
-    write_patients(run / f"patients_{split}.csv", ids, [age] * len(ids), sexes, *others)
+    write_patients(run / f"patients_{split}.csv", ids, Patients([age] * len(ids), sexes, *others))
 
 
 @pytest.fixture
@@ -38,14 +38,8 @@ def run(tmp_path):
 def test_patients_are_read_in_the_requested_order(tmp_path):
     path = tmp_path / "patients.csv"
     float32 = float(np.float32(45.3))
-    write_patients(
-        path,
-        IDS,
-        [None, 0.0, float32],
-        ["unknown", "male", "female"],
-        ["unknown", "back", "ear"],
-        [None, "histo", "x"],
-    )
+    sexes, sites = ["unknown", "male", "female"], ["unknown", "back", "ear"]
+    write_patients(path, IDS, Patients([None, 0.0, float32], sexes, sites, ["unknown", "histo", "x"]))
     assert path.read_text().splitlines()[:2] == [
         "image_id,age,sex,localization,dx_type",
         "ISIC_1,,unknown,unknown,unknown",

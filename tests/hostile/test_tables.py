@@ -15,7 +15,7 @@ from ham_hf.cli.main import main
 from ham_hf.data.audit import check_ids, check_lesions
 from ham_hf.data.sources.folder import read_folder
 from ham_hf.data.splits import assign_splits
-from ham_hf.evaluation.patients import read_patients, write_patients
+from ham_hf.evaluation.patients import Patients, read_patients, write_patients
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.hub.verify.consistency import check_results, read_report
 from ham_hf.hub.verify.page_check import check_page, check_pages
@@ -178,8 +178,8 @@ def run(tmp_path_factory) -> Path:
     folder = make_run(tmp_path_factory.mktemp("runs") / "run", images=(12, 12))
     for split in ("validation", "test"):
         ids = read_predictions(folder / f"predictions_{split}.csv").image_ids
-        columns = [[30.0, None] * 6, ["male"] * 12, ["back", "face"] * 6, ["histo"] * 12]
-        write_patients(folder / f"patients_{split}.csv", ids, *columns)
+        patients = Patients([30.0, None] * 6, ["male"] * 12, ["back", "face"] * 6, ["histo"] * 12)
+        write_patients(folder / f"patients_{split}.csv", ids, patients)
     facts = json.loads((folder / "run.json").read_text())
     facts["model"] |= {
         "melanoma_threshold": 0.3,

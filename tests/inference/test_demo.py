@@ -34,11 +34,11 @@ from ham_hf.config.arguments import ModelArguments  # noqa: E402
 from ham_hf.data.image_io import read_photo  # noqa: E402
 from ham_hf.evaluation.thresholds import keep_threshold
 from ham_hf.inference import demo  # noqa: E402
+from ham_hf.inference.classifier import suspicion
 from ham_hf.inference.demo import prediction_html, running_demo  # noqa: E402
 from ham_hf.inference.engine import probabilities  # noqa: E402
 from ham_hf.inference.load import load_classifier  # noqa: E402
 from ham_hf.inference.predict import SYNTHETIC_ALONE  # noqa: E402
-from ham_hf.inference.thresholds import suspicion
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS  # noqa: E402
 from ham_hf.models.build import Revisions, build_processor, classifier_of  # noqa: E402
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor  # noqa: E402

@@ -11,7 +11,7 @@ from ham_hf.cli.main import main
 from ham_hf.config.metric_names import COMPARED_METRICS
 from ham_hf.evaluation.bootstrap import lesion_weights, paired_intervals
 from ham_hf.evaluation.metrics import compute_scores
-from ham_hf.evaluation.predictions import Predictions, read_predictions, write_predictions
+from ham_hf.evaluation.predictions import read_predictions, write_predictions
 from ham_hf.reporting.compare import compare_runs, mcnemar, render_comparison
 from ham_hf.reporting.report import read_run, write_report
 from ham_hf.system.errors import InputError
@@ -29,17 +29,12 @@ def blurred(probabilities, seed, noise=1.0):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def write_like(path: Path, predictions: Predictions, probabilities: np.ndarray) -> None:
-    codes = [predictions.names[label] for label in predictions.labels]
-    write_predictions(path, predictions.image_ids, predictions.lesion_ids, codes, probabilities, predictions.names)
-
-
 def make_other_run(folder: Path, seed: int, noise=1.0, **changes) -> Path:
     """A run on the same images as `make_run`'s, with other answers."""
     run = make_run(folder, **changes)
     for path in run.glob("predictions_*.csv"):
         predictions = read_predictions(path)
-        write_like(path, predictions, blurred(predictions.probabilities, seed, noise))
+        write_predictions(path, predictions._replace(probabilities=blurred(predictions.probabilities, seed, noise)))
     return run
 
 
@@ -243,7 +238,10 @@ def ablated(tmp_path):
     intact = read_predictions(run / "predictions_validation.csv")
     (run / "ablation").mkdir()
     for number, name in enumerate(ABLATIONS):
-        write_like(run / "ablation" / f"{name}.csv", intact, blurred(intact.probabilities, number, noise=number))
+        write_predictions(
+            run / "ablation" / f"{name}.csv",
+            intact._replace(probabilities=blurred(intact.probabilities, number, noise=number)),
+        )
     return run
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ham_hf.config.metric_names import HEADLINE
 from ham_hf.evaluation.metrics import calibration_bins
-from ham_hf.evaluation.patients import write_patients
+from ham_hf.evaluation.patients import Patients, write_patients
 from ham_hf.evaluation.predictions import Predictions, read_predictions
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.reporting.formats import escape, number
@@ -252,7 +252,8 @@ def test_the_most_confident_errors_are_validation_images(tree, run):
 def test_hostile_names_are_shown_unchanged(tmp_path):
     run = make_run(tmp_path / "run", images=(90, 0))
     ids = read_predictions(run / "predictions_validation.csv").image_ids
-    write_patients(run / "patients_validation.csv", ids, [50] * 90, ["female"] * 90, [HOSTILE] * 90, ["histo"] * 90)
+    patients = Patients([50] * 90, ["female"] * 90, [HOSTILE] * 90, ["histo"] * 90)
+    write_patients(run / "patients_validation.csv", ids, patients)
     change_facts(run, data__source=HOSTILE, model__name=HOSTILE, argv=[HOSTILE], versions={HOSTILE: HOSTILE})
     change_facts(run, data__audit__near_duplicates__pairs=[[HOSTILE, "train", "b", "test", 1]], recipe=HOSTILE)
     tree = rendered(run)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ham_hf.config.metric_names import HEADLINE
-from ham_hf.evaluation.predictions import read_predictions, rows_sha256, write_predictions
+from ham_hf.evaluation.predictions import Predictions, read_predictions, rows_sha256, write_predictions
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.reporting.report import headline_line, read_run, write_report
 from ham_hf.system.errors import InputError
@@ -37,14 +37,11 @@ def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> 
         if not count:
             continue
         powers = np.exp(1.5 * rng.normal(size=(count, len(names))) + 2.5 * np.eye(len(names))[labels])
-        write_predictions(
-            folder / f"predictions_{split}.csv",
-            [f"ISIC_{split}{number:05d}" for number in range(count)],
-            [f"HAM_{split}{number * 3 // 4:05d}" for number in range(count)],
-            [names[label] for label in labels],
-            powers / powers.sum(axis=1, keepdims=True),
-            names,
-        )
+        image_ids = [f"ISIC_{split}{number:05d}" for number in range(count)]
+        lesion_ids = [f"HAM_{split}{number * 3 // 4:05d}" for number in range(count)]
+        probabilities = powers / powers.sum(axis=1, keepdims=True)
+        predictions = Predictions(image_ids, lesion_ids, labels, probabilities, names)
+        write_predictions(folder / f"predictions_{split}.csv", predictions)
     history = []
     for step in range(10, 101, 10):
         history.append(
@@ -250,7 +247,7 @@ def test_predictions_come_back_as_they_were(tmp_path):
     probabilities[0] = np.eye(7)[5]
     probabilities[1, :2] = [1e-30, probabilities[1, :2].sum()]
     ids = [f'odd,"{number}"' for number in range(50)]
-    write_predictions(tmp_path / "p.csv", ids, ids, [LABELS[number % 7] for number in range(50)], probabilities)
+    write_predictions(tmp_path / "p.csv", Predictions(ids, ids, np.arange(50) % 7, probabilities, LABELS))
     back = read_predictions(tmp_path / "p.csv")
     assert (back.image_ids, back.lesion_ids, back.names) == (ids, ids, LABELS)
     assert (back.labels == np.arange(50) % 7).all()
@@ -364,9 +361,7 @@ def test_pictures_of_few_diagnoses_are_drawn_without_a_warning(tmp_path, present
     path = run / "predictions_validation.csv"
     predicted = read_predictions(path)
     labels = [present[number % len(present)] for number in range(40)]
-    write_predictions(
-        path, predicted.image_ids, predicted.lesion_ids, labels, predicted.probabilities, predicted.names
-    )
+    write_predictions(path, predicted._replace(labels=np.array([LABELS.index(label) for label in labels])))
     change_facts(run, data__splits__validation__classes={name: labels.count(name) for name in LABELS})
     report = write_report(run)
     assert (run / "plots" / "roc_validation.png").exists()
