@@ -29,8 +29,10 @@ def write_ablations(folder: Path, classifier: Classifier, split: Dataset) -> Non
             fields = [column[at : at + len(image_features)] for column in columns.values()]
             rows[name] += _probabilities(classifier, image_features, fields)
     for name, probabilities in rows.items():
-        columns = (split[column][:] for column in ("image_id", "lesion_id", "label"))
-        write_predictions(folder / f"{name}.csv", Predictions(*columns, np.array(probabilities), classifier.labels))
+        predictions = Predictions(
+            split["image_id"][:], split["lesion_id"][:], split["label"][:], np.array(probabilities), classifier.labels
+        )
+        write_predictions(folder / f"{name}.csv", predictions)
 
 
 def _ablated_patients(patients: dict[str, list]) -> dict[str, dict[str, list]]:

@@ -39,38 +39,8 @@ def predict_splits(folder: Path, classifier: Classifier, splits: DatasetDict) ->
     """Write predictions, patients and ablations of the validation and test images into `folder`."""
     for name in EVALUATION_SPLITS:
         if len(splits[name]):
-            _write_split(folder, name, classifier, splits[name])
+            predictions, patients = predict_rows(classifier, splits[name], name)
+            write_predictions(folder / f"predictions_{name}.csv", predictions)
+            write_patients(folder / f"patients_{name}.csv", predictions.image_ids, patients)
     if classifier.reads_patients and len(splits["validation"]):
         write_ablations(folder / "ablation", classifier, splits["validation"])
-
-
-def _write_split(
-    folder: Path,
-    name: str,
-    classifier: Classifier,
-    split: Dataset,
-) -> None:
-    labels = classifier.labels
-    write_predictions(
-        folder / f"predictions_{name}.csv",
-        split["image_id"][:],
-        split["lesion_id"][:],
-        [labels[label] for label in split["label"][:]],
-        probabilities(
-            classifier,
-            range(len(split)),
-            zip(*(split[column][:] for column in PATIENT), strict=True),
-            read=image_reader(split),
-            total=len(split),
-            description=name,
-        ),
-        labels,
-    )
-    write_patients(
-        folder / f"patients_{name}.csv",
-        split["image_id"][:],
-        split["age"][:],
-        split["sex"][:],
-        split["localization"][:],
-        [dx_type or "unknown" for dx_type in split["dx_type"][:]],
-    )

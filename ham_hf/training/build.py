@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from scipy.special import softmax
 from torch import nn
 from transformers import (
     BaseImageProcessor,
@@ -150,13 +151,10 @@ def _build_model_and_processor(
     labels = labels_in(splits)
     if args.fusion == "none":
         model = build_model(
-            args.model_name_or_path,
-            revision=revisions.image,
-            labels=labels,
-            config_overrides=args.config_overrides,
+            args.model_name_or_path, revision=revisions.image, labels=labels, config_overrides=args.config_overrides
         )
     else:
-        sites = _known_sites(splits)
+        sites = sorted({site for split in splits.values() for site in split["localization"][:]} - {"unknown"})
         model = build_patient_model(args, revisions, labels=labels, sites=sites, image_size=image.image_size)
         processor = build_patient_processor(args, processor, text_revision=revisions.text, sites=sites)
     if args.test_time_augmentation != which_views(model):  # the checkpoint may have its own
@@ -219,10 +217,6 @@ def labels_in(splits: DatasetDict) -> tuple[str, ...]:
     return tuple(splits["train"].features["label"].names)
 
 
-def _known_sites(splits: DatasetDict) -> list[str]:
-    return sorted({site for split in splits.values() for site in split["localization"][:]} - {"unknown"})
-
-
 def wants_channels_last(args: RunArguments, model: nn.Module) -> bool:
     """Return whether to train in channels_last, which makes convolutions faster but does nothing for attention.
 
@@ -248,9 +242,7 @@ def _sampler(recipe: Recipe, train: Dataset, counts: Sequence[int]) -> WeightedS
 
 
 def _compute_metrics(prediction: EvalPrediction, names: tuple[str, ...]) -> dict:
-    logits = prediction.predictions.astype(np.float64)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
-    metrics = HamMetrics(names).compute(predictions=softmax, references=prediction.label_ids)
-    metrics |= prediction_spread(softmax)
-    return {name: value for name, value in metrics.items() if name != "confusion_matrix"}
+    probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)
+    metrics = HamMetrics(names).compute(predictions=probabilities, references=prediction.label_ids)
+    del metrics["confusion_matrix"]
+    return metrics | prediction_spread(probabilities)

@@ -120,21 +120,21 @@ def _write_folds(folder: Path, folds: pd.DataFrame, test_ids: set[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(path, text)
     # The split for all models together, as in `ham-hf ensemble`: they have seen every image but the test images
-    seen = folds["fold"].map(lambda of_image: UNUSED if of_image == 0 else "train")
-    split = seen.mask(folds["image_id"].isin(test_ids), "test")
-    replace_file(
-        folder / CROSS_VALIDATION_SPLIT,
-        folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"),
-    )
+    _write_split(folder / CROSS_VALIDATION_SPLIT, folds, _seen(folds).mask(folds["image_id"].isin(test_ids), "test"))
+
+
+def _seen(folds: pd.DataFrame) -> pd.Series:
+    return folds["fold"].map(lambda fold: "train" if fold else UNUSED)
+
+
+def _write_split(path: Path, folds: pd.DataFrame, split: pd.Series) -> None:
+    replace_file(path, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
 
 
 def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.DataFrame, fold: int) -> None:
     """Train without fold `fold` in a child process, unless that is done."""
-    split = folds["fold"].map(
-        lambda of_image: UNUSED if of_image == 0 else "validation" if of_image == fold else "train"
-    )
     csv = folder / f"split_{fold}.csv"
-    replace_file(csv, folds[["image_id"]].assign(split=split).to_csv(index=False, lineterminator="\n"))
+    _write_split(csv, folds, _seen(folds).mask(folds["fold"] == fold, "validation"))
     run = folder / f"fold_{fold}"
     # The last checkpoint, not calibrated: one chosen or calibrated on its fold would look better there than it is
     ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--calibration", "none"]
@@ -146,11 +146,12 @@ def write_summary(folder: Path, folds: int) -> dict:
     """Pool the predictions of the folds, write cross_validation.json and .md, and return the content of the former."""
     runs = [folder / f"fold_{fold}" for fold in range(1, folds + 1)]
     parts = _read_folds(runs)
-    patients_of_parts = [
-        read_patients(run / "patients_validation.csv", part.image_ids) for run, part in zip(runs, parts, strict=True)
-    ]
-    pooled = _pooled(parts)
-    patients = Patients(*(sum(column, []) for column in zip(*patients_of_parts, strict=True)))
+    ids, lesions, labels, probabilities, names = zip(*parts, strict=True)
+    pooled = Predictions(
+        sum(ids, []), sum(lesions, []), np.concatenate(labels), np.concatenate(probabilities), names[0]
+    )
+    of_parts = [read_patients(run / "patients_validation.csv", of) for run, of in zip(runs, ids, strict=True)]
+    patients = Patients(*(sum(column, []) for column in zip(*of_parts, strict=True)))
     write_predictions(folder / "predictions_validation.csv", pooled)
     write_patients(folder / "patients_validation.csv", pooled.image_ids, patients)
     summary = strict(
@@ -162,8 +163,7 @@ def write_summary(folder: Path, folds: int) -> dict:
         }
     )
     replace_file(folder / "cross_validation.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    page = render_summary(summary, pooled.names)
-    replace_file(folder / "cross_validation.md", page)
+    replace_file(folder / "cross_validation.md", render_summary(summary, pooled.names))
     logger.info("all folds together: %s", headline_line(summary["pooled"]))
     logger.info("report: %s", folder / "cross_validation.md")
     return summary
@@ -191,21 +191,11 @@ def _read_folds(runs: Sequence[Path]) -> list[Predictions]:
     return parts
 
 
-def _pooled(parts: Sequence[Predictions]) -> Predictions:
-    return Predictions(
-        sum((part.image_ids for part in parts), []),
-        sum((part.lesion_ids for part in parts), []),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.probabilities for part in parts]),
-        parts[0].names,
-    )
-
-
 def render_summary(summary: dict, names: Sequence[str]) -> str:
     """Return the content of cross_validation.json as a Markdown page."""
     folds, pooled = summary["folds"], summary["pooled"]
-    header = ["", "all folds together", "mean of the folds", "standard deviation"]
-    header += [f"fold {fold}" for fold in range(1, len(folds) + 1)]
+    numbered = [f"fold {fold}" for fold in range(1, len(folds) + 1)]
+    header = ["", "all folds together", "mean of the folds", "standard deviation", *numbered]
     rows = []
     for name, words in HEADLINE.items():
         if name not in pooled["metrics"]:

@@ -17,16 +17,11 @@ from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.pixel_cache import build_cache
 from ham_hf.inference.batches import image_processor
+from ham_hf.models.build import classifier_of
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.errors import InputError, TrainingError
 from ham_hf.training.callbacks import TellEpoch
-from ham_hf.training.frozen_features import (
-    Features,
-    answer_from_features,
-    collate_features,
-    compute_features,
-    has_one_classifier,
-)
+from ham_hf.training.frozen_features import Features, answer_from_features, collate_features, compute_features
 from ham_hf.training.sampler import Repeats
 from ham_hf.training.transforms import (
     CachedImages,
@@ -134,12 +129,13 @@ def _cached(
         return None, None
     splits, _, checks = data
     sha256s = {image_id: check.sha256 for image_id, check in checks.items()}
-    random = [splits["train"]] if recipe.image.augment else []
-    whole = [splits["validation"]] if recipe.image.augment else [splits["train"], splits["validation"]]
-    images = build_cache(random[0], checks) if random else None
+    images, whole = None, [splits["validation"]]
+    if recipe.image.augment:
+        images = CachedImages(build_cache(splits["train"], checks), sha256s)
+    else:
+        whole.append(splits["train"])
     crops = eval_crops(concatenate_datasets(whole), checks, image_processor(processor))
-    train, other = (CachedImages(cache, sha256s) if cache is not None else None for cache in (images, crops))
-    return train, other
+    return images, None if crops is None else CachedImages(crops, sha256s)
 
 
 def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | None]) -> Callable:
@@ -162,7 +158,7 @@ def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:
     args = recipe.training
     return (
         recipe.model.freeze == "backbone"
-        and has_one_classifier(model)
+        and len(classifier_of(model)) == 1  # unlike MMBT's
         and not (args.fsdp or args.deepspeed or recipe.loss.dx_type_weights)
     )
 

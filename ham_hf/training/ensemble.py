@@ -89,12 +89,7 @@ def build_ensemble(
 
 
 def _build_into(
-    unfinished: Path,
-    runs: Sequence[Path],
-    data: DataArguments,
-    greedy: str | None,
-    calibration: bool,
-    argv: list[str],
+    unfinished: Path, runs: Sequence[Path], data: DataArguments, greedy: str | None, calibration: bool, argv: list[str]
 ) -> dict:
     cross_validation = runs[0] if len(runs) == 1 and is_cross_validation(runs[0]) else None
     if cross_validation is not None:
@@ -250,13 +245,12 @@ def _read(runs: Sequence[Path], same_images: bool) -> list[Member]:
         _check_alike(members[0], members[-1])
     if not same_images:
         return members
-    first = members[0]
-    return [member._replace(validation=_in_order(first, member)) for member in members]
-
-
-def _in_order(first: Member, member: Member) -> Predictions:
-    files = [of.folder / "predictions_validation.csv" for of in (first, member)]
-    return in_order_of(first.validation, member.validation, *files)
+    files = [run / "predictions_validation.csv" for run in runs]
+    ordered = [
+        in_order_of(members[0].validation, member.validation, files[0], file)
+        for member, file in zip(members, files, strict=True)
+    ]
+    return [member._replace(validation=of_member) for member, of_member in zip(members, ordered, strict=True)]
 
 
 def _check_alike(first: Member, member: Member) -> None:

@@ -35,11 +35,6 @@ def collate_features(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def has_one_classifier(model: PreTrainedModel) -> bool:
-    """Return whether one module turns the output of all others into the logits, unlike in MMBT."""
-    return len(classifier_of(model)) == 1
-
-
 def compute_features(
     model: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]], autocast: torch.autocast, description: str
 ) -> Features:

@@ -28,15 +28,8 @@ _OF_TRAINING = (
     *("learning_rate", "image_learning_rate", "head_learning_rate", "layer_decay", "gradual_unfreezing"),
     *("optimizer", "optim", "optim_args", "sgd_momentum", "sgd_nesterov", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "ema_decay"),
-    *(
-        "lr_scheduler_type",
-        "lr_scheduler_kwargs",
-        "lr_decay_factor",
-        "lr_decay_epochs",
-        "warmup_steps",
-        "warmup_epochs",
-    ),
-    *("seed", "data_seed", "dataloader_drop_last", "train_sampling_strategy", "neftune_noise_alpha"),
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "lr_decay_factor", "lr_decay_epochs", "warmup_steps"),
+    *("warmup_epochs", "seed", "data_seed", "dataloader_drop_last", "train_sampling_strategy", "neftune_noise_alpha"),
     *("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps", "save_only_model"),
     *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
 )
@@ -175,6 +168,5 @@ def _changes(checkpoint: Path, before: Mapping, settings: Settings) -> list[str]
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the changes in words. A newer version may know more names than are in `before`, and skips them."""
     names = [name for name in now if name in before and now[name] != before[name]]
-    return [
-        name if name in (*_IMAGES, _PATIENTS) else f"{name} from {before[name]!r} to {now[name]!r}" for name in names
-    ]
+    hashes = (*_IMAGES, _PATIENTS)
+    return [name if name in hashes else f"{name} from {before[name]!r} to {now[name]!r}" for name in names]

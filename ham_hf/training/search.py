@@ -174,10 +174,10 @@ def _finished(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
 def _suggest(trial: "optuna.Trial", name: str, space: list | dict) -> Any:
     if isinstance(space, list):
         return trial.suggest_categorical(name, space)
-    suggest = (
-        trial.suggest_int if isinstance(space["low"], int) and isinstance(space["high"], int) else trial.suggest_float
-    )
-    return suggest(name, space["low"], space["high"], log=bool(space.get("log")))
+    low, high = space["low"], space["high"]
+    whole = isinstance(low, int) and isinstance(high, int)
+    suggest = trial.suggest_int if whole else trial.suggest_float
+    return suggest(name, low, high, log=bool(space.get("log")))
 
 
 # Trials
@@ -247,10 +247,8 @@ def _write(search: Search, trials: Sequence[Trial], best: Trial) -> None:
     if flags:
         header += f"# Its trials also had: {' '.join(flags)}\n"
     replace_file(folder / "best.yaml", f"{header}\n{yaml.safe_dump(values, sort_keys=False)}")
-    replace_file(
-        folder / "sweep.json",
-        json.dumps({"metric": sweep.metric, "trials": [trial._asdict() for trial in trials]}, indent=2) + "\n",
-    )
+    results = {"metric": sweep.metric, "trials": [trial._asdict() for trial in trials]}
+    replace_file(folder / "sweep.json", json.dumps(results, indent=2) + "\n")
     replace_file(folder / "sweep.md", render_sweep(sweep, trials, best))
     _draw(folder / "sweep.png", sweep, trials, best)
 

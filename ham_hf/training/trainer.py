@@ -66,7 +66,7 @@ class HamTrainer(Trainer):
     ):
         self._options = options_of(kwargs["args"]) if options is None else options
         with explained("The trainer could not be set up", options_of(kwargs["args"])):
-            super().__init__(**kwargs, preprocess_logits_for_metrics=_first_output)
+            super().__init__(**kwargs, preprocess_logits_for_metrics=_logits_alone)
         self.label_names = ["labels"]  # also of a model that takes none itself (DeiT with a teacher)
         self._stepped = False  # since the call of `train`
         self._drops_last = self.args.dataloader_drop_last
@@ -156,10 +156,6 @@ class HamTrainer(Trainer):
             self.check_losses()
         return loss
 
-    def note_step(self) -> None:
-        """Note that a step is done, after which the options no longer explain an exception."""
-        self._stepped = True
-
     def check_losses(self) -> None:
         """Raise a TrainingError if a loss since the last call is not finite. Waits for the device."""
         if not self._unchecked:
@@ -204,13 +200,10 @@ class HamTrainer(Trainer):
             named = (model or self.model).named_parameters()
             image = {weight for name, weight in named if "image_encoder." in name}
             give_own_rate(optimizer, image, self.args.image_learning_rate)
-        if new and self._by_block():
-            set_rates_by_block(optimizer, self.accelerator.unwrap_model(model or self.model), self.args)
-        return optimizer
-
-    def _by_block(self) -> bool:
         args = self.args
-        return args.head_learning_rate is not None or args.layer_decay is not None or args.gradual_unfreezing > 0
+        if new and (args.head_learning_rate is not None or args.layer_decay is not None or args.gradual_unfreezing):
+            set_rates_by_block(optimizer, self.accelerator.unwrap_model(model or self.model), args)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         if self.lr_scheduler is not None:
@@ -249,11 +242,11 @@ class HamTrainer(Trainer):
         with self._averaged_weights():
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            self._processor.save_pretrained(output_dir or self.args.output_dir)
-        if self._average is not None and _internal_call and self.args.should_save:
-            self._average.save_trained(Path(output_dir or self.args.output_dir))
-        if self.args.should_save:
-            apply_umask(Path(output_dir or self.args.output_dir))
+            folder = Path(output_dir or self.args.output_dir)
+            self._processor.save_pretrained(folder)
+            if self._average is not None and _internal_call:  # in a checkpoint
+                self._average.save_trained(folder)
+            apply_umask(folder)
 
     # A checkpoint gets its checksums before an older one is removed, so that one is always complete
 
@@ -266,11 +259,7 @@ class HamTrainer(Trainer):
             self.accelerator.wait_for_everyone()  # each process writes its random state
             if self.args.should_save:
                 write_checksums(checkpoint)
-        except (
-            OSError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:  # the last two are torch's and safetensors' for a full disk
+        except (OSError, RuntimeError, SafetensorError) as error:  # the last two are of a full disk as well
             shutil.rmtree(checkpoint, ignore_errors=True)
             free = shutil.disk_usage(run).free
             raise MachineError(
@@ -311,9 +300,9 @@ class HamTrainer(Trainer):
         self.model.load_state_dict(saved.state_dict())
 
 
-def _first_output(logits: torch.Tensor | tuple[torch.Tensor, ...], _labels: torch.Tensor) -> torch.Tensor:
-    """Return the logits, without other outputs of a model such as those of two classifiers."""
-    return logits[0] if isinstance(logits, tuple) else logits
+def _logits_alone(outputs: torch.Tensor | tuple[torch.Tensor, ...], _labels: torch.Tensor) -> torch.Tensor:
+    """Return the first output of a model that has others, such as the logits of two classifiers."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 class _CheckLosses(TrainerCallback):
@@ -323,7 +312,7 @@ class _CheckLosses(TrainerCallback):
         self._trainer = trainer
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._trainer.note_step()
+        self._trainer._stepped = True  # from now on the options no longer explain an exception
         if control.should_log or control.should_evaluate or control.should_save or state.global_step % 100 == 0:
             self._trainer.check_losses()
 

@@ -9,9 +9,10 @@ import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from threading import Barrier
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +31,14 @@ from ham_hf.training.sampler import REPEAT
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a training crop, as torchvision's RandomResizedCrop has them
 
 
-class CachedImages(NamedTuple):
-    """Cached pixels by image_id."""
+@dataclass(frozen=True)
+class CachedImages:
+    """Cached pixels by image_id: (H, W, 3) uint8, read-only."""
 
     cache: PixelCache
     sha256s: Mapping[str, str]
 
-    def __getitem__(self, image_id: str) -> np.ndarray:  # type: ignore[override]  # by image, not by field
-        """(H, W, 3) uint8, read-only."""
+    def __getitem__(self, image_id: str) -> np.ndarray:
         return self.cache[self.sha256s[image_id]]
 
 
@@ -97,7 +98,7 @@ class TrainTransform:
             left, top, right, bottom = random_crop(*image.size, args.crop_scale, generator)
             crop = np.array(image.crop((left, top, right, bottom)))
         else:
-            pixels: np.ndarray = self._cached[image_id]  # type: ignore[assignment]  # a tuple, for mypy
+            pixels = self._cached[image_id]
             height, width, _ = pixels.shape
             left, top, right, bottom = random_crop(width, height, args.crop_scale, generator)
             crop = pixels[top:bottom, left:right].copy()  # the cache is read-only
@@ -223,8 +224,8 @@ class EvalTransform:
             images = in_threads(read_cell, batch["image"])
             pixels = image_processor(self._processor)(images, return_tensors="pt")["pixel_values"]
         else:
-            crops: list[np.ndarray] = [self._crops[of] for of in batch["image_id"]]  # type: ignore[misc]  # as above
-            pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+            crops = np.stack([self._crops[image_id] for image_id in batch["image_id"]])
+            pixels = torch.from_numpy(crops).permute(0, 3, 1, 2)
         return {"pixel_values": pixels, **encoded_patients(self._processor, batch), "labels": batch["label"]}
 
 
