@@ -25,8 +25,7 @@ from ham_hf.inference.classifier import Classifier
 from ham_hf.inference.load import load_classifier
 from ham_hf.models.build import count_parameters
 from ham_hf.models.multimodal import copy_pipeline
-from ham_hf.reporting.console import print_results
-from ham_hf.reporting.report import strict, write_report
+from ham_hf.reporting.report import print_results, strict, write_report
 from ham_hf.system.environment import weights_sha256
 from ham_hf.system.files import apply_umask, replace_file
 from ham_hf.training.build import (

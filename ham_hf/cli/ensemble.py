@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     check_ensemble_members(members)
     check_new_folder(args.output_dir)
     data = data_arguments(args)
-    from ham_hf.reporting.console import print_results
+    from ham_hf.reporting.report import print_results
     from ham_hf.training.ensemble import build_ensemble, train_members
 
     show_log()

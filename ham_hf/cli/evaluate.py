@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     require_model(args)
     data = data_arguments(args)
     from ham_hf.evaluate import evaluate_model
-    from ham_hf.reporting.console import print_results
+    from ham_hf.reporting.report import print_results
 
     report = evaluate_model(
         args.model,

@@ -22,7 +22,6 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the report and print its headline metrics."""
     require_run(args.folder)
-    from ham_hf.reporting.console import print_results
-    from ham_hf.reporting.report import write_report
+    from ham_hf.reporting.report import print_results, write_report
 
     print_results(write_report(args.folder), args.folder)

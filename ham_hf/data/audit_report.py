@@ -166,6 +166,7 @@ def _copies(
     identical images.
     """
     lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
+    pixels = {image_id: check.pixels_sha256 for image_id, check in present.items()}
 
     def is_apart(first: str, second: str) -> bool:
         if first not in lesion or second not in lesion or lesion[first] == lesion[second]:
@@ -173,7 +174,7 @@ def _copies(
         return split is None or split[first] != split[second]
 
     published = sorted(pair for pair in published_duplicates() if is_apart(*pair))
-    near = [pair for pair in pairs if is_apart(*pair[:2]) and not _are_identical(present, *pair[:2])]
+    near = [pair for pair in pairs if is_apart(*pair[:2]) and pixels[pair[0]] != pixels[pair[1]]]
     movable = [pair for pair in near if split is not None and not (fixed and pair[:2] in published)]
     certain = [pair for pair in movable if pair[2] <= audit.CERTAIN_BITS]
     suspected = [pair for pair in near if pair not in certain and pair[:2] not in published]
@@ -188,10 +189,6 @@ def _copies(
     if known:
         others.append(f"HAM10000's published duplicates, one lesion under two lesion ids{where}: {_pairs(known)}")
     return leaks if certain else [], others
-
-
-def _are_identical(present: Mapping[str, ImageCheck], first: str, second: str) -> bool:
-    return present[first].pixels_sha256 == present[second].pixels_sha256
 
 
 def _look_alikes(table: pd.DataFrame, split: Mapping[str, str] | None) -> list[str]:

@@ -72,7 +72,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         )
     except (OSError, ValueError, ImageCms.PyCMSError) as error:
         raise InputError(f"its colour profile cannot be used ({error}): {SAVE_AGAIN}") from error
-    white, black = (_converted(transform, _one_pixel(mode, is_white)) for is_white in (True, False))
+    white, black = (np.asarray(transform.apply(_one_pixel(mode, is_white))) for is_white in (True, False))
     if white.min() < 200 or black.max() > 100:
         raise InputError(
             f"its colour profile is damaged (it makes white {white.ravel().tolist()} and black "
@@ -81,12 +81,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     if mode == "CMYK":
         return transform
     probe = _probe().convert(mode)
-    moved = np.abs(_converted(transform, probe).astype(int) - np.asarray(probe.convert("RGB")))
+    moved = np.abs(np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe.convert("RGB")))
     return None if moved.max() <= SRGB_LEVELS else transform
-
-
-def _converted(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> np.ndarray:
-    return np.asarray(transform.apply(image))
 
 
 def _one_pixel(mode: str, is_white: bool) -> Image.Image:

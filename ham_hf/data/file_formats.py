@@ -15,6 +15,7 @@ UNREADABLE_SUFFIXES = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef"),
 )
 
+RAW_CAMERA_FILE = f"a camera's raw file, of which only a thumbnail could be read: {EXPORT} with the camera's software"
 LFS_POINTER = "a Git LFS pointer, not the file itself: run `git lfs pull` in the folder it came from"
 
 
@@ -51,7 +52,7 @@ def unreadable_format(data: bytes) -> str | None:
     if data[128:132] == b"DICM":
         return f"a DICOM file, which is not read here: {EXPORT} with your DICOM viewer, or dcmj2pnm of DCMTK"
     if data[8:10] == b"CR" and data[:4] == b"II*\0" or data.startswith(_RAW_STARTS) or brands[:1] == (b"crx ",):
-        return raw_camera_file()
+        return RAW_CAMERA_FILE
     if data[4:8] in _STILL_OR_MOVIE or (brands and not set(brands) & {*_HEIC_BRANDS, *_AVIF_BRANDS}):
         return f"a video (or an image in a video's format): {EXPORT} from one frame of it"
     if data.startswith(b"%PDF"):
@@ -69,11 +70,6 @@ def unreadable_format(data: bytes) -> str | None:
     if data.startswith(b"PK\x03\x04"):
         return "a zip archive, not an image: unpack it"
     return None
-
-
-def raw_camera_file() -> str:
-    """Return the sentence of `unreadable_format` for a camera's raw file."""
-    return f"a camera's raw file, of which only a thumbnail could be read: {EXPORT} with the camera's software"
 
 
 def _brands(data: bytes) -> tuple[bytes, ...]:

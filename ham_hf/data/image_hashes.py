@@ -65,7 +65,8 @@ def check_images(dataset: Dataset) -> dict[str, ImageCheck]:
     found = {image_id: check for image_id, check in zip(ids, checks, strict=True) if check is not None}
     hashes = {check.sha256: [check.phash, check.pixels_sha256] for check in found.values() if check.error is None}
     if not hashes.keys() <= known.keys():
-        _write_cache(cache, known | hashes)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(cache, json.dumps(known | hashes))
     return found
 
 
@@ -107,8 +108,3 @@ def _are_hashes(value: object) -> bool:
         and [len(text) if isinstance(text, str) else 0 for text in value] == list(digits)
         and all(re.fullmatch("[0-9a-f]+", text) for text in value)
     )
-
-
-def _write_cache(path: Path, hashes: dict[str, list[str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, json.dumps(hashes))

@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from tqdm import tqdm
 
 from ham_hf.data.color_profiles import to_srgb
-from ham_hf.data.file_formats import is_heic, raw_camera_file, register_heic, unreadable_format
+from ham_hf.data.file_formats import RAW_CAMERA_FILE, is_heic, register_heic, unreadable_format
 from ham_hf.system.errors import InputError, MachineError
 from ham_hf.system.terminal import printable
 
@@ -192,7 +192,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
 def _check_pages(image: TiffImageFile) -> None:
     """Raise InputError unless the first page of a TIFF is its only picture; smaller copies of it may follow."""
     if image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED:
-        raise InputError(raw_camera_file())
+        raise InputError(RAW_CAMERA_FILE)
     pictures = 1
     for page in range(1, image.n_frames):
         image.seek(page)

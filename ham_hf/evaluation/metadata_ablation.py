@@ -28,10 +28,9 @@ def write_ablations(folder: Path, classifier: Classifier, split: Dataset) -> Non
         for name, columns in patients.items():
             fields = [column[at : at + len(image_features)] for column in columns.values()]
             rows[name] += _probabilities(classifier, image_features, fields)
+    truth = split["image_id"][:], split["lesion_id"][:], np.array(split["label"][:])
     for name, probabilities in rows.items():
-        predictions = Predictions(
-            split["image_id"][:], split["lesion_id"][:], split["label"][:], np.array(probabilities), classifier.labels
-        )
+        predictions = Predictions(*truth, np.array(probabilities), classifier.labels)
         write_predictions(folder / f"{name}.csv", predictions)
 
 

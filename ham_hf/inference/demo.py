@@ -150,12 +150,7 @@ def _theme():
 
 
 def build_demo(
-    classifier: Classifier,
-    *,
-    title: str,
-    uploads: Path,
-    synthetic: bool = False,
-    hosted: bool = False,
+    classifier: Classifier, *, title: str, uploads: Path, synthetic: bool = False, hosted: bool = False
 ) -> "Blocks":
     """Return the page, not yet served.
 

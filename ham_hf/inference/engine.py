@@ -82,10 +82,7 @@ def progress(items: Iterable, total: int | None, description: str | None) -> Ite
 
 
 def _batches(
-    classifier: Classifier,
-    images: Iterable,
-    patients: Iterable[Patient] | None,
-    read: Callable[[Any], Image.Image],
+    classifier: Classifier, images: Iterable, patients: Iterable[Patient] | None, read: Callable[[Any], Image.Image]
 ) -> Iterator[dict[str, "torch.Tensor"]]:
     """Yield batches on the model's device."""
     from ham_hf.inference.batches import prepared_batches

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 import ham_hf
 from ham_hf.inference.classifier import Classifier
@@ -32,10 +33,7 @@ CHECKED = 33  # images, more than one batch
 
 
 def export_onnx(
-    name: str,
-    output: Path | None,
-    revision: str | None = None,
-    label_map: Mapping[str, str | None] | None = None,
+    name: str, output: Path | None, revision: str | None = None, label_map: Mapping[str, str | None] | None = None
 ) -> tuple[Path, float]:
     """Write the model `name` to `output`, after checking that both give the same probabilities.
 
@@ -75,9 +73,10 @@ def export_onnx(
         "processor": _processor_facts(model, processor),
         "disclaimer": DISCLAIMER,
     }
+    example = processor(Image.new("RGB", (600, 450)), return_tensors="pt")["pixel_values"]
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
         unfinished = Path(folder) / path.name
-        _write(name, model.cpu(), _input_shape(processor), facts, unfinished)
+        _write(name, model.cpu(), example.shape[1:], facts, unfinished)
         difference = _largest_difference(classifier, unfinished)
         if not difference <= TOLERANCE:  # false for NaN as well
             raise InputError(
@@ -119,12 +118,6 @@ def _check_kind(name: str, classifier: Classifier) -> None:
         raise InputError(f"{name} has {size / 1e9:.1f} GB of weights: an ONNX file holds at most 2 GB")
 
 
-def _input_shape(processor: "BaseImageProcessor") -> tuple[int, ...]:
-    from PIL import Image
-
-    return tuple(processor(Image.new("RGB", (600, 450)), return_tensors="pt")["pixel_values"].shape[1:])
-
-
 def _write(name: str, model: "PreTrainedModel", shape: tuple[int, ...], facts: dict, path: Path) -> None:
     import torch
     from torch.onnx import OnnxExporterError
@@ -164,11 +157,8 @@ def _write(name: str, model: "PreTrainedModel", shape: tuple[int, ...], facts: d
 def _largest_difference(classifier: Classifier, path: Path) -> float:
     from ham_hf.data.sources.synthetic import LOOKS, draw_image
 
-    looks = list(LOOKS.values())
-    images = [
-        draw_image(looks[number % len(looks)], np.random.default_rng(number), np.random.default_rng(number))
-        for number in range(CHECKED)
-    ]
+    looks, random = list(LOOKS.values()), np.random.default_rng
+    images = [draw_image(looks[number % len(looks)], random(number), random(number)) for number in range(CHECKED)]
     ours = probabilities(classifier, images)
     theirs = probabilities(load_onnx(*open_onnx(path)), images)
     return float(abs(ours - theirs).max())

@@ -28,11 +28,7 @@ def find_classifier(name: str, revision: str | None = None) -> tuple[str, str | 
 
 
 def load_classifier(
-    name: str,
-    revision: str | None = None,
-    label_map: Mapping[str, str | None] | None = None,
-    *,
-    altered: bool = False,
+    name: str, revision: str | None = None, label_map: Mapping[str, str | None] | None = None, *, altered: bool = False
 ) -> Classifier:
     """Return a classifier of the seven diagnoses, or of nevus or other.
 

@@ -14,8 +14,8 @@ def is_trained_on_synthetic_images(name: str, revision: str | None = None) -> bo
     Raises:
         InputError: run.json is not as `ham-hf train` writes it, or the Hub does not deliver it.
     """
-    path = Path(name if Path(name).exists() else _folder_with("run.json", name, revision)) / "run.json"
-    if not path.is_file():
+    path = find_run_file(name, "run.json", revision)
+    if path is None:
         return False
     try:
         return read_json(path)["data"]["synthetic"]

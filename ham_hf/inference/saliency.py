@@ -10,7 +10,6 @@ from transformers import BaseImageProcessor, PreTrainedModel, TimmWrapperImagePr
 SAMPLES, NOISE = 16, 0.15  # noisy copies of an image, and their deviation as a share of its range
 BLUR = 9  # pixels: single ones say nothing
 
-
 CAVEAT = "It shows where a model looks, not why, and a plausible picture is no proof of a sound reason."
 
 

@@ -43,11 +43,6 @@ def view_logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torc
     return torch.stack([model(**(inputs | {"pixel_values": view})).logits for view in views], dim=1).cpu().double()
 
 
-def one_view(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the images (B, 3, S, S) themselves."""
-    yield pixels
-
-
 def flipped_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield the images (B, 3, S, S) and their three flips."""
     yield pixels
@@ -89,7 +84,7 @@ def _enlarged(pixels: torch.Tensor, size: int) -> torch.Tensor:
 
 # Views are generated lazily
 VIEWS = {
-    "none": one_view,
+    "none": lambda pixels: iter([pixels]),
     "flips": flipped_views,
     "dihedral": dihedral_views,
     "crops": cropped_views,

@@ -75,11 +75,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 
 
 def build_model(
-    name: str,
-    *,
-    revision: str | None = None,
-    labels: Sequence[str] = LABELS,
-    config_overrides: dict | None = None,
+    name: str, *, revision: str | None = None, labels: Sequence[str] = LABELS, config_overrides: dict | None = None
 ) -> PreTrainedModel:
     """Return a pretrained image classifier with the outputs `labels`, in float32.
 
@@ -219,13 +215,12 @@ def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
     if isinstance(model, EnsembleForImageClassification):
         return [model.classifier]
     children = dict(model.named_children())
-    backbones = {
-        name
+    head = [
+        module
         for name, module in children.items()
-        if name == model.base_model_prefix or isinstance(module, PreTrainedModel)
-    }
-    head = [module for name, module in children.items() if name not in backbones]
-    if backbones and head:
+        if name != model.base_model_prefix and not isinstance(module, PreTrainedModel)
+    ]
+    if 0 < len(head) < len(children):
         return head
     # The backbone is not a single module (HGNetV2), or contains the output layer (Perceiver)
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
@@ -305,12 +300,7 @@ def _normalization_of(checkpoint: Checkpoint, name: str) -> tuple[list[float], l
 
 
 def build_processor(
-    name: str,
-    *,
-    revision: str | None,
-    image_size: int,
-    eval_resize: int | None,
-    normalization: str,
+    name: str, *, revision: str | None, image_size: int, eval_resize: int | None, normalization: str
 ) -> BitImageProcessor:
     """Return the processor that is saved with a model: resize, centre crop, rescale, normalize.
 
@@ -323,8 +313,7 @@ def build_processor(
     """
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if normalization == "checkpoint":
-        checkpoint = find_checkpoint(name, revision)
-        mean, std = _normalization_of(checkpoint, name)
+        mean, std = _normalization_of(find_checkpoint(name, revision), name)
     if normalization == "twice":
         # ((x - m) / s / 255 - m) / s, where x is the pixel from 0 to 1, is (x - m (1 + 255 s)) / (255 s s)
         mean = [m * (1 + 255 * s) for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]

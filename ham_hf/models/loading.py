@@ -78,16 +78,12 @@ def _missing_files(folder: Path, with_processor: bool) -> list[str]:
     missing = [] if config.is_file() else ["config.json"]
     if with_processor and not any((folder / file).is_file() for file in PROCESSOR_FILES):
         # timm writes the preparation of images into config.json
-        if missing or not _is_of_timm(config):
+        values = None if missing else read_json(config)
+        if not isinstance(values, dict) or "pretrained_cfg" not in values:
             missing.append(PROCESSOR_FILES[0])
     if not any((folder / file).is_file() for file in (safe_loading.WEIGHTS, safe_loading.INDEX)):
         missing.append(safe_loading.WEIGHTS)
     return missing
-
-
-def _is_of_timm(config: Path) -> bool:
-    values = read_json(config)
-    return isinstance(values, dict) and "pretrained_cfg" in values
 
 
 def _remedy(folder: Path) -> str:
@@ -142,12 +138,9 @@ def load_weights(
         raise
     except Exception as error:  # transformers and timm raise anything for unexpected values
         reason = f"{type(error).__name__}: {error}"
-        of_values = (
-            f" does not support these values: {overrides}: "
-            if overrides
-            else ": its files do not fit together or are damaged: "
-        )
-        raise InputError(f"{name}{of_values}{reason}") from error
+        if overrides:
+            raise InputError(f"{name} does not support these values: {overrides}: {reason}") from error
+        raise InputError(f"{name}: its files do not fit together or are damaged: {reason}") from error
     if loading["missing_keys"] and not new_where_missing:
         raise InputError(f"{name} is incomplete: weights are missing, such as {sorted(loading['missing_keys'])[:3]}")
     safe_loading.check_finite(name, model)

@@ -48,12 +48,7 @@ def find_text_encoder(name: str, revision: str | None = None) -> Checkpoint:
 
 
 def build_patient_model(
-    args: ModelArguments,
-    revisions: Revisions,
-    *,
-    labels: Sequence[str],
-    sites: Sequence[str],
-    image_size: int,
+    args: ModelArguments, revisions: Revisions, *, labels: Sequence[str], sites: Sequence[str], image_size: int
 ) -> PatientModel:
     """Return the model of `args.fusion` in float32, with pretrained encoders and new other weights.
 
@@ -86,7 +81,9 @@ def build_patient_model(
     if args.fusion == "mlp":
         model = ImagePatientFusionForImageClassification(FusionConfig(**common))
     else:
-        text_encoder = _text_encoder(args, revisions.text)
+        assert args.text_model_name_or_path is not None  # check_recipe has checked it
+        checkpoint = find_text_encoder(args.text_model_name_or_path, revisions.text)
+        text_encoder = _load(BertModel, checkpoint, checkpoint.config, args.text_model_name_or_path)
         config = MMBTConfig(
             **common,
             text_config=text_encoder.config,
@@ -115,13 +112,6 @@ def _image_encoder(args: ModelArguments, revision: str | None) -> PreTrainedMode
     if config.model_type == "vit_mae":  # its own model hides most of the image
         model_class, config = ViTModel, ViTModel.config_class.from_dict(config.to_dict() | {"model_type": "vit"})
     return _load(model_class, checkpoint, config, name)
-
-
-def _text_encoder(args: ModelArguments, revision: str | None) -> BertModel:
-    name = args.text_model_name_or_path
-    assert name is not None  # check_recipe has checked it
-    checkpoint = find_text_encoder(name, revision)
-    return _load(BertModel, checkpoint, checkpoint.config, name)
 
 
 def _load(

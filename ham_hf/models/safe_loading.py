@@ -84,9 +84,7 @@ def read_config(name: str, location: str, **source: str | None) -> "PreTrainedCo
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{name}: transformers cannot read its config.json: {reason}") from error
     if config.model_type == "timm_wrapper" and isinstance(config.model_args, dict):
-        config.model_args.pop(
-            "num_classes", None
-        )  # timm's save_for_hf writes it here too; transformers passes its own
+        config.model_args.pop("num_classes", None)  # of timm's save_for_hf; transformers passes its own
     return config
 
 

@@ -93,16 +93,9 @@ def most_confident_errors(predictions: Predictions) -> list[Error]:
         # Backwards, not negated: among equals the same one as in `ham-hf explain`
         for row in wrong[np.argsort(confidence[wrong], kind="stable")][::-1].tolist():
             of_lesion.setdefault(predictions.lesion_ids[row], row)
-        errors += [
-            Error(
-                names[index],
-                predictions.image_ids[row],
-                names[predicted[row]],
-                float(confidence[row]),
-                float(probabilities[row, index]),
-            )
-            for row in list(of_lesion.values())[:CASES]
-        ]
+        for row in list(of_lesion.values())[:CASES]:
+            figures = float(confidence[row]), float(probabilities[row, index])
+            errors.append(Error(names[index], predictions.image_ids[row], names[predicted[row]], *figures))
     return errors
 
 
@@ -196,15 +189,8 @@ def _frequent_errors(results: Mapping, labels: Sequence[str]) -> list[dict]:
 
 
 def _cases(errors: Sequence[Error]) -> Table:
-    rows = [
-        [
-            full_name(error.truth),
-            escape(error.image_id),
-            full_name(error.prediction),
-            number(error.probability),
-            number(error.of_truth),
-        ]
-        for error in errors
-    ]
     header = ["true diagnosis", "image", "prediction", "probability of the prediction"]
-    return [*header, "probability of the true diagnosis"], rows
+    return [*header, "probability of the true diagnosis"], [
+        [full_name(truth), escape(image_id), full_name(prediction), number(probability), number(of_truth)]
+        for truth, image_id, prediction, probability, of_truth in errors
+    ]

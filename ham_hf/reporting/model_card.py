@@ -62,26 +62,19 @@ def render_page(report: Mapping, pictures: Sequence[str], files: Mapping[str, st
 def card_data(report: Mapping) -> ModelCardData:
     """Return the card's front matter."""
     run = report["run"]
-    data, synthetic = run["data"], run["data"]["synthetic"]
-    model = run["model"]
+    data, model = run["data"], run["model"]
     parts = [(model["name"], model["revision"]), (model.get("text_name"), model.get("text_revision"))]
     parts += [(member["base"], member["base_revision"]) for member in model.get("members", [])]
     # Only models from the Hub have a commit; members may share a base
     bases = list(dict.fromkeys(name for name, commit in parts if commit is not None))
     return ModelCardData(
-        license="apache-2.0" if synthetic else "cc-by-nc-4.0",
+        license="apache-2.0" if data["synthetic"] else "cc-by-nc-4.0",
         library_name="transformers",
         pipeline_tag="image-classification",
         base_model=bases or None,
         datasets=[data["source"]] if data["kind"] == "hub" else None,
         metrics=["accuracy", "f1", "roc_auc"],
-        tags=[
-            "ham10000",
-            "dermatology",
-            "skin-lesion",
-            "medical",
-            *(["mmbt"] if model.get("fusion") == "mmbt" else []),
-        ],
+        tags=["ham10000", "dermatology", "skin-lesion", "medical"] + ["mmbt"] * (model.get("fusion") == "mmbt"),
         model_name=tables.model_title(run),
         eval_results=claims(report),
     )

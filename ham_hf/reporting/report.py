@@ -28,8 +28,6 @@ from ham_hf.system.errors import InputError, cannot_write
 from ham_hf.system.files import replace_files
 from ham_hf.system.serialization import read_json
 
-__all__ = ["Run", "build_report", "headline_line", "read_run", "split_results", "strict", "write_report"]
-
 SCHEMA = 1
 
 
@@ -64,7 +62,7 @@ def read_run(run_dir: str | Path) -> Run:
     state = _read_json(folder / "trainer_state.json") if trained else {"log_history": []}
     check_history(state.get("log_history"), folder / "trainer_state.json")
     predictions = {split: _read_split(folder, split, facts) for split in EVALUATION_SPLITS}
-    patients = {split: _read_patients(folder, split, predictions[split]) for split in EVALUATION_SPLITS}
+    patients = {split: _read_patients(folder, split, of_split) for split, of_split in predictions.items()}
     return Run(folder, facts, state["log_history"], predictions, patients, _read_ablations(folder, predictions))
 
 
@@ -104,6 +102,14 @@ def write_report(run_dir: str | Path) -> dict:
         files["README.md"] = render_card(report, list(pictures), read_files(run.folder))
     _put(run.folder, files, ["report.md", *(f"plots/{name}" for name, png in drawn.items() if png is None)])
     return report
+
+
+def print_results(report: dict, folder: Path) -> None:
+    """Print the headline metrics of each split, and where the report is."""
+    for name, result in report["results"].items():
+        if result is not None:
+            print(f"{name}: {headline_line(result)}")
+    print(f"report: {folder / 'report.html'}")
 
 
 def _put(folder: Path, files: Mapping[str, str | bytes], gone: Sequence[str]) -> None:

@@ -168,15 +168,10 @@ def _calibration(of: Mapping) -> str:
 
 
 def collapse(evaluations: Sequence[Mapping]) -> Table:
-    rows = [
-        [
-            f"{entry['step']:,}",
-            f"{entry['epoch']:.4g}",
-            percent(entry["top_class_share"]),
-            number(entry["predicted_class_entropy"]),
-        ]
-        for entry in evaluations
-    ]
+    rows = []
+    for entry in evaluations:
+        spread = percent(entry["top_class_share"]), number(entry["predicted_class_entropy"])
+        rows.append([f"{entry['step']:,}", f"{entry['epoch']:.4g}", *spread])
     return ["step", "epoch", "most frequent prediction", "entropy of the predictions, nats"], rows
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from ham_hf.config.metric_names import HEADLINE
 from ham_hf.evaluation.predictions import Predictions, read_predictions, rows_sha256, write_predictions
 from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
-from ham_hf.reporting.report import headline_line, read_run, write_report
+from ham_hf.reporting.formats import headline_line
+from ham_hf.reporting.report import read_run, write_report
 from ham_hf.system.errors import InputError
 
 PREVALENCE = np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10015
