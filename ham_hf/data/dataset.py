@@ -11,7 +11,7 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data import audit
 from ham_hf.data.image_files import near_miss
 from ham_hf.data.image_hashes import ImageCheck, check_images
-from ham_hf.data.schema import Source, canonical_features, some
+from ham_hf.data.schema import Source, some
 from ham_hf.data.source import read_source
 from ham_hf.data.splits import SPLITS, assign_splits
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
@@ -21,8 +21,6 @@ from ham_hf.system.files import lines_digest
 logger = logging.getLogger("ham_hf.data")
 
 LISTED = 50  # of a kind of image in the facts, which the report prints
-
-__all__ = ["canonical_features", "load_checked", "load_ham10000"]
 
 
 def load_ham10000(
@@ -87,8 +85,8 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
     """
     if args.group_near_duplicates and args.split != "grouped":
         raise InputError(
-            f"group_near_duplicates requires --split grouped: the split "
-            f"{args.split!r} is fixed and cannot be regrouped"
+            f"group_near_duplicates requires --split grouped: the split {args.split!r} is fixed and cannot be "
+            "regrouped"
         )
     source = read_source(args)
     table = source.table

@@ -6,11 +6,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from ham_hf.evaluation.bootstrap import bootstrap_intervals
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.labels import LABELS
-
-__all__ = ["HamMetrics", "bootstrap_intervals"]
 
 
 class HamMetrics(evaluate.Metric):

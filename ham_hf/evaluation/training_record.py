@@ -53,14 +53,8 @@ class TrainingRecord(NamedTuple):
 def images_of(rows: Dataset, checks: Mapping[str, ImageCheck], split: str) -> list[TrainingImage]:
     """Return the record of `rows` (canonical columns); `checks` are those of `load_checked`."""
     image_ids = rows["image_id"][:]
-    return [
-        TrainingImage(
-            image_id,
-            lesion,
-            split,
-            checks[image_id].sha256,
-            checks[image_id].pixels_sha256,  # type: ignore[arg-type]  # `load_checked` rejects what does not decode
-        )
+    return [  # `load_checked` rejects images without a hash of the pixels
+        TrainingImage(image_id, lesion, split, checks[image_id].sha256, str(checks[image_id].pixels_sha256))
         for image_id, lesion in zip(image_ids, _lesions(image_ids, rows["lesion_id"][:]), strict=True)
     ]
 
@@ -160,13 +154,16 @@ def find_overlap(
         which the model's checkpoint or calibration was chosen (`validation`); and of `siblings`: other images of a
         lesion with a training image.
     """
-    keys = {role: {key for image in record.images if image.split == role for key in _keys(image)} for role in ROLES}
+    keys = {
+        role: {key for image in record.images if image.split == role for key in _keys(image.image_id, image)}
+        for role in ROLES
+    }
     lesions = {
         name for image in record.images if image.split == "train" for name in _names(image.image_id, image.lesion_id)
     }
     image_ids, lesion_ids = ([value for split in splits.values() for value in split[name][:]] for name in _IDS)
     rows = [
-        _Evaluated(image_id, _names(image_id, lesion), _keys_of(image_id, checks))
+        _Evaluated(image_id, _names(image_id, lesion), _keys(image_id, checks[image_id]))
         for image_id, lesion in zip(image_ids, _lesions(image_ids, lesion_ids), strict=True)
     ]
     # If two tables name lesions differently, an image that is in both shows which lesion is which
@@ -210,14 +207,7 @@ def _names(image_id: str, lesion_id: str) -> set[str]:
     return {name for name in (lesion_id, official_lesions().get(image_id)) if name}
 
 
-def _keys(image: TrainingImage) -> set[str]:
-    return {image.sha256, image.pixels_sha256} | _official(image.image_id)
-
-
-def _keys_of(image_id: str, checks: Mapping[str, ImageCheck]) -> set[str]:
-    check = checks[image_id]
-    return {key for key in (check.sha256, check.pixels_sha256) if key} | _official(image_id)
-
-
-def _official(image_id: str) -> set[str]:
-    return {image_id} if is_ham10000(image_id) else set()
+def _keys(image_id: str, hashes: TrainingImage | ImageCheck) -> set[str]:
+    """Return what another copy of an image has in common with it."""
+    official = image_id if is_ham10000(image_id) else None
+    return {key for key in (hashes.sha256, hashes.pixels_sha256, official) if key}

@@ -95,7 +95,7 @@ def build_model(
             its config lacks a key of `config_overrides`.
     """
     checkpoint = find_checkpoint(name, revision)
-    before = _labels_of(checkpoint.config)
+    before = [str(label) for _, label in sorted((checkpoint.config.id2label or {}).items())]  # PVT's config has none
     config = _relabel(checkpoint.config, labels)
     override_config(config, config_overrides or {}, name)
     model_class = _classifier_class(config)
@@ -126,11 +126,6 @@ def _classifier_class(config: PreTrainedConfig) -> type[Any] | None:
             return ViTForImageClassification
         case _:
             return AutoModelForImageClassification if type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING else None
-
-
-def _labels_of(config: PreTrainedConfig) -> list[str]:
-    labels = config.id2label or {}  # PVT's config has none
-    return [str(labels[i]) for i in sorted(labels)]
 
 
 def _relabel(config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedConfig:

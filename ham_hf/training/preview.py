@@ -53,7 +53,8 @@ def draw_preview(recipe: Recipe) -> Figure:
         normalization=image.normalization,
     )
     splits, _, _ = load_checked(recipe.data)
-    examples = one_of_each(splits["train"])
+    labels = splits["train"]["label"][:]
+    examples = splits["train"].select([labels.index(label) for label in sorted(set(labels))])
     rows = examples.cast_column("image", datasets.Image(decode=False))[:]
     names = examples.features["label"].names
     transform, collate = TrainTransform(image, processor, recipe.training.seed), Collator(channels_last=False)
@@ -65,12 +66,6 @@ def draw_preview(recipe: Recipe) -> Figure:
         batch = finish(collate([{name: of[i] for name, of in values.items()} for i in range(len(examples))]))
         columns[f"epoch {epoch + 1}"] = visible(processor, batch["pixel_values"])
     return _sheet(columns, [f"{names[row['label']]}\n{row['image_id']}" for row in examples.remove_columns("image")])
-
-
-def one_of_each(split: datasets.Dataset) -> datasets.Dataset:
-    """Return the first image of each diagnosis, in label order."""
-    labels = split["label"][:]
-    return split.select([labels.index(label) for label in sorted(set(labels))])
 
 
 def visible(processor: BitImageProcessor, pixels: torch.Tensor) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ham_hf.data.dataset import canonical_features
+from ham_hf.data.schema import canonical_features
 from ham_hf.data.spreadsheet import read_column_names, read_table
 from ham_hf.labels import FULL_NAMES, LABELS
 from ham_hf.system.errors import InputError

@@ -14,7 +14,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
 
 from ham_hf.config.arguments import DataArguments
-from ham_hf.data.dataset import canonical_features, load_checked
+from ham_hf.data.dataset import load_checked
+from ham_hf.data.schema import canonical_features
 from ham_hf.data.sources import hub
 from ham_hf.data.sources.isic import ISIC_DIAGNOSES
 from ham_hf.labels import DIAGNOSES, LABELS

@@ -11,7 +11,7 @@ from datasets import Image, load_dataset
 
 from ham_hf.cli.main import main
 from ham_hf.config.arguments import DataArguments
-from ham_hf.data.dataset import canonical_features
+from ham_hf.data.schema import canonical_features
 from ham_hf.data.sources import hub
 from ham_hf.hub.dataset_files import stage_dataset
 from tests.helpers.hub_server import HubServer
