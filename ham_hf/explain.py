@@ -18,9 +18,9 @@ from tqdm import tqdm
 from ham_hf.config.arguments import DataArguments
 from ham_hf.evaluation.contamination import load_unseen
 from ham_hf.evaluation.overlap import overlap_sentences
+from ham_hf.evaluation.predict_splits import predict_rows
 from ham_hf.inference.batches import image_reader
 from ham_hf.inference.classifier import Classifier
-from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import load_classifier
 from ham_hf.inference.saliency import CAVEAT, crop_of, saliency
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, classes_of
@@ -82,13 +82,7 @@ def explain(
     drawn = [number for number in range(len(labels)) if (truth == number).any()]
     sheets = [folder / f"{labels[number]}.png" for number in drawn]
     with new_folder(folder) as unfinished:
-        predicted = probabilities(
-            classifier,
-            range(len(split)),
-            read=image_reader(split),
-            total=len(split),
-            description=f"{part} images",
-        )
+        predicted = predict_rows(classifier, split, f"{part} images")[0].probabilities
         for number, path in zip(tqdm(drawn, desc="sheets", disable=None), sheets, strict=True):
             cases = choose_cases(predicted, truth, number, labels)
             _draw(unfinished / path.name, classifier, split, cases, labels[number])

@@ -1,4 +1,4 @@
-"""Read CSV files as people save them: with commas, semicolons or tabs, in UTF-8 or UTF-16."""
+"""Read CSV files as people save them, with commas, semicolons or tabs, in UTF-8 or UTF-16; and write our own."""
 
 import codecs
 import csv
@@ -112,6 +112,13 @@ def read_rows(path: Path) -> list[list[str]]:
         return [row for _, row in _parse(_decode(path, _read_bytes(path)), ",")]
     except csv.Error as error:
         raise InputError(f"{path} is not readable as CSV: {error}") from error
+
+
+def csv_text(rows: Iterable[Iterable]) -> str:
+    """Return rows, of which the first is the header, as the text of a file for `read_rows`."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _parse(text: str, separator: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:

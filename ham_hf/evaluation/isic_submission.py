@@ -1,7 +1,5 @@
 """Predictions as a submission to ISIC 2018 Task 3, in the format of the challenge's own scorer."""
 
-import csv
-import io
 import logging
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data.image_hashes import check_images
 from ham_hf.data.sources.folder import find_unscored
 from ham_hf.data.sources.isic import CHALLENGE_COLUMNS, NOT_SCORED
+from ham_hf.data.spreadsheet import csv_text
 from ham_hf.evaluation.predictions import Predictions
 from ham_hf.inference.batches import image_reader
 from ham_hf.inference.classifier import Classifier
@@ -25,13 +24,10 @@ KEY = "not_scored"  # in the facts about the data
 
 def write_submission(path: Path, predictions: Predictions) -> None:
     """Write the probabilities of the seven diagnoses with the challenge's columns: image, MEL, NV, BCC, …"""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", *CHALLENGE_COLUMNS])
     order = [predictions.names.index(code) for code in CHALLENGE_COLUMNS.values()]
-    for image_id, row in zip(predictions.image_ids, predictions.probabilities[:, order].tolist(), strict=True):
-        writer.writerow([image_id, *row])
-    replace_file(path, text.getvalue())
+    probabilities = predictions.probabilities[:, order].tolist()
+    rows = [[image_id, *row] for image_id, row in zip(predictions.image_ids, probabilities, strict=True)]
+    replace_file(path, csv_text([["image", *CHALLENGE_COLUMNS], *rows]))
 
 
 def add_unscored(predictions: Predictions, data: DataArguments, classifier: Classifier) -> tuple[Predictions, dict]:

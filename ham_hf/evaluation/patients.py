@@ -1,13 +1,11 @@
 """The patients of the evaluated images, as a CSV: image_id, age, sex, localization, dx_type."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ham_hf.data.spreadsheet import read_rows
+from ham_hf.data.spreadsheet import csv_text, read_rows
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
 
@@ -27,13 +25,11 @@ class Patients(NamedTuple):
 
 def write_patients(path: str | Path, image_ids: Sequence[str], patients: Patients) -> None:
     """Write one row for each image, atomically. A missing age is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for image_id, age, *others in zip(image_ids, *patients, strict=True):
-        # :g, because ages were float32: 45.3, not 45.29999923706055
-        writer.writerow([image_id, "" if age is None else f"{age:g}", *others])
-    replace_file(path, text.getvalue())
+    rows = [
+        [image_id, "" if age is None else f"{age:g}", *others]  # :g, because ages were float32: 45.3, not 45.299999
+        for image_id, age, *others in zip(image_ids, *patients, strict=True)
+    ]
+    replace_file(path, csv_text([COLUMNS, *rows]))
 
 
 def read_patients(path: str | Path, image_ids: Sequence[str]) -> Patients:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ham_hf.data.spreadsheet import read_rows
+from ham_hf.data.spreadsheet import csv_text, read_rows
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import lines_digest, replace_file
 
@@ -27,11 +27,9 @@ class Predictions(NamedTuple):
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write one row for each image, atomically; every digit of a probability is kept."""
     image_ids, lesion_ids, labels, probabilities, names = predictions
-    lines = [",".join([*KEYS, *names])]
-    codes = [names[label] for label in labels]
-    for *keys, row in zip(image_ids, lesion_ids, codes, probabilities.tolist(), strict=True):
-        lines.append(",".join([*map(_quoted, keys), *map(repr, row)]))
-    replace_file(path, "\n".join(lines) + "\n")
+    rows = zip(image_ids, lesion_ids, labels, probabilities.tolist(), strict=True)
+    cells = [[image_id, lesion_id, names[label], *row] for image_id, lesion_id, label, row in rows]
+    replace_file(path, csv_text([[*KEYS, *names], *cells]))
 
 
 def read_predictions(path: str | Path, names: Sequence[str] | None = None) -> Predictions:
@@ -157,8 +155,3 @@ def _probabilities_of(values: list[str], names: Sequence[str], where: str) -> li
     if abs(math.fsum(row) - 1) > 1e-3:
         raise InputError(f"{where}: probabilities sum to {math.fsum(row):.6g}: expected 1 (within 0.001)")
     return row
-
-
-def _quoted(value: str) -> str:
-    value = str(value)
-    return '"' + value.replace('"', '""') + '"' if any(sign in value for sign in ',"\r\n') else value

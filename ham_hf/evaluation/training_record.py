@@ -5,8 +5,6 @@ each validation image on which the checkpoint, the temperature or the threshold 
 model, and ensembles with it, add its rows to their own.
 """
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,7 +16,7 @@ from datasets import Dataset
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.lesions import is_ham10000, official_lesions
 from ham_hf.data.splits import EVALUATION_SPLITS
-from ham_hf.data.spreadsheet import read_rows
+from ham_hf.data.spreadsheet import csv_text, read_rows
 from ham_hf.inference.run_files import find_run_file
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import replace_file
@@ -79,13 +77,8 @@ def public_record(record: TrainingRecord) -> TrainingRecord:
 
 def render_record(record: TrainingRecord) -> str:
     """Return the content of the file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TrainingImage._fields)
-    writer.writerows(record.images)
-    if not record.complete:
-        writer.writerow(["", "", UNLISTED, "", ""])
-    return text.getvalue()
+    last = [] if record.complete else [["", "", UNLISTED, "", ""]]
+    return csv_text([TrainingImage._fields, *record.images, *last])
 
 
 def write_record(folder: Path, record: TrainingRecord) -> None:

@@ -277,14 +277,11 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def _normalization_of(checkpoint: Checkpoint, name: str) -> tuple[list[float], list[float]]:
     """Return the mean and standard deviation with which a checkpoint's own processor normalizes."""
     original = load_image_processor(checkpoint.located)
-    try:
+    with safe_loading.refused_as(f"{name}: its preprocessor_config.json cannot be read"):
         if isinstance(original, BitImageProcessor) or "image_mean" in original.to_dict():
             mean, std = list(original.image_mean), list(original.image_std)
         else:  # timm's own processor keeps them in its data config
             mean, std = list(original.data_config["mean"]), list(original.data_config["std"])
-    except Exception as error:  # transformers raises anything for unexpected values
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{name}: its preprocessor_config.json cannot be read: {reason}") from error
     numbers = [isinstance(value, int | float) and abs(value) < 1e9 for value in (*mean, *std)]
     if not all(numbers) or len(mean) != 3 or len(std) != 3 or 0 in std:
         raise InputError(

@@ -122,7 +122,12 @@ def load_weights(
     if not altered:
         safe_loading.check_recorded(name, folder)
     make = model_class.from_config if model_class.__name__.startswith("Auto") else model_class
-    try:
+    wrong = (
+        f" does not support these values: {overrides}"
+        if overrides
+        else ": its files do not fit together or are damaged"
+    )
+    with safe_loading.refused_as(f"{name}{wrong}"):
         safe_loading.check_proportion(name, folder, lambda: make(copy.deepcopy(config)))
         with _quiet():
             model, loading = model_class.from_pretrained(
@@ -134,13 +139,6 @@ def load_weights(
                 output_loading_info=True,
                 trust_remote_code=False,
             )
-    except InputError:
-        raise
-    except Exception as error:  # transformers and timm raise anything for unexpected values
-        reason = f"{type(error).__name__}: {error}"
-        if overrides:
-            raise InputError(f"{name} does not support these values: {overrides}: {reason}") from error
-        raise InputError(f"{name}: its files do not fit together or are damaged: {reason}") from error
     if loading["missing_keys"] and not new_where_missing:
         raise InputError(f"{name} is incomplete: weights are missing, such as {sorted(loading['missing_keys'])[:3]}")
     safe_loading.check_finite(name, model)
@@ -171,8 +169,5 @@ def load_image_processor(located: Located) -> "BaseImageProcessor":
     """
     from transformers import AutoImageProcessor
 
-    try:
+    with safe_loading.refused_as(f"{located.name}: its preprocessor_config.json cannot be read"):
         return AutoImageProcessor.from_pretrained(located.location, trust_remote_code=False, **located.source)
-    except Exception as error:  # transformers raises anything for unexpected values
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{located.name}: its preprocessor_config.json cannot be read: {reason}") from error

@@ -154,14 +154,9 @@ def build_patient_processor(
     if args.patient_encoding == "codes":
         return PatientProcessor(image_processor, "codes", list(sites))
     assert args.text_model_name_or_path is not None  # check_recipe has checked it
-    checkpoint = find_text_encoder(args.text_model_name_or_path, text_revision)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.located.location, trust_remote_code=False, **checkpoint.located.source
-        )
-    except Exception as error:  # of a file of values that transformers did not expect
-        name, reason = args.text_model_name_or_path, f"{type(error).__name__}: {error}"
-        raise InputError(f"{name}: its tokenizer cannot be read: {reason}") from error
+    located = find_text_encoder(args.text_model_name_or_path, text_revision).located
+    with safe_loading.refused_as(f"{located.name}: its tokenizer cannot be read"):
+        tokenizer = AutoTokenizer.from_pretrained(located.location, trust_remote_code=False, **located.source)
     return SentenceProcessor(image_processor, tokenizer, list(sites))
 
 
@@ -173,11 +168,8 @@ def load_patient_processor(config: MMBTConfig | FusionConfig, located: Located) 
     """
     sentence = config.model_type == MMBTConfig.model_type and config.encoding == "sentence"
     kind = SentenceProcessor if sentence else PatientProcessor
-    try:
+    with safe_loading.refused_as(f"{located.name}: its processor_config.json cannot be read"):
         return kind.from_pretrained(located.location, trust_remote_code=False, **located.source)
-    except Exception as error:  # transformers raises anything at all about values that it does not expect
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{located.name}: its processor_config.json cannot be read: {reason}") from error
 
 
 def copy_pipeline(folder: Path) -> None:

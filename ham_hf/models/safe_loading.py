@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,17 @@ def no_safetensors(name: str, found: str = "", model_class: str = "AutoModelForI
     )
 
 
+@contextmanager
+def refused_as(what: str) -> Iterator[None]:
+    """Turn whatever transformers and timm raise for unexpected values into an InputError that begins with `what`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {type(error).__name__}: {error}") from error
+
+
 def read_config(name: str, location: str, **source: str | None) -> "PreTrainedConfig":
     """Return the config of a model, in one of transformers' or our own classes.
 
@@ -74,15 +86,10 @@ def read_config(name: str, location: str, **source: str | None) -> "PreTrainedCo
 
     import ham_hf.models.own_models  # noqa: F401  registers them with AutoConfig
 
-    try:
+    with refused_as(f"{name}: transformers cannot read its config.json"):
         values, _ = PreTrainedConfig.get_config_dict(location, **source)
         _check_values(name, values)
         config = AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
-    except InputError:
-        raise
-    except Exception as error:  # transformers raises anything for unexpected values
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{name}: transformers cannot read its config.json: {reason}") from error
     if config.model_type == "timm_wrapper" and isinstance(config.model_args, dict):
         config.model_args.pop("num_classes", None)  # of timm's save_for_hf; transformers passes its own
     return config
