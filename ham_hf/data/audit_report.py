@@ -73,11 +73,16 @@ def inspect_data(args: DataArguments) -> Inspection:
     if args.split:
         split = _assignment(args, table, pairs)
         unassigned = sorted(set(table["image_id"]) - set(split))
-        lines.append(f"split {args.split}: {_sizes(split)}; images without a split: {_counted(unassigned)}")
+        counts = pd.Series(split.values()).value_counts().sort_index()
+        sizes = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        lines.append(f"split {args.split}: {sizes}; images without a split: {_counted(unassigned)}")
         split = {image_id: name for image_id, name in split.items() if name != UNUSED}
         table = table[table["image_id"].isin(split.keys())]
         present = {image_id: check for image_id, check in present.items() if image_id in split}
-    leaks += _lesion_leaks(table, split) + _identical(table, present)
+    leaks += _lesion_leaks(table, split)
+    _, other_lesion = audit.identical_groups(table, present)
+    if other_lesion:
+        leaks.append(f"identical images of different or unknown lesions: {_groups(other_lesion)}")
     certain, suspected = _copies(table, present, pairs, split, args.split == "study")
     missing, undecided = _not_compared(table, checks, present, split)
     suspected += _look_alikes(table, split)
@@ -148,11 +153,6 @@ def _lesion_leaks(table: pd.DataFrame, split: Mapping[str, str] | None) -> list[
     return leaks
 
 
-def _identical(table: pd.DataFrame, present: Mapping[str, ImageCheck]) -> list[str]:
-    _, other_lesion = audit.identical_groups(table, dict(present))
-    return [f"identical images of different or unknown lesions: {_groups(other_lesion)}"] if other_lesion else []
-
-
 def _copies(
     table: pd.DataFrame,
     present: Mapping[str, ImageCheck],
@@ -162,8 +162,8 @@ def _copies(
 ) -> tuple[list[str], list[str]]:
     """Return the leaks and the suspected leaks among near-duplicates and HAM10000's published duplicates.
 
-    `fixed` is true for the study's split, in which the published duplicates cannot be moved. `_identical` reports
-    identical images.
+    `fixed` is true for the study's split, in which the published duplicates cannot be moved. Identical images are
+    reported apart.
     """
     lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
     pixels = {image_id: check.pixels_sha256 for image_id, check in present.items()}
@@ -232,8 +232,3 @@ def _groups(groups: list[list[str]]) -> str:
 
 def _pairs(pairs: list[audit.NearPair]) -> str:
     return _counted([f"{first} ~ {second}" for first, second, _ in pairs])
-
-
-def _sizes(split: Mapping[str, str]) -> str:
-    counts = pd.Series(split.values()).value_counts().sort_index()
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())

@@ -66,12 +66,7 @@ def last_linear(model: PreTrainedModel) -> nn.Linear:
     return linear[0]
 
 
-def calibrate(
-    classifier: Classifier,
-    split: Dataset,
-    prior: Sequence[float] | None,
-    metric: str,
-) -> Calibration:
+def calibrate(classifier: Classifier, split: Dataset, prior: Sequence[float] | None, metric: str) -> Calibration:
     """Fit on `split`, fold the result into the model and record it in its config.
 
     Args:
@@ -83,12 +78,7 @@ def calibrate(
     """
     patients = zip(*(split[column][:] for column in PATIENT), strict=True)
     logits = all_view_logits(
-        classifier,
-        range(len(split)),
-        patients,
-        read=image_reader(split),
-        total=len(split),
-        description="calibration",
+        classifier, range(len(split)), patients, read=image_reader(split), total=len(split), description="calibration"
     )
     labels = np.array(split["label"][:])
     shift = np.zeros(logits.shape[-1]) if prior is None else np.log(np.maximum(prior, 1e-6))

@@ -69,8 +69,10 @@ def all_view_logits(
     description: str | None = None,
 ) -> np.ndarray:
     """Return the logits (N, views, C) in float64 whose mean softmax `probabilities` returns for these arguments."""
+    from ham_hf.inference.tta import view_logits
+
     batches = _batches(classifier, images, patients, read)
-    rows = (row for inputs in batches for row in _logits(classifier, inputs).numpy())
+    rows = (row for inputs in batches for row in view_logits(classifier.model, inputs).numpy())
     return np.array(list(progress(rows, total, description)))
 
 
@@ -108,23 +110,14 @@ def _autocast(classifier: Classifier, dtype: DType) -> AbstractContextManager:
 
 def _probabilities(classifier: Classifier, inputs: dict) -> np.ndarray:
     """Return the probabilities (B, C) of a batch."""
+    from ham_hf.inference.tta import view_logits
     from ham_hf.models.check import check_logits
 
     codes = classifier.model.config.id2label
     columns = [[i for i, code in codes.items() if code == label] for label in classifier.labels]
-    logits = _logits(classifier, inputs)  # (B, views, outputs)
+    logits = view_logits(classifier.model, inputs)  # (B, views, outputs)
     check_logits(logits[:, 0], len(logits), len(codes))
     softmax = logits.softmax(dim=2).mean(dim=1).numpy()
     rows = np.stack([softmax[:, outputs].sum(axis=1) for outputs in columns], axis=1)
     # The probability of dropped labels is distributed among the others in proportion
     return rows / rows.sum(axis=1, keepdims=True) if None in codes.values() else rows
-
-
-def _logits(classifier: Classifier, inputs: dict) -> "torch.Tensor":
-    import torch
-
-    from ham_hf.inference.tta import view_logits
-
-    # Not inference_mode: BEiT keeps tensors of a pass, and a later training in this process would fail
-    with torch.no_grad():
-        return view_logits(classifier.model, inputs)

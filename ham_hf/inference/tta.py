@@ -33,6 +33,7 @@ def which_views(model: PreTrainedModel) -> str:
     return kind
 
 
+@torch.no_grad()  # not inference_mode: BEiT keeps tensors of a pass, and a later training in this process would fail
 def view_logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the model's logits (B, views, C) in float64, on the CPU.
 
