@@ -62,32 +62,29 @@ class PixelCache:
 
     def __getitem__(self, sha256: str) -> np.ndarray:
         """Return the pixels (H, W, 3) of an image, as a read-only view into the file; KeyError if it has none."""
-        if self._pixels is None:
-            self._map_again()
-        offset, height, width = self._images[sha256]
+        offset, height, width = self._places()[sha256]
         return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
 
     def __contains__(self, sha256: object) -> bool:
-        if self._pixels is None:
-            self._map_again()
-        return sha256 in self._images
+        return sha256 in self._places()
 
     def __len__(self) -> int:
-        if self._pixels is None:
-            self._map_again()
-        return len(self._images)
+        return len(self._places())
 
     def __getstate__(self) -> dict:
         return {"path": self.path, "_pixels": None}
 
-    def _map_again(self) -> None:
-        try:
-            self._map()
-        except (OSError, _Damaged) as error:
-            raise MachineError(
-                f"the pixel cache {self.path} is gone or damaged ({error}): run the same command again (with --resume "
-                "for training) to build it again"
-            ) from error
+    def _places(self) -> dict[str, list[int]]:
+        """Return the offset, height and width of each image."""
+        if self._pixels is None:
+            try:
+                self._map()
+            except (OSError, _Damaged) as error:
+                raise MachineError(
+                    f"the pixel cache {self.path} is gone or damaged ({error}): run the same command again (with "
+                    "--resume for training) to build it again"
+                ) from error
+        return self._images
 
     def _map(self) -> None:
         try:

@@ -259,7 +259,7 @@ class HamTrainer(Trainer):
             self.accelerator.wait_for_everyone()  # each process writes its random state
             if self.args.should_save:
                 write_checksums(checkpoint)
-        except (OSError, RuntimeError, SafetensorError) as error:  # the last two are of a full disk as well
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk may be any of these
             shutil.rmtree(checkpoint, ignore_errors=True)
             free = shutil.disk_usage(run).free
             raise MachineError(
