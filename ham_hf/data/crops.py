@@ -27,14 +27,8 @@ def eval_crops(
 ) -> PixelCache | None:
     """Return a cache of every image's crop (crop height, crop width, 3) in uint8, building it if necessary.
 
-    Args:
-        dataset: canonical columns.
-        checks: what `check_images` found in it, by image_id.
-        processor: only its resize and crop matter here.
-
-    Returns:
-        None unless the processor is a BitImageProcessor (which `ham-hf train` saves) that resizes and crops: others do
-        not crop to uint8.
+    The result is None unless the processor is a BitImageProcessor (which `ham-hf train` saves) that resizes and crops,
+    because others do not crop to uint8. `dataset` and `checks` are those of `build_cache`.
 
     Raises:
         InputError: see `build_cache`.

@@ -116,9 +116,7 @@ class CacheFile(NamedTuple):
 class EncodedImages:
     """The images of `dataset` that decode, each content once, by the SHA-256 of its encoded bytes.
 
-    Args:
-        dataset: canonical columns.
-        checks: results of `check_images`, by image_id.
+    `dataset` has the canonical columns; `checks` are the results of `check_images` for it, by image_id.
     """
 
     def __init__(self, dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]):
@@ -140,11 +138,7 @@ class EncodedImages:
 def build_cache(dataset: datasets.Dataset, checks: Mapping[str, ImageCheck]) -> PixelCache:
     """Return the cache of all images of `dataset` that decode, building it with a progress bar if necessary.
 
-    If several processes ask at once, one builds it and the others wait.
-
-    Args:
-        dataset: canonical columns.
-        checks: results of `check_images` for it, by image_id.
+    If several processes ask at once, one builds it and the others wait. The arguments are those of `EncodedImages`.
 
     Raises:
         MachineError: the disk is too small (known before the first image is decoded) or filled up meanwhile, or an

@@ -87,11 +87,7 @@ def write_record(folder: Path, record: TrainingRecord) -> None:
 
 
 def record_of(name: str, revision: str | None = None) -> TrainingRecord | None:
-    """Return the record of a model, or None if it has none.
-
-    Args:
-        name: a run folder, one of its checkpoints, or a Hub id.
-        revision: commit, branch or tag on the Hub.
+    """Return the record of a model (a run folder, one of its checkpoints, or a Hub id), or None if it has none.
 
     Raises:
         InputError: the file is malformed, or cannot be downloaded.

@@ -78,8 +78,7 @@ def running_demo(
     """Serve the page of one model and yield its address; stop the server and remove the uploads at the end.
 
     Args:
-        name: a run folder or a Hub id; `revision` is for the latter.
-        label_map: see `load_classifier`.
+        name, revision, label_map: see `load_classifier`.
         host: the address to listen on; any other than those in LOOPBACK can be reached from other machines.
         port: 0 for any free one.
 

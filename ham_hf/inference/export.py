@@ -42,10 +42,8 @@ def export_onnx(
     one view of an image, whatever test-time augmentation the model's config has.
 
     Args:
-        name: a run folder, or a Hub id.
+        name, revision, label_map: see `load_classifier`.
         output: by default model.onnx, in the run folder, or in the working directory for a Hub id.
-        revision: commit, branch or tag on the Hub.
-        label_map: see `load_classifier`.
 
     Returns:
         The file, and the largest difference of a probability among CHECKED synthetic images.

@@ -224,11 +224,9 @@ def classifier_of(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def freeze_parts(model: PreTrainedModel, parts: str) -> None:
-    """Freeze parts of a model: no gradients, and batch norm and dropout as in evaluation.
+    """Freeze parts of a model in place: no gradients, and batch norm and dropout as in evaluation.
 
-    Args:
-        model: changed in place.
-        parts: "backbone" for all but the classifier, or names of submodules, separated by commas.
+    `parts` is "backbone" for all but the classifier, or names of submodules, separated by commas.
 
     Raises:
         InputError: the model has no such submodule.

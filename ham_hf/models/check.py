@@ -30,8 +30,7 @@ def check_training(
         model: as it is trained, with its frozen parts.
         processor: encodes the patients, if the model reads them.
         name: the checkpoint, for the message.
-        train_size: side of the training images, in pixels.
-        eval_size: side of the evaluation images, in pixels.
+        train_size, eval_size: side of the images, in pixels.
         checkpointing: whether gradient checkpointing is used.
 
     Raises:

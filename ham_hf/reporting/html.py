@@ -48,12 +48,9 @@ class Error(NamedTuple):
 
 
 def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Mapping[str, Predictions | None]) -> str:
-    """Return the whole page.
+    """Return the whole page from the content of report.json and the predictions of each split.
 
-    Args:
-        report: content of report.json.
-        pictures: PNG files by their names in plots/; kinds that the page does not show are ignored.
-        predictions: those of each split of the report.
+    `pictures` are PNG files by their names in plots/; kinds that the page does not show are ignored.
     """
     css, script = (
         resources.files("ham_hf.reporting").joinpath(f"templates/report.{kind}").read_text("utf-8")

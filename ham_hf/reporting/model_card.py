@@ -30,10 +30,7 @@ def read_files(folder: Path) -> dict[str, str]:
 def render_card(report: Mapping, pictures: Sequence[str], files: Mapping[str, str]) -> str:
     """Return the whole card: front matter that huggingface_hub reads back, then the page.
 
-    Args:
-        report: content of report.json.
-        pictures: names of the files in plots/.
-        files: from `read_files`.
+    `report` is the content of report.json, `pictures` are names of files in plots/, `files` those of `read_files`.
     """
     front = card_data(report).to_yaml(line_break="\n")
     return f"---\n{front}\n---\n\n{render_page(report, pictures, files)}"

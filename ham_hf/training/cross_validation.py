@@ -43,12 +43,9 @@ logger = logging.getLogger("ham_hf.training.cross_validation")
 
 
 def cross_validate(words: Sequence[str], folds: int, output_dir: Path | None = None) -> None:
-    """Cross-validate a recipe.
+    """Cross-validate a recipe; `words` are the recipe and its options, as on a command line.
 
-    Args:
-        words: the recipe and its options, as words of a command line.
-        folds: how many folds.
-        output_dir: the folder of the cross-validation; default: that of the recipe and -cross-validation.
+    The folder is `output_dir`, by default that of the recipe and -cross-validation.
 
     Raises:
         InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.

@@ -15,12 +15,7 @@ TRAINED_WEIGHTS = "trained_weights.safetensors"
 
 
 class AveragedWeights(TrainerCallback):
-    """Average the weights of a model after every step.
-
-    Args:
-        model: the model being trained.
-        decay: share of the old average at each step, below 1.
-    """
+    """Average the weights of a model after every step; `decay` (below 1) is the share of the old average."""
 
     def __init__(self, model: PreTrainedModel, decay: float):
         rule = exponential_average(decay, lambda: int(self._average.n_averaged))

@@ -25,11 +25,9 @@ INCHES = 1.6  # a picture's side
 
 
 def write_preview(words: Sequence[str], path: Path) -> None:
-    """Draw training images as the model of a recipe sees them.
+    """Draw training images as the model of a recipe sees them into a .png file.
 
-    Args:
-        words: the recipe and its options, as words of a command line.
-        path: the .png file to write.
+    `words` are the recipe and its options, as on a command line.
 
     Raises:
         InputError: the recipe or the data cannot be used.

@@ -83,10 +83,7 @@ def _patients_sha256(splits: DatasetDict) -> str:
 class KeepSettings(TrainerCallback, ExportableState):
     """Keep in the trainer_state.json of every checkpoint what it was trained with.
 
-    Args:
-        settings: of the run.
-        changes: what changed each time that the run was resumed, in words.
-        seconds: of training before.
+    `changes` says what changed each time that the run was resumed, `seconds` how long it trained before.
     """
 
     def __init__(self, settings: Settings, changes: list[str], seconds: float):

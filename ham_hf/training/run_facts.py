@@ -13,14 +13,9 @@ from ham_hf.training.trainer import HamTrainer
 
 
 def run_facts(recipe: Recipe, trainer: HamTrainer, data: dict, revisions: Revisions, settings: KeepSettings) -> dict:
-    """Return the content of run.json, without the facts about the saved model.
+    """Return the content of run.json after the training, without the facts about the saved model.
 
-    Args:
-        recipe: of the run.
-        trainer: after the training.
-        data: the facts about the data.
-        revisions: of the checkpoints that the run started from.
-        settings: kept in the checkpoints.
+    `data` are the facts about the data, `revisions` those of the checkpoints that the run started from.
     """
     args, state = recipe.training, trainer.state
     # Without a best checkpoint the model is the last one

@@ -63,13 +63,9 @@ def _value_of(complete: Trial) -> float:
 
 
 def search(recipe_path: Path, sweep_path: Path, options: Sequence[str], output_dir: Path | None = None) -> None:
-    """Search for better settings of a recipe.
+    """Search for better settings of a recipe, which `options` follow as on a command line.
 
-    Args:
-        recipe_path: the recipe.
-        sweep_path: the description of the search.
-        options: words of the command line that follow the recipe.
-        output_dir: the folder of the search; default: runs/ and the names of both files.
+    The folder of the search is `output_dir`, by default runs/ and the names of both files.
 
     Raises:
         InputError: a file cannot be used, the folder holds another search, or a trial failed with an error that its
@@ -95,11 +91,7 @@ def search(recipe_path: Path, sweep_path: Path, options: Sequence[str], output_d
 
 
 def _claim(search: Search, sweep: Path) -> None:
-    """Record what is searched in the folder, which belongs to one search.
-
-    Raises:
-        InputError: the folder holds another search.
-    """
+    """Record what is searched in the folder; raise an InputError if it holds another search."""
     assert search.recipe.path is not None  # a search starts from a file
     files = {"recipe": read_text(search.recipe.path), "sweep": read_text(sweep)}
     asked = json.dumps({**files, "flags": list(search.flags)}, indent=2)

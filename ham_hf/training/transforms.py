@@ -206,9 +206,7 @@ class FinishBatch:
 class EvalTransform:
     """Prepare images with the saved processor, so that a report is about what users of the model get.
 
-    Args:
-        processor: of the model.
-        crops: its crops, cached by `eval_crops`; `FinishBatch` then normalizes them.
+    `crops` are those of the processor, cached by `eval_crops`; `FinishBatch` then normalizes them.
     """
 
     def __init__(self, processor: BaseImageProcessor | PatientProcessor, crops: CachedImages | None = None):
