@@ -29,7 +29,7 @@ from ham_hf.training.transforms import (
     EvalTransform,
     FinishBatch,
     TrainTransform,
-    WithImageWeights,
+    with_image_weights,
 )
 
 logger = logging.getLogger("ham_hf.train")
@@ -150,7 +150,8 @@ def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | 
     mean = sum(by_dx_type[dx_type] * count for dx_type, count in counts.items()) / counts.total()
     if not mean:
         raise TrainingError("dx_type_weights is 0 for every training image: there is nothing to learn from")
-    return partial(WithImageWeights, {dx_type: weight / mean for dx_type, weight in by_dx_type.items()})
+    weights = {dx_type: weight / mean for dx_type, weight in by_dx_type.items()}
+    return lambda transform: partial(with_image_weights, weights, transform)
 
 
 def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:

@@ -227,15 +227,10 @@ class EvalTransform:
         return {"pixel_values": pixels, **encoded_patients(self._processor, batch), "labels": batch["label"]}
 
 
-class WithImageWeights:
-    """Add to a transform the weight of each image in the loss, by its dx_type: `image_weights` (N,) float32."""
-
-    def __init__(self, weights: Mapping[str, float], transform: Callable[[dict], dict]):
-        self._weights, self._transform = weights, transform
-
-    def __call__(self, batch: dict) -> dict:
-        weights = torch.tensor([self._weights[dx_type or "unknown"] for dx_type in batch["dx_type"]])
-        return {**self._transform(batch), "image_weights": weights}
+def with_image_weights(weights: Mapping[str, float], transform: Callable[[dict], dict], batch: dict) -> dict:
+    """Add the weight of each image in the loss, by its dx_type, to a batch: `image_weights` (N,) float32."""
+    of_images = torch.tensor([weights[dx_type or "unknown"] for dx_type in batch["dx_type"]])
+    return {**transform(batch), "image_weights": of_images}
 
 
 def encoded_patients(processor: BaseImageProcessor | PatientProcessor, batch: dict) -> dict[str, torch.Tensor]:
