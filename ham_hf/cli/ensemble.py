@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> None:
     members = [Path(member) if Path(member).is_dir() else find_recipe(member) for member in args.members]
     from ham_hf.training.members import check_ensemble_members
 
-    check_ensemble_members(members)
     check_new_folder(args.output_dir)
+    check_ensemble_members(members)
     data = data_arguments(args)
     from ham_hf.reporting.report import print_results
     from ham_hf.training.ensemble import build_ensemble, train_members

@@ -103,7 +103,7 @@ def test_predict_shows_the_melanoma_threshold(run, tmp_path, capsys):
     [
         (
             "--melanoma_sensitivity 90",
-            "melanoma_sensitivity is 90.0: expected a number from above 0 to 1, such as 0.9",
+            "melanoma_sensitivity is 90: expected a number from above 0 to 1, such as 0.9",
         ),
         ("--melanoma_sensitivity 0.9 --classes nevus_or_other", "melanoma_sensitivity requires classes: diagnoses"),
     ],

@@ -186,8 +186,8 @@ def test_automatic_augmentation_depends_on_the_seed_alone(kind):
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        ("--rotation 200", "rotation is 200.0: expected a number from 0 to 180, such as 30"),
-        ("--mixup -1", "mixup is -1.0: expected a number from 0 to 100, such as 0.2"),
+        ("--rotation 200", "rotation is 200: expected a number from 0 to 180, such as 30"),
+        ("--mixup -1", "mixup is -1: expected a number from 0 to 100, such as 0.2"),
         ("--augment false --mixup 0.2", "mixup has no effect with augment: false"),
         (
             "--randaugment_magnitude 5",

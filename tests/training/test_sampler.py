@@ -139,7 +139,7 @@ def test_a_weight_for_every_way_of_diagnosis_is_needed(tiny, synthetic_dir, tmp_
         ),
         ("--label_smoothing_factor 1.5", "label_smoothing_factor is 1.5: expected a number from 0 to below 1"),
         ("--focal_gamma 1", "focal_gamma requires loss: focal, but loss is 'cross_entropy'"),
-        ("--loss focal --focal_gamma -1", "focal_gamma is -1.0: expected"),
+        ("--loss focal --focal_gamma -1", "focal_gamma is -1: expected"),
         ("--ldam_margin 1", "ldam_margin requires loss: ldam"),
         ("--class_weighting_start 2", "class_weighting_start requires class_weighting"),
         ('--dx_type_weights {"histo":-1}', "dx_type_weights has -1 for 'histo': expected a number of at least 0"),
