@@ -21,7 +21,7 @@ Classes = Literal["diagnoses", "nevus_or_other"]  # the choices of `classes` in 
 CLASSES: dict[Classes, tuple[str, ...]] = {"diagnoses": LABELS, "nevus_or_other": NEVUS_OR_OTHER}
 FULL_NAMES = DIAGNOSES | {"other": "Any of the other six diagnoses"}
 
-# Other spellings in datasets and models, normalised as in `_words`. Only names that mean exactly one of HAM10000's
+# Other spellings in datasets and models, normalized as in `_words`. Only names that mean exactly one of HAM10000's
 # categories: not "lentigo" (solar or maligna), "SK" (seborrheic or solar keratosis), "SCC" (invasive or in situ), or a
 # special kind of nevus, such as a sebaceous one
 _NAMES = {
@@ -66,7 +66,7 @@ DISCLAIMER = (
     "show a lesion that worries you to a dermatologist."
 )
 
-LICENCE = (
+LICENSE = (
     "HAM10000 is CC BY-NC 4.0: it may be used and passed on with its authors named (Tschandl, Rosendahl and Kittler, "
     "Scientific Data 5:180161, 2018), and not for commercial purposes"
 )

@@ -64,7 +64,7 @@ def test_no_module_has_the_name_of_a_function():
     assert all(callable(getattr(ham_hf, name)) for name in ham_hf.__all__)
 
 
-def test_a_misspelt_name_is_an_import_error_and_importing_ham_hf_imports_nothing_heavy():
+def test_a_misspelled_name_is_an_import_error_and_importing_ham_hf_imports_nothing_heavy():
     code = f"import ham_hf, sys; print([name for name in {HEAVY} if name in sys.modules])\nfrom ham_hf import predcit"
     done = run_python("-c", code)
     assert done.stdout == "[]\n" and "ImportError: cannot import name 'predcit' from 'ham_hf'" in done.stderr

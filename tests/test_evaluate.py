@@ -262,7 +262,7 @@ def test_possible_training_images_are_evaluated_only_with_a_given_split(model_fo
     assert "was trained with the split of a CSV: add --split path/to/ours.csv" in capsys.readouterr().err
 
 
-def relabelled(model_folder, tmp_path, names):
+def relabeled(model_folder, tmp_path, names):
     """The same weights under other names of the labels."""
     model = AutoModelForImageClassification.from_pretrained(model_folder)
     model.config.id2label = {i: names[label] for i, label in model.config.id2label.items()}
@@ -275,7 +275,7 @@ def relabelled(model_folder, tmp_path, names):
 
 
 def test_full_names_of_diagnoses_are_understood_and_others_need_a_map(model_folder, data, tmp_path, capsys):
-    full = relabelled(model_folder, tmp_path, {
+    full = relabeled(model_folder, tmp_path, {
         "akiec": "Actinic keratoses", "bcc": "basal_cell_carcinoma", "bkl": "benign_keratosis-like_lesions",
         "df": "dermatofibroma", "mel": "Melanoma", "nv": "melanocytic_Nevi", "vasc": "growth",
     })  # fmt: skip

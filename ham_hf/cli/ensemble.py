@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ham_hf.cli.options import add_labelled_images, add_output_dir, data_arguments
+from ham_hf.cli.options import add_labeled_images, add_output_dir, data_arguments
 from ham_hf.cli.parser import Commands
 from ham_hf.config.metric_names import SELECTION_METRICS
 from ham_hf.system.files import check_new_folder
@@ -25,7 +25,7 @@ def add_to(commands: Commands) -> None:
         help="run folders of `ham-hf train`; recipes, which are trained first; or the folder of one "
         "`ham-hf cross-validate`, for its folds",
     )
-    add_labelled_images(parser, default="study")
+    add_labeled_images(parser, default="study")
     parser.add_argument(
         "--greedy",
         metavar="METRIC",

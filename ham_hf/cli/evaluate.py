@@ -1,10 +1,10 @@
-"""`ham-hf evaluate`: the report of any image classifier on labelled images."""
+"""`ham-hf evaluate`: the report of any image classifier on labeled images."""
 
 import argparse
 
 from ham_hf.cli.options import (
     OWN_SPLIT,
-    add_labelled_images,
+    add_labeled_images,
     add_model,
     add_output_dir,
     data_arguments,
@@ -18,12 +18,12 @@ def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "evaluate",
-        help="score any image classifier on labelled images and write the same report",
-        description="Score a run, or any image classifier on the Hub, on labelled images, and write the same report "
+        help="score any image classifier on labeled images and write the same report",
+        description="Score a run, or any image classifier on the Hub, on labeled images, and write the same report "
         "as a training run.",
     )
     add_model(parser, "a model folder, or a Hub id")
-    add_labelled_images(parser, default_help=OWN_SPLIT)
+    add_labeled_images(parser, default_help=OWN_SPLIT)
     add_output_dir(parser, "the report")
     parser.set_defaults(run=run)
 

@@ -4,7 +4,7 @@ import argparse
 
 from ham_hf.cli.options import (
     OWN_SPLIT,
-    add_labelled_images,
+    add_labeled_images,
     add_model,
     add_output_dir,
     data_arguments,
@@ -24,7 +24,7 @@ def add_to(commands: Commands) -> None:
         "sheets show photographs of patients and stay on this machine.",
     )
     add_model(parser, "a model folder, or a Hub id")
-    add_labelled_images(parser, default_help=OWN_SPLIT)
+    add_labeled_images(parser, default_help=OWN_SPLIT)
     parser.add_argument(
         "--part",
         choices=["validation", "test"],

@@ -71,10 +71,10 @@ def add_allow_missing_images(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_labelled_images(
+def add_labeled_images(
     parser: argparse.ArgumentParser, *, default: str | None = None, default_help: str | None = None
 ) -> None:
-    """Add the options that name labelled images and their split; `default` and `default_help` are those of --split."""
+    """Add the options that name labeled images and their split; `default` and `default_help` are those of --split."""
     add_images(parser)
     add_split(parser, default=default, default_help=default_help)
     add_allow_missing_images(parser)

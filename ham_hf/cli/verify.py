@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ham_hf.cli.options import (
-    add_labelled_images,
+    add_labeled_images,
     add_model,
     data_arguments,
     require_model,
@@ -21,7 +21,7 @@ def add_to(commands: Commands) -> None:
         description="Recompute the claims of a model card. Exit code 0: all hold; 1: one is false; 2: cannot tell.",
     )
     add_model(parser, "a model folder or a Hub id with any model card")
-    add_labelled_images(parser, default_help="the split that the card names")
+    add_labeled_images(parser, default_help="the split that the card names")
     parser.add_argument(
         "--part", choices=["validation", "test"], help="what all claims are about, if the card does not say"
     )

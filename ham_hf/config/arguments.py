@@ -108,7 +108,7 @@ class ImageArguments:
     augment: bool = field(
         default=True,
         metadata={
-            "help": "Augment the training images: random crops, flips and colours. If false, they are prepared as in "
+            "help": "Augment the training images: random crops, flips and colors. If false, they are prepared as in "
             "evaluation, and a frozen backbone (freeze: backbone) runs only once."
         },
     )
@@ -143,7 +143,7 @@ class ImageArguments:
     )
     hue_jitter: float = field(
         default=0.0,
-        metadata={"help": "Largest shift of a training image's hue, as a share of the colour circle, up to 0.5."},
+        metadata={"help": "Largest shift of a training image's hue, as a share of the color circle, up to 0.5."},
     )
     sharpness_jitter: float = field(
         default=0.0,

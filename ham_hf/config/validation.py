@@ -163,7 +163,7 @@ def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
             raise InputError(f"{name} requires loss: {prefix}, but loss is {loss.loss!r}")
     if loss.class_weighting_start and loss.class_weighting == "none":
         raise InputError("class_weighting_start requires class_weighting: set it, or remove class_weighting_start")
-    # Both would favour the rare diagnoses, or one would read a probability that the other has changed
+    # Both would favor the rare diagnoses, or one would read a probability that the other has changed
     weighted, sampled = loss.class_weighting != "none", loss.sampling != "none"
     clashes = {
         "class_weighting and sampling": weighted and sampled,

@@ -16,7 +16,7 @@ from ham_hf.system.errors import InputError
 # (2 pairs of different lesions, and some 100 of the same lesion); from 40 on different lesions of like layout appear.
 NEAR_BITS = 38
 # Measured on 300 of them: copies saved again as JPEG (quality 30 or more) or WebP, scaled to 28 to 1,200 pixels, or
-# brighter, sharper or grey are at most 18 bits from the original; of copies with 1 % of each edge cut off, 92 % are
+# brighter, sharper or gray are at most 18 bits from the original; of copies with 1 % of each edge cut off, 92 % are
 # within 20. The only pair of different lesions that near is a published duplicate (12 bits).
 CERTAIN_BITS = 20
 METHOD = f"imagehash.phash, {HASH_SIZE * HASH_SIZE} bits, distance <= {NEAR_BITS}"

@@ -1,6 +1,6 @@
 """Convert images to sRGB by the ICC profile that is embedded in them.
 
-The same RGB values are another colour in Display P3 or Adobe RGB than in sRGB, which models are trained on.
+The same RGB values are another color in Display P3 or Adobe RGB than in sRGB, which models are trained on.
 """
 
 from functools import lru_cache
@@ -11,14 +11,14 @@ from PIL import Image, ImageCms
 
 from ham_hf.system.errors import InputError
 
-# Colours inside sRGB stay as they were measured, which the perceptual intent of a print profile would change too
+# Colors inside sRGB stay as they were measured, which the perceptual intent of a print profile would change too
 INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
-# A print profile's black would otherwise become dark grey
+# A print profile's black would otherwise become dark gray
 FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 SRGB_LEVELS = 2  # profiles that are sRGB differ by up to this, since their curves are tables
 SAVE_AGAIN = "convert it to sRGB, or save it again without a profile"
 
-_GREY_MODES = ("1", "L", "LA", "La")
+_GRAY_MODES = ("1", "L", "LA", "La")
 _DEVICE_CLASSES = ("scnr", "mntr", "prtr", "spac")  # of profiles that describe an image; not of links between two
 
 
@@ -26,17 +26,17 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Return an image of 8 bits a channel in sRGB: RGB, or RGBA if it has transparency.
 
     The image itself is returned if the profile is sRGB, or if it is for other channels than the image has (such as a
-    CMYK profile that a converter left in an RGB image), which says nothing about its colours.
+    CMYK profile that a converter left in an RGB image), which says nothing about its colors.
 
     Raises:
         InputError: the profile is damaged.
     """
-    if image.mode == "LAB":  # needs no profile to be a colour
+    if image.mode == "LAB":  # needs no profile to be a color
         return image
     match image.mode, _color_space(profile):
         case "CMYK", "CMYK":
             mode = "CMYK"
-        case grey, "GRAY" if grey in _GREY_MODES:
+        case gray, "GRAY" if gray in _GRAY_MODES:
             mode = "L"
         case other, "RGB " if other != "CMYK":
             mode = "RGB"
@@ -59,8 +59,8 @@ def _color_space(profile: bytes) -> str:
         if core.device_class in _DEVICE_CLASSES:
             return core.xcolor_space
     except (OSError, ValueError) as error:
-        raise InputError(f"its colour profile is damaged ({error}): {SAVE_AGAIN}") from error
-    raise InputError(f"its colour profile is of the class {core.device_class!r}, not of an image: {SAVE_AGAIN}")
+        raise InputError(f"its color profile is damaged ({error}): {SAVE_AGAIN}") from error
+    raise InputError(f"its color profile is of the class {core.device_class!r}, not of an image: {SAVE_AGAIN}")
 
 
 @lru_cache(maxsize=16)
@@ -71,11 +71,11 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             BytesIO(profile), ImageCms.createProfile("sRGB"), mode, "RGB", INTENT, FLAGS
         )
     except (OSError, ValueError, ImageCms.PyCMSError) as error:
-        raise InputError(f"its colour profile cannot be used ({error}): {SAVE_AGAIN}") from error
+        raise InputError(f"its color profile cannot be used ({error}): {SAVE_AGAIN}") from error
     white, black = (np.asarray(transform.apply(_one_pixel(mode, is_white))) for is_white in (True, False))
     if white.min() < 200 or black.max() > 100:
         raise InputError(
-            f"its colour profile is damaged (it makes white {white.ravel().tolist()} and black "
+            f"its color profile is damaged (it makes white {white.ravel().tolist()} and black "
             f"{black.ravel().tolist()} in RGB): {SAVE_AGAIN}"
         )
     if mode == "CMYK":
@@ -91,7 +91,7 @@ def _one_pixel(mode: str, is_white: bool) -> Image.Image:
 
 
 def _probe() -> Image.Image:
-    """Return every grey and a grid of colours, which sRGB's own profile must not change."""
-    greys = np.repeat(np.arange(256), 3).reshape(-1, 3)
-    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3), axis=-1).reshape(-1, 3)  # 18 ** 3 colours
-    return Image.fromarray(np.concatenate([greys, grid]).astype(np.uint8)[None])
+    """Return every gray and a grid of colors, which sRGB's own profile must not change."""
+    grays = np.repeat(np.arange(256), 3).reshape(-1, 3)
+    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3), axis=-1).reshape(-1, 3)  # 18 ** 3 colors
+    return Image.fromarray(np.concatenate([grays, grid]).astype(np.uint8)[None])

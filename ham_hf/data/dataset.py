@@ -169,8 +169,8 @@ def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, Image
 def _nevus_or_other(rows: Dataset) -> Dataset:
     """Return the same rows with two classes, without decoding images."""
     labels = [NEVUS_OR_OTHER.index("nv" if LABELS[label] == "nv" else "other") for label in rows["label"][:]]
-    relabelled = rows.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=NEVUS_OR_OTHER))
-    return relabelled.select_columns(rows.column_names)
+    relabeled = rows.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=NEVUS_OR_OTHER))
+    return relabeled.select_columns(rows.column_names)
 
 
 def _split_facts(table: pd.DataFrame, checks: dict[str, ImageCheck], labels: list[str]) -> dict:

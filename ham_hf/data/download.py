@@ -204,10 +204,10 @@ def _checksum(label: str, data: Mapping) -> tuple[str, str]:
 
 
 def _terms(version: Mapping) -> str:
-    licence = version.get("license")
-    if isinstance(licence, dict):
-        licence = f"{licence.get('name', '')} {licence.get('uri', '')}"
-    texts = [licence, version.get("termsOfUse")]
+    license = version.get("license")
+    if isinstance(license, dict):
+        license = f"{license.get('name', '')} {license.get('uri', '')}"
+    texts = [license, version.get("termsOfUse")]
     return _plain(" ".join(str(text) for text in texts if text and text != "NONE"), 2000)
 
 

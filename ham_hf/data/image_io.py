@@ -26,7 +26,7 @@ SUFFIXES = (
     *(".avif", ".heic", ".heif"),
 )
 # Version of the decoding below, for caches of its pixels. 1 clipped 16 bits to white and dropped transparency, 2
-# ignored colour profiles, 3 took the first of several pages, and 10 or 12 bits for 16
+# ignored color profiles, 3 took the first of several pages, and 10 or 12 bits for 16
 DECODING = 4
 # A 1 x 5000 strip would become 256 x 1,280,000 pixels when its shorter side is resized
 MAX_ASPECT_RATIO = 20
@@ -216,7 +216,7 @@ def _check_size(width: int, height: int) -> None:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Return the image turned as its EXIF tag says, in sRGB with 8 bits, on white where it was transparent.
 
-    Colours are converted by the embedded ICC profile; without one they are taken for sRGB. PNG's gAMA, cHRM and cICP
+    Colors are converted by the embedded ICC profile; without one they are taken for sRGB. PNG's gAMA, cHRM and cICP
     chunks and EXIF's ColorSpace are not used.
     """
     image = ImageOps.exif_transpose(image)

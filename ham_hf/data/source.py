@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ham_hf.config.arguments import DataArguments
 from ham_hf.system.errors import InputError
 
-if TYPE_CHECKING:  # the readers take a second to import, and an error about a misspelt path should not
+if TYPE_CHECKING:  # the readers take a second to import, and an error about a misspelled path should not
     from ham_hf.data.schema import Source
 
 SourceKind: TypeAlias = Literal["synthetic", "folder", "hub"]

@@ -9,11 +9,11 @@ from pathlib import Path
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.split_names import BUILT_IN
 from ham_hf.hub.upload import Repository, Target, check_repo_id, listing, publish
-from ham_hf.labels import LICENCE
+from ham_hf.labels import LICENSE
 from ham_hf.system.errors import InputError
 
 CONSENT = (
-    f"{LICENCE}. These are photographs of patients, with age, sex and body site. They leave this machine, and "
+    f"{LICENSE}. These are photographs of patients, with age, sex and body site. They leave this machine, and "
     "everyone can see them unless the repository is private"
 )
 
@@ -32,7 +32,7 @@ def push_dataset(
         accept_license: whether the user has accepted CONSENT.
 
     Raises:
-        InputError: the licence was not accepted, the data is not a folder of HAM10000 or fails the checks, or the Hub
+        InputError: the license was not accepted, the data is not a folder of HAM10000 or fails the checks, or the Hub
             rejects the upload.
     """
     check_repo_id(repo_id)

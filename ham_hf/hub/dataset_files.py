@@ -31,7 +31,7 @@ def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
     if foreign:
         raise InputError(
             f"{len(foreign)} images are not HAM10000's ({some(foreign)}): expected ISIC_0024306 to ISIC_0034320 "
-            "alone. Other photographs need their own licence and consent, and are not published from here"
+            "alone. Other photographs need their own license and consent, and are not published from here"
         )
     (folder / "data").mkdir()
     for name, rows in splits.items():

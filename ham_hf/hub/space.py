@@ -49,7 +49,7 @@ Upload a dermatoscopic photograph to see the probability of each diagnosis, pred
 Nothing is stored: a photograph is deleted after ten minutes. It does leave your computer for the one that
 runs this Space, so do not upload photographs of people without their consent.
 
-`ham_hf/` is the package that serves the page, under the licence next to it; the model has a licence of its own.
+`ham_hf/` is the package that serves the page, under the license next to it; the model has a license of its own.
 """
 
 
@@ -128,7 +128,7 @@ def stage_space(folder: Path, repo_id: str, model_id: str, *, synthetic: bool) -
         model_id=model_id,
     )
     _copy_package(folder / PACKAGE.name)
-    (folder / "LICENSE").write_text(_licence(), encoding="utf-8")
+    (folder / "LICENSE").write_text(_license(), encoding="utf-8")
     (folder / "README.md").write_text(f"---\n{front.to_yaml(line_break=chr(10))}\n---\n\n{page}", encoding="utf-8")
     (folder / "app.py").write_text(APP.format(model_id=model_id, disclaimer=DISCLAIMER), encoding="utf-8")
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
@@ -142,8 +142,8 @@ def _copy_package(folder: Path) -> None:
             shutil.copyfile(path, copy)
 
 
-def _licence() -> str:
-    """Return the licence of the package, from a clone or an installed wheel."""
+def _license() -> str:
+    """Return the license of the package, from a clone or an installed wheel."""
     in_clone = PACKAGE.parent / "LICENSE"
     if in_clone.is_file():
         return in_clone.read_text(encoding="utf-8")

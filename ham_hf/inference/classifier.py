@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from ham_hf.labels import label_set
 from ham_hf.system.errors import InputError
 
-if TYPE_CHECKING:  # these take seconds to import, and an error about a misspelt file name should not
+if TYPE_CHECKING:  # these take seconds to import, and an error about a misspelled file name should not
     from transformers import BaseImageProcessor, PreTrainedModel
 
     from ham_hf.inference.onnx import OnnxModel

@@ -32,7 +32,7 @@ from ham_hf.labels import DISCLAIMER, FULL_NAMES
 from ham_hf.system.errors import InputError
 from ham_hf.system.installation import install_command, require
 
-if TYPE_CHECKING:  # these take seconds to import, and a misspelt name should not
+if TYPE_CHECKING:  # these take seconds to import, and a misspelled name should not
     from gradio import Blocks
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

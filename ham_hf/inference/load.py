@@ -13,7 +13,7 @@ from ham_hf.models import safe_loading
 from ham_hf.models.loading import load_image_processor, load_weights, locate
 from ham_hf.system.errors import InputError
 
-if TYPE_CHECKING:  # it takes seconds to import, and an error about a misspelt file name should not
+if TYPE_CHECKING:  # it takes seconds to import, and an error about a misspelled file name should not
     from transformers import PreTrainedConfig
 
 
@@ -101,7 +101,7 @@ def _check_prediction(name: str, classifier: Classifier) -> None:
 
     safe_loading.check_processor(name, image_processor(classifier.processor))
     try:
-        [row] = probabilities(classifier, [Image.new("RGB", (80, 60), "grey")])
+        [row] = probabilities(classifier, [Image.new("RGB", (80, 60), "gray")])
     except Exception as error:  # raised by any layer that a config's value does not suit
         reason = f"{type(error).__name__}: {error}"
         raise InputError(

@@ -111,7 +111,7 @@ def load_onnx(session: "InferenceSession", facts: dict) -> Classifier:
             file.write_text(json.dumps(facts["processor"]), encoding="utf-8")
             processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         check_processor("the ONNX file", processor)
-        blank = processor(Image.new("RGB", (80, 60), "grey"), return_tensors="pt")["pixel_values"]
+        blank = processor(Image.new("RGB", (80, 60), "gray"), return_tensors="pt")["pixel_values"]
         [logits] = model(pixel_values=blank).logits.tolist()
     except InputError:
         raise

@@ -30,7 +30,7 @@ def saliency(model: PreTrainedModel, pixel_values: torch.Tensor, target: int) ->
 
 def crop_of(processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
     """Return the part of an upright image that the model sees, before normalization: (H, W, 3) from 0 to 1."""
-    if isinstance(processor, TimmWrapperImageProcessor):  # it always normalises
+    if isinstance(processor, TimmWrapperImageProcessor):  # it always normalizes
         mean, std = (torch.tensor(processor.data_config[name])[:, None, None] for name in ("mean", "std"))
         crop = processor(image)["pixel_values"][0] * std + mean
     else:

@@ -69,7 +69,7 @@ def cropped_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def scaled_views(pixels: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the flips of the centre crop at each of SCALES."""
+    """Yield the flips of the center crop at each of SCALES."""
     size = pixels.shape[-1]
     for scale in SCALES:
         side = round(scale * size)

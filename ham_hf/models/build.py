@@ -146,8 +146,8 @@ def _output_weights(model_class: type, config: PreTrainedConfig, name: str) -> s
     larger.num_labels += 1
     with torch.device("meta"):
         shapes, others = (
-            {key: weight.shape for key, weight in _make(model_class, labelled).state_dict().items()}
-            for labelled in (config, larger)
+            {key: weight.shape for key, weight in _make(model_class, labeled).state_dict().items()}
+            for labeled in (config, larger)
         )
     outputs = {key for key, shape in shapes.items() if shape != others[key]}
     if not outputs:
@@ -292,12 +292,12 @@ def _normalization_of(checkpoint: Checkpoint, name: str) -> tuple[list[float], l
 def build_processor(
     name: str, *, revision: str | None, image_size: int, eval_resize: int | None, normalization: str
 ) -> BitImageProcessor:
-    """Return the processor that is saved with a model: resize, centre crop, rescale, normalize.
+    """Return the processor that is saved with a model: resize, center crop, rescale, normalize.
 
     Args:
         name: the checkpoint, for its normalization.
         revision: commit, branch or tag on the Hub.
-        image_size: side of the centre crop, in pixels.
+        image_size: side of the center crop, in pixels.
         eval_resize: shorter side before it, in pixels; `image_size * 256 / 224` when None.
         normalization: "checkpoint", "imagenet", "none", or the study's "twice".
     """

@@ -1,6 +1,6 @@
 """Find a checkpoint and load it, in the same way for training, prediction and evaluation.
 
-Functions import transformers and torch when they need them, so that a misspelt name is reported at once.
+Functions import transformers and torch when they need them, so that a misspelled name is reported at once.
 """
 
 import copy
@@ -110,7 +110,7 @@ def load_weights(
         model_class: a model class or Auto class of transformers.
         config: of the model; it may differ from the checkpoint's.
         overrides: the values in `config` that the user changed, for the message.
-        new_where_missing: initialise the weights that the checkpoint lacks, or has in another shape; otherwise they
+        new_where_missing: initialize the weights that the checkpoint lacks, or has in another shape; otherwise they
             are an error.
         altered: accept weights that differ from those recorded in the folder's run.json.
 

@@ -23,8 +23,8 @@ def curves(training: Mapping | None, pictures: Mapping[str, bytes]) -> list[dict
     best = training["best_step"]
     chosen = "" if best is None else f" with a dotted line at the chosen checkpoint, step {best:,}"
     alts = {
-        "loss.png": f"Curves of training and validation loss by optimiser step{chosen}.",
-        "learning_rate.png": "Curve of the learning rate by optimiser step.",
+        "loss.png": f"Curves of training and validation loss by optimizer step{chosen}.",
+        "learning_rate.png": "Curve of the learning rate by optimizer step.",
     }
     titles = {"loss.png": "Loss", "learning_rate.png": "Learning rate"}
     return [_picture(pictures[name], alt) | {"title": titles[name]} for name, alt in alts.items() if name in pictures]

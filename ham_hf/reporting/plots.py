@@ -19,9 +19,9 @@ from ham_hf.evaluation.subgroups import FIELDS
 from ham_hf.reporting.formats import SYNTHETIC, number
 from ham_hf.system.files import replace_file
 
-# Okabe and Ito's colours for colour-blind readers; black in place of their yellow, which is too pale for a line
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#000000", "#D55E00", "#0072B2", "#CC79A7")
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
+# Okabe and Ito's colors for color-blind readers; black in place of their yellow, which is too pale for a line
+COLORS = ("#E69F00", "#56B4E9", "#009E73", "#000000", "#D55E00", "#0072B2", "#CC79A7")
+BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#777777"
 LINES = ("-", "--", "-.", ":")
 STYLE = {
     "figure.dpi": 110,
@@ -79,9 +79,9 @@ def write_comparison(path: Path, comparison: Mapping, split: str) -> None:
         axes = figure.add_subplot()
         for row, of in enumerate(metrics.values()):
             low, high = of["interval"]
-            colour = GREY if low <= 0 <= high else BLUE
-            axes.plot([low, high], [row, row], color=colour, linewidth=2)
-            axes.plot(of["difference"], row, "o", color=colour)
+            color = GRAY if low <= 0 <= high else BLUE
+            axes.plot([low, high], [row, row], color=color, linewidth=2)
+            axes.plot(of["difference"], row, "o", color=color)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(metrics)), [METRIC_NAMES[name] for name in metrics])
         axes.invert_yaxis()
@@ -113,13 +113,13 @@ def _points(history: Sequence[Mapping], key: str) -> tuple[list, list]:
 def _by_step(training: Mapping, title: str, label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, 4.2))
     axes = figure.add_subplot()
-    axes.set(title=title, xlabel="optimiser step", ylabel=label)
+    axes.set(title=title, xlabel="optimizer step", ylabel=label)
     axes.grid(alpha=0.3)
     if training["epochs"] and training["steps"]:
         rate = training["epochs"] / training["steps"]
         top = axes.secondary_xaxis("top", functions=(lambda step: step * rate, lambda epoch: epoch / rate))
-        top.set_xlabel("epoch", color=GREY)
-        top.tick_params(colors=GREY)
+        top.set_xlabel("epoch", color=GRAY)
+        top.tick_params(colors=GRAY)
     return figure, axes
 
 
@@ -131,7 +131,7 @@ def _loss(history: Sequence[Mapping], training: Mapping) -> Figure | None:
     axes.plot(*train, color=BLUE, linewidth=1.4, label="training (mean since the last point)")
     axes.plot(*validation, color=ORANGE, marker="o", markersize=5, linewidth=1.8, label="validation")
     if training["best_step"] is not None:
-        axes.axvline(training["best_step"], color=GREY, linestyle=":", label="chosen checkpoint")
+        axes.axvline(training["best_step"], color=GRAY, linestyle=":", label="chosen checkpoint")
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
@@ -156,11 +156,11 @@ def _precision_recall(results: Mapping, names: Sequence[str], split: str) -> Fig
     figure = Figure(figsize=(1.2 + 1.05 * max(len(names), 6), 4.4))
     axes = figure.add_subplot()
     place = np.arange(len(names))
-    for metric, shift, colour, hatch in (("precision", -0.2, BLUE, ""), ("recall", 0.2, "#E69F00", "//")):
+    for metric, shift, color, hatch in (("precision", -0.2, BLUE, ""), ("recall", 0.2, "#E69F00", "//")):
         entries = [results["metrics"][f"{metric}_{name}"] for name in names]
         values = np.array([np.nan if entry["value"] is None else entry["value"] for entry in entries])
         bounds = np.array([entry["interval"] or (np.nan, np.nan) for entry in entries])
-        axes.bar(place + shift, values, 0.38, color=colour, hatch=hatch, edgecolor="white", label=metric)
+        axes.bar(place + shift, values, 0.38, color=color, hatch=hatch, edgecolor="white", label=metric)
         middle, reach = bounds.mean(axis=1), (bounds[:, 1] - bounds[:, 0]) / 2
         axes.errorbar(place + shift, middle, reach, fmt="none", ecolor="#333333", elinewidth=1.1, capsize=3)
         for x, value, top in zip(place + shift, values, bounds[:, 1], strict=True):
@@ -188,8 +188,8 @@ def _confusion_matrix(results: Mapping, names: Sequence[str], split: str) -> Fig
     for row, column in np.ndindex(counts.shape):
         share, count = shares[row, column], counts[row, column]
         text = f"{count:,}\n{'<1%' if share < 0.005 else f'{share:.0%}'}" if count else "0"
-        colour = "white" if share > 0.55 else "black" if count else GREY
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9.5)
+        color = "white" if share > 0.55 else "black" if count else GRAY
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9.5)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), [f"{name} ({n:,})" for name, n in zip(names, support[:, 0], strict=True)])
     axes.spines[:].set_visible(False)
@@ -204,7 +204,7 @@ def _confusion_matrix(results: Mapping, names: Sequence[str], split: str) -> Fig
 def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure:
     figure = Figure(figsize=(7.6, 5.2))
     axes = figure.add_subplot(aspect="equal")
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
     for index, name in enumerate(predicted.names):
         entry = results["metrics"][f"auroc_{name}"]
         if entry["value"] is None:
@@ -213,7 +213,7 @@ def _roc(results: Mapping, predicted: Predictions, split: str) -> Figure:
         axes.plot(
             false_alarms,
             sensitivity,
-            color=COLOURS[index % len(COLOURS)],
+            color=COLORS[index % len(COLORS)],
             linestyle=LINES[index % len(LINES)],
             linewidth=2.6 if name == "mel" else 1.6,
             label=f"{name} {number(entry['value'], entry['interval'])}",
@@ -231,7 +231,7 @@ def _reliability(results: Mapping, predicted: Predictions, split: str) -> Figure
     confidence, accuracy, _ = calibration_bins(predicted.probabilities, predicted.labels)
     figure = Figure(figsize=(5.4, 6.2))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-    upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
+    upper.plot([0, 1], [0, 1], color=GRAY, linestyle=":", label="perfectly calibrated")
     entry = results["metrics"]["ece"]
     label = f"{CALIBRATION_BINS} bins of equal mass\nECE {number(entry['value'], entry['interval'])}"
     upper.plot(confidence, accuracy, color=BLUE, marker="o", linewidth=1.6, label=label)
@@ -262,7 +262,7 @@ def _subgroups(results: Mapping, split: str) -> Figure | None:
     figure = Figure(figsize=(7.2, 1.5 + 0.25 * (place[-1] + 1)))
     axes = figure.add_subplot()
     overall = results["metrics"]["balanced_accuracy"]["value"]
-    axes.axvline(overall, color=GREY, linestyle=":")
+    axes.axvline(overall, color=GRAY, linestyle=":")
     axes.hlines(place, bounds[:, 0], bounds[:, 1], color=BLUE, linewidth=1.6)
     axes.plot(values, place, color=BLUE, marker="o", markersize=5, linestyle="none")
     names = [f"{group['group']} ({group['images']:,})" for _, group in rows]

@@ -42,7 +42,7 @@ ERASED_AREA, ERASED_RATIO = (0.02, 0.2), (1 / 3, 3)  # of the crop, and height b
 
 
 class Augment:
-    """Flip, rotate, warp and change colours and sharpness, as a recipe says."""
+    """Flip, rotate, warp and change colors and sharpness, as a recipe says."""
 
     def __init__(self, args: ImageArguments):
         self._args = args
@@ -77,7 +77,7 @@ class Augment:
         return pixels.contiguous(memory_format=torch.channels_last) if channels_last else pixels
 
     def erase(self, pixels: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        """Return normalized pixels (N, 3, S, S) with a box of 0, the mean colour, in some of them.
+        """Return normalized pixels (N, 3, S, S) with a box of 0, the mean color, in some of them.
 
         Source: random erasing, Zhong et al., 2017, https://arxiv.org/abs/1708.04896
         """
@@ -146,7 +146,7 @@ def call_seeded(transform: v2.Transform, seed: int, *inputs: torch.Tensor) -> An
 def box_mask(
     size: int, left: torch.Tensor, top: torch.Tensor, width: torch.Tensor, height: torch.Tensor
 ) -> torch.Tensor:
-    """Return (N, 1, size, size) bool: the pixels whose centre lies in a box, given as shares (N,) of the side."""
+    """Return (N, 1, size, size) bool: the pixels whose center lies in a box, given as shares (N,) of the side."""
     middle = (torch.arange(size, device=left.device) + 0.5) / size
     across = (middle >= left[:, None]) & (middle < (left + width)[:, None])  # (N, size)
     down = (middle >= top[:, None]) & (middle < (top + height)[:, None])
@@ -179,27 +179,27 @@ def _warp(pixels: torch.Tensor, homographies: torch.Tensor) -> torch.Tensor:
 def _jitter_colors(
     pixels: torch.Tensor, brightness: torch.Tensor, contrast: torch.Tensor, saturation: torch.Tensor
 ) -> None:
-    """Change colours as torchvision's ColorJitter, in place and always in this order.
+    """Change colors as torchvision's ColorJitter, in place and always in this order.
 
     Args:
         pixels: (N, 3, H, W), from 0 to 255.
         brightness, contrast, saturation: factors, (N, 1, 1, 1).
     """
     pixels.mul_(brightness).clamp_(0, 255)
-    mean = _grey(pixels).mean((2, 3), keepdim=True)
+    mean = _gray(pixels).mean((2, 3), keepdim=True)
     pixels.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 255)
-    grey = _grey(pixels).mul_(1 - saturation)
-    pixels.mul_(saturation).add_(grey).clamp_(0, 255)
+    gray = _gray(pixels).mul_(1 - saturation)
+    pixels.mul_(saturation).add_(gray).clamp_(0, 255)
 
 
-def _grey(pixels: torch.Tensor) -> torch.Tensor:
+def _gray(pixels: torch.Tensor) -> torch.Tensor:
     """Return the luminance (N, 1, H, W) by ITU-R 601-2, as in Pillow's mode "L"."""
     red, green, blue = pixels.split(1, dim=1)
     return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Rotate colours about the grey axis by `turns` (N, 1, 1, 1) of a circle, which is linear, unlike in HSV."""
+    """Rotate colors about the gray axis by `turns` (N, 1, 1, 1) of a circle, which is linear, unlike in HSV."""
     angle = 2 * math.pi * turns.flatten()
     cos, third, sin = angle.cos(), (1 - angle.cos()) / 3, angle.sin() / math.sqrt(3)
     on, left, right = cos + third, third - sin, third + sin

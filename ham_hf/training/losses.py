@@ -61,7 +61,7 @@ class ClassificationLoss:
         Args:
             outputs: with `logits` (N, classes).
             labels: (N,), or for mixed images (N, classes) with the weight of each class in each image.
-            num_items_in_batch: images of the whole optimiser step; None in evaluation.
+            num_items_in_batch: images of the whole optimizer step; None in evaluation.
             image_weights: (N,), multiplied with the loss of each image.
         """
         logits = outputs.logits.float()  # (N, classes)

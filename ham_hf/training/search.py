@@ -22,7 +22,7 @@ from ham_hf.config.metric_names import HEADLINE
 from ham_hf.config.recipe import Recipe, parse_recipe, spell_flag
 from ham_hf.labels import DISCLAIMER
 from ham_hf.reporting.formats import escape, number, table
-from ham_hf.reporting.plots import BLUE, GREY, ORANGE, STYLE, save_figure
+from ham_hf.reporting.plots import BLUE, GRAY, ORANGE, STYLE, save_figure
 from ham_hf.system.errors import InputError, TrainingError
 from ham_hf.system.files import replace_file
 from ham_hf.system.installation import require
@@ -273,7 +273,7 @@ def _draw(path: Path, sweep: Sweep, trials: Sequence[Trial], best: Trial) -> Non
             tried = [trial for trial in trials if trial.value is not None and name in trial.settings]
             numeric = all(isinstance(trial.settings[name], int | float) for trial in tried)
             places = [trial.settings[name] if numeric else str(trial.settings[name]) for trial in tried]
-            axes.plot(places, [trial.value for trial in tried], "o", color=GREY, alpha=0.7)
+            axes.plot(places, [trial.value for trial in tried], "o", color=GRAY, alpha=0.7)
             if name in best.settings:
                 chosen = best.settings[name] if numeric else str(best.settings[name])
                 axes.plot([chosen], [best.value], "o", color=ORANGE, markersize=9, label="best")

@@ -190,7 +190,7 @@ class HamTrainer(Trainer):
         finally:
             self.compute_loss_func = loss
 
-    # Optimiser and schedule
+    # Optimizer and schedule
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         new = self.optimizer is None

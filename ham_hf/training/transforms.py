@@ -1,7 +1,7 @@
 """Prepare encoded images: at random for training, with the saved processor for everything else.
 
 Training images are decoded, cropped and resized (antialiased) in uint8 and in threads; whole batches are then
-augmented and normalized on the model's device. The result is within one grey level of Pillow's and torchvision's.
+augmented and normalized on the model's device. The result is within one gray level of Pillow's and torchvision's.
 """
 
 import math
@@ -171,7 +171,7 @@ def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
 
 
 class FinishBatch:
-    """Augment, normalise and mix a whole batch, on the model's device."""
+    """Augment, normalize and mix a whole batch, on the model's device."""
 
     def __init__(self, processor: BaseImageProcessor | PatientProcessor, args: ImageArguments, classes: int):
         self._processor = image_processor(processor)

@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.loader --data_dir path/to/HAM10000
 
-All sides give the same images as normalised float32 batches of 32, crops of 20 to 100 % of the area at 224 pixels,
+All sides give the same images as normalized float32 batches of 32, crops of 20 to 100 % of the area at 224 pixels,
 flipped. The peers are written as their documentation has them.
 """
 

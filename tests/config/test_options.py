@@ -1,4 +1,4 @@
-"""An option is honoured, or refused with a sentence: no value ends in a traceback or is silently ignored."""
+"""An option is honored, or refused with a sentence: no value ends in a traceback or is silently ignored."""
 
 import json
 import math
@@ -111,7 +111,7 @@ def test_a_half_precision_of_the_launcher_is_refused_on_a_cpu(monkeypatch):
     assert "fp16 requires a GPU" in refusal("--bf16 false")
 
 
-def test_an_error_rate_is_minimised_by_either_of_its_names():
+def test_an_error_rate_is_minimized_by_either_of_its_names():
     for name in ("ece", "eval_ece", "brier", "eval_loss", "log_loss"):
         words = f"--data_dir synthetic --model_name_or_path x --metric_for_best_model {name}".split()
         assert parse_recipe(words).training.greater_is_better is False

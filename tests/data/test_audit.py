@@ -193,11 +193,11 @@ def test_the_pass_over_the_pixels_is_remembered_by_content(folder, monkeypatch):
         assert load(folder)[1] == facts
 
 
-def test_progressive_and_grey_images_are_images(folder, rows):
+def test_progressive_and_gray_images_are_images(folder, rows):
     with Image.open(image_of(folder, rows[0])) as image:
-        grey = image.convert("L")
+        gray = image.convert("L")
     data = io.BytesIO()
-    grey.save(data, "JPEG", progressive=True)
+    gray.save(data, "JPEG", progressive=True)
     image_of(folder, rows[0]).write_bytes(data.getvalue())
     assert load(folder)[1]["audit"]["broken_images"] == 0
 

@@ -1,4 +1,4 @@
-"""Colour profiles: the same lesion in another encoding of its colours gets the same pixels."""
+"""Color profiles: the same lesion in another encoding of its colors gets the same pixels."""
 
 import io
 
@@ -22,7 +22,7 @@ from tests.helpers.icc import (
     SRGB,
     cmyk_profile,
     gamma,
-    grey_profile,
+    gray_profile,
     rgb_profile,
     srgb_curve,
 )
@@ -73,7 +73,7 @@ def difference(one: Image.Image, other: Image.Image) -> int:
         ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
     ],
 )
-def test_a_wide_colour_space_is_converted_to_srgb(profile, primaries, power, kind, options):
+def test_a_wide_color_space_is_converted_to_srgb(profile, primaries, power, kind, options):
     image = lesion()
     wide = in_space(image, primaries, power)
     assert difference(wide, image) > 8  # what ignoring the profile gets wrong
@@ -87,12 +87,12 @@ SRGB_PROFILES = {
     "lcms": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
     "table": rgb_profile(SRGB, srgb_curve, "sRGB IEC61966-2.1"),
     "by another name": rgb_profile(SRGB, srgb_curve, "c2"),
-    "of other channels": grey_profile(gamma(1.0)),  # Pillow keeps a grey image's in what it converts to RGB
+    "of other channels": gray_profile(gamma(1.0)),  # Pillow keeps a gray image's in what it converts to RGB
     "of ink": cmyk_profile(),
 }
 
 
-# "of other channels" is a profile of grey, and so the right one for a grey image
+# "of other channels" is a profile of gray, and so the right one for a gray image
 MODES = [(mode, name) for mode in ("RGB", "L", "P", "RGBA") for name in SRGB_PROFILES]
 MODES.remove(("L", "of other channels"))
 
@@ -110,14 +110,14 @@ def test_a_name_makes_no_profile_srgb():
     assert difference(read_image(encoded(image, named)), image) > 8
 
 
-def test_grey_ink_transparency_palettes_and_16_bits():
-    grey = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(20, 0))
+def test_gray_ink_transparency_palettes_and_16_bits():
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(20, 0))
     expected = 255 * (1.055 * (np.arange(256) / 255) ** (1.8 / 2.4) - 0.055).clip(0)
-    read = np.asarray(read_image(encoded(grey, grey_profile(gamma(1.8)))))
+    read = np.asarray(read_image(encoded(gray, gray_profile(gamma(1.8)))))
     assert np.abs(read[0, 40:, 0] - expected[40:]).max() <= 2 and (read[..., 0] == read[..., 2]).all()
-    assert difference(read_image(encoded(grey, P3)), grey.convert("RGB")) <= 2  # its greys are those of sRGB
+    assert difference(read_image(encoded(gray, P3)), gray.convert("RGB")) <= 2  # its grays are those of sRGB
     wide = Image.fromarray(np.arange(0, 65536, 257).astype(np.uint16)[None].repeat(20, 0))
-    assert difference(read_image(encoded(wide, grey_profile(gamma(1.8)))), Image.fromarray(read)) == 0
+    assert difference(read_image(encoded(wide, gray_profile(gamma(1.8)))), Image.fromarray(read)) == 0
 
     ink = read_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 0, 0)), cmyk_profile(), "TIFF")).getpixel((0, 0))
     assert np.abs(np.array(ink) - (235, 63, 133)).max() <= 4  # L* 55, a* 70, b* 0
@@ -135,9 +135,9 @@ def test_grey_ink_transparency_palettes_and_16_bits():
 @pytest.mark.parametrize(
     ("profile", "reason"),
     {
-        "no profile": (b"not a profile at all", "its colour profile is damaged"),
-        "cut off": (P3[:200], "its colour profile"),
-        "no curves": (P3.replace(b"TRC", b"xxx"), "its colour profile cannot be used"),
+        "no profile": (b"not a profile at all", "its color profile is damaged"),
+        "cut off": (P3[:200], "its color profile"),
+        "no curves": (P3.replace(b"TRC", b"xxx"), "its color profile cannot be used"),
         "a link": (P3.replace(b"mntr", b"link"), "of the class 'link'"),
         "black": (rgb_profile(((0, 0, 0),) * 3, srgb_curve), "it makes white .0, 0, 0. and"),
         "inverted": (rgb_profile(SRGB, lambda x: 1 - x), "it makes white .0, 0, 0. and black .255, 255, 255."),

@@ -217,10 +217,10 @@ def test_ctrl_c_says_how_to_go_on(server, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted: run the same command again to resume\n"
 
 
-# The licence
+# The license
 
 
-def test_without_a_terminal_the_licence_is_accepted_by_a_flag_or_nothing_is_asked_for(server, tmp_path, capsys):
+def test_without_a_terminal_the_license_is_accepted_by_a_flag_or_nothing_is_asked_for(server, tmp_path, capsys):
     assert run(server, tmp_path / "data", "--server", server.url) == 2
     error = capsys.readouterr().err
     assert "CC BY-NC 4.0" in error and "--accept_license" in error
@@ -228,7 +228,7 @@ def test_without_a_terminal_the_licence_is_accepted_by_a_flag_or_nothing_is_aske
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2), ("", 2)])
-def test_on_a_terminal_the_licence_is_shown_and_asked_for(answer, code, server, tmp_path, monkeypatch, capsys):
+def test_on_a_terminal_the_license_is_shown_and_asked_for(answer, code, server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ham_hf.cli.data.download._audit_download", lambda *_: 0)
     terminal, line = pty.openpty()
     with open(terminal, "w") as user, open(line) as stdin:

@@ -212,7 +212,7 @@ def test_a_folder_without_a_table_says_what_was_looked_for(tmp_path):
     assert "looked for HAM10000_metadata.csv" in message and "found notes.txt" in message
 
 
-def test_diagnoses_and_ids_of_the_official_table_may_be_spelt_otherwise(folder, rows):
+def test_diagnoses_and_ids_of_the_official_table_may_be_spelled_otherwise(folder, rows):
     _, facts = load(folder)
     for number, row in enumerate(rows):
         row["dx"] = row["dx"].upper() if number % 2 else FULL_NAMES[row["dx"]]

@@ -81,7 +81,7 @@ def test_an_isic_export_gives_the_same_lesions_as_the_official_table(isic_export
     assert sites.nunique() == 7 and (sites[official["localization"] == "back"] == "posterior torso").all()
 
 
-def test_an_isic_export_is_recognised_by_its_column_whatever_its_name(tmp_path):
+def test_an_isic_export_is_recognized_by_its_column_whatever_its_name(tmp_path):
     folder = write_export(tmp_path, isic_rows())
     (folder / "metadata.csv").rename(folder / "ham10000_metadata_2024-05-01.csv")
     splits, facts = load(folder)

@@ -28,8 +28,8 @@ def rgb_profile(primaries: tuple, curve: Curve, name: str = "test") -> bytes:
     )
 
 
-def grey_profile(curve: Curve) -> bytes:
-    return _profile(b"mntr", b"GRAY", b"XYZ ", "grey", {b"kTRC": _curve(curve)})
+def gray_profile(curve: Curve) -> bytes:
+    return _profile(b"mntr", b"GRAY", b"XYZ ", "gray", {b"kTRC": _curve(curve)})
 
 
 def cmyk_profile() -> bytes:

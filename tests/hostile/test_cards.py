@@ -244,7 +244,7 @@ def test_what_is_escaped_comes_back_as_it_was():
         assert re.sub(r"\\([!-/:-@[-`{-~])", r"\1", escape(name)) == printable(" ".join(name.split()))
 
 
-def test_what_is_printable_is_left_and_the_rest_spelt_out():
+def test_what_is_printable_is_left_and_the_rest_spelled_out():
     assert printable("Nävus ± 5 µm – 皮膚") == "Nävus ± 5 µm – 皮膚"
     assert printable("a\tb\r\n\x1b[0m\x9b\udcff\u202e") == r"a\tb\r\n\x1b[0m\x9b\udcff\u202e"
     assert printable_lines("a\x07\n\tb") == "a\\x07\n\tb"

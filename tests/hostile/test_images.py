@@ -118,10 +118,10 @@ def test_training_and_prediction_see_the_same_pixels_in_every_mode(kind, mode, t
 
 
 def test_16_bits_are_scaled_and_transparency_is_white_in_training_too():
-    grey = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
+    gray = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG")
-    np.testing.assert_array_equal(np.asarray(read_image(file.getvalue()))[..., 0], (grey >> 8).astype(np.uint8))
+    Image.fromarray(gray).save(file, "PNG")
+    np.testing.assert_array_equal(np.asarray(read_image(file.getvalue()))[..., 0], (gray >> 8).astype(np.uint8))
     file = io.BytesIO()
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(file, "PNG")
     assert read_image(file.getvalue()).getpixel((0, 0)) == (255, 255, 255)

@@ -24,7 +24,7 @@ AGE, SITE = "87.25", "retroauricular"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A model, and images of patients whose data would be recognised."""
+    """A model, and images of patients whose data would be recognized."""
     folder = tmp_path_factory.mktemp("secrets")
     save_classifier(folder / "model", LABELS)
     rows = [row | {"age": AGE, "localization": SITE} for row in make_rows(35, 1)]

@@ -102,7 +102,7 @@ def test_its_columns_are_the_canonical_ones_with_the_files_in_them(stage, data, 
     assert cell["image"]["bytes"] == (data / "images" / f"{cell['image_id']}.jpg").read_bytes()
 
 
-def test_its_card_says_licence_split_and_audit_and_nothing_of_this_machine(stage, data):
+def test_its_card_says_license_split_and_audit_and_nothing_of_this_machine(stage, data):
     staged = stage(data, split="study")
     card = (staged / "README.md").read_text()
     _, facts = load(data, split="study")

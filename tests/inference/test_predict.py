@@ -206,19 +206,19 @@ def test_a_photograph_is_turned_as_its_exif_tag_says(orientation, tmp_path):
 
 
 def test_every_pixel_format_becomes_what_the_eye_sees(tmp_path):
-    colour = gradient()
-    grey = colour.convert("L")
-    sixteen_bits = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    color = gradient()
+    gray = color.convert("L")
+    sixteen_bits = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     shown = {
-        "rgb.png": (colour, colour),
-        "grey.jpg": (grey, grey.convert("RGB")),
-        "sixteen.png": (sixteen_bits, grey.convert("RGB")),
-        "sixteen.tif": (sixteen_bits, grey.convert("RGB")),
-        "cmyk.jpg": (colour.convert("CMYK"), colour),
-        "palette.gif": (colour.convert("P"), colour.convert("P").convert("RGB")),
-        "phone.mpo": (colour, colour),
-        "bits.png": (colour.convert("1"), colour.convert("1").convert("RGB")),
-        "opaque.webp": (colour.convert("RGBA"), colour),
+        "rgb.png": (color, color),
+        "gray.jpg": (gray, gray.convert("RGB")),
+        "sixteen.png": (sixteen_bits, gray.convert("RGB")),
+        "sixteen.tif": (sixteen_bits, gray.convert("RGB")),
+        "cmyk.jpg": (color.convert("CMYK"), color),
+        "palette.gif": (color.convert("P"), color.convert("P").convert("RGB")),
+        "phone.mpo": (color, color),
+        "bits.png": (color.convert("1"), color.convert("1").convert("RGB")),
+        "opaque.webp": (color.convert("RGBA"), color),
     }
     for name, (stored, expected) in shown.items():
         stored.save(tmp_path / name, quality=98)

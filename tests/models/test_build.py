@@ -234,7 +234,7 @@ def test_a_checkpoint_that_is_not_to_be_had_is_named(name, message):
         build_model(name)
 
 
-def test_normalisation_is_the_checkpoint_s_imagenet_s_or_none(checkpoint):
+def test_normalization_is_the_checkpoint_s_imagenet_s_or_none(checkpoint):
     folder = str(checkpoint("vit"))
     BitImageProcessor(image_mean=[0.1] * 3, image_std=[0.2] * 3).save_pretrained(folder)
 
@@ -258,7 +258,7 @@ def test_the_saved_processor_is_found_beside_a_timm_model(checkpoint, tmp_path):
     assert loaded.size["shortest_edge"] == 30
 
 
-def save_labelled(folder, labels) -> torch.Tensor:
+def save_labeled(folder, labels) -> torch.Tensor:
     """A ViT with these labels; returns its classifier's weights."""
     torch.manual_seed(1)
     config = ViTConfig(**SMALL, id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)})
@@ -283,7 +283,7 @@ def save_labelled(folder, labels) -> torch.Tensor:
     ],
 )
 def test_a_trained_classifier_is_kept_for_the_same_diagnoses_alone(own, labels, kept, tmp_path):
-    trained = save_labelled(tmp_path, own)
+    trained = save_labeled(tmp_path, own)
     backbone = ViTForImageClassification.from_pretrained(tmp_path).vit.state_dict()
     model = build_model(str(tmp_path), labels=labels)
     assert [model.config.id2label[i] for i in range(len(labels))] == list(labels)
@@ -294,7 +294,7 @@ def test_a_trained_classifier_is_kept_for_the_same_diagnoses_alone(own, labels, 
 
 
 def test_a_new_classifier_follows_the_seed(tmp_path):
-    save_labelled(tmp_path, [f"LABEL_{i}" for i in range(7)])
+    save_labeled(tmp_path, [f"LABEL_{i}" for i in range(7)])
     weights = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)

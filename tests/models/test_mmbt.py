@@ -375,7 +375,7 @@ def test_a_site_may_be_in_capitals(build):
     assert processor.encode_patients([1], ["Female"], ["Lower Extremity"])["localization"].tolist() == [3]
 
 
-def test_normalised_twice_is_what_the_study_computed(checkpoint):
+def test_normalized_twice_is_what_the_study_computed(checkpoint):
     processor = build_processor(
         checkpoint("microsoft/resnet-50"), revision=None, image_size=8, eval_resize=8, normalization="twice"
     )

@@ -101,7 +101,7 @@ def not_applicable(reason: str):
 class Common(ModelTesterMixin):
     """Settings that all our models share."""
 
-    test_can_init_all_missing_weights_before_2023 = True  # the suite reads a model's year from its licence's header
+    test_can_init_all_missing_weights_before_2023 = True  # the suite reads a model's year from its license's header
     # The suite reads the width from `vision_config`; ours is `image_config`, and a feature map has its width second
     skip_test_image_features_output_shape = True
 

@@ -366,9 +366,9 @@ def test_figures_have_alt_texts_and_tables_have_captions_and_scopes(tree):
     )
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """WCAG 2.2's relative luminance."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     red, green, blue = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
@@ -379,14 +379,14 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_colours_have_enough_contrast(dark):
+def test_colors_have_enough_contrast(dark):
     blocks = re.findall(r":root \{(.*?)\}", CSS, flags=re.DOTALL)
     assert len(blocks) == 2
-    colours = {
-        name: colour for block in blocks[: 1 + dark] for name, colour in re.findall(r"--([\w-]+): (#\w{6});", block)
+    colors = {
+        name: color for block in blocks[: 1 + dark] for name, color in re.findall(r"--([\w-]+): (#\w{6});", block)
     }
     texts = [(ink, ground) for ink in ("ink", "muted", "link") for ground in ("paper", "panel")]
     texts += [("warning-ink", "warning"), *((f"shade-{level}-ink", f"shade-{level}") for level in range(6))]
-    assert {pair: contrast(*map(colours.get, pair)) for pair in texts if contrast(*map(colours.get, pair)) < 4.5} == {}
+    assert {pair: contrast(*map(colors.get, pair)) for pair in texts if contrast(*map(colors.get, pair)) < 4.5} == {}
     marks = [("mark", "paper"), ("mark", "panel"), ("mark", "band"), ("always", "panel"), ("warning-line", "paper")]
-    assert {pair: contrast(*map(colours.get, pair)) for pair in marks if contrast(*map(colours.get, pair)) < 3} == {}
+    assert {pair: contrast(*map(colors.get, pair)) for pair in marks if contrast(*map(colors.get, pair)) < 3} == {}

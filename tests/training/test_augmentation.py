@@ -82,11 +82,11 @@ def test_rotation_is_torchvision_s():
 
 
 def test_a_place_beyond_the_edge_is_the_mirror_image():
-    grey = augmented(torch.full((1, 3, 32, 32), 200, dtype=torch.uint8), {"rotation": 1.0}, rotation=45)
-    torch.testing.assert_close(grey, torch.full((1, 3, 32, 32), 200.0))
+    gray = augmented(torch.full((1, 3, 32, 32), 200, dtype=torch.uint8), {"rotation": 1.0}, rotation=45)
+    torch.testing.assert_close(gray, torch.full((1, 3, 32, 32), 200.0))
 
 
-def test_colours_change_as_torchvision_changes_them():
+def test_colors_change_as_torchvision_changes_them():
     drawn = {"brightness": 0.9, "contrast": 0.375, "saturation": 0.125}  # factors 1.2, .9375, .8125 of 1 ± .25
     ours = augmented(pixels(), drawn, color_jitter=0.25)[0] / 255
     expected = pixels()[0] / 255
@@ -95,12 +95,12 @@ def test_colours_change_as_torchvision_changes_them():
     assert (ours - expected).abs().max() < 1e-3
 
 
-def test_a_third_of_the_colour_circle_makes_red_another_primary_colour_and_leaves_grey_alone():
-    red, grey = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 3, 8, 8), 90, dtype=torch.uint8)
+def test_a_third_of_the_color_circle_makes_red_another_primary_color_and_leaves_gray_alone():
+    red, gray = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 3, 8, 8), 90, dtype=torch.uint8)
     red[:, 0] = 240
     turned = augmented(red, {"hue": 0.5 + 0.5 * (1 / 3) / 0.5}, hue_jitter=0.5)[0, :, 0, 0]
     assert sorted(turned.round().tolist()) == [0, 0, 240] and turned[0] < 1
-    torch.testing.assert_close(augmented(grey, {"hue": 0.9}, hue_jitter=0.5), grey.float())
+    torch.testing.assert_close(augmented(gray, {"hue": 0.9}, hue_jitter=0.5), gray.float())
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.5])

@@ -196,7 +196,7 @@ def test_a_second_cross_validation_is_refused_while_the_first_one_runs(tiny, syn
     assert "another process is writing in" in capsys.readouterr().err
 
 
-def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_where_nothing_was_learnt(
+def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_where_nothing_was_learned(
     tmp_path, monkeypatch
 ):
     run, recipe = tmp_path / "run", tmp_path / "recipe.yaml"

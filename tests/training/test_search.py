@@ -234,7 +234,7 @@ def test_a_trial_of_optuna_that_the_machine_interrupted_is_run_again_with_its_se
     assert json.loads((folder / "trial_2" / "run.json").read_text())["argv"] == before["argv"]
 
 
-def test_lists_numbers_and_dictionaries_are_spelt_as_flags(tmp_path):
+def test_lists_numbers_and_dictionaries_are_spelled_as_flags(tmp_path):
     settings = {"crop_scale": [0.3, 1.0], "config_overrides": {"model_args": {"drop_rate": 0.1}}, "seed": 3}
     words = "--data_dir synthetic --model_name_or_path x".split()
     recipe = parse_recipe([*words, *sweeping._flags(settings)])

@@ -55,7 +55,7 @@ def finished(values, images=None, args=None):
     return FinishBatch(images or processor(), args or ImageArguments(), classes=7)(collated)["pixel_values"]
 
 
-def test_evaluation_is_torchvision_s_resize_and_centre_crop_within_a_grey_level():
+def test_evaluation_is_torchvision_s_resize_and_center_crop_within_a_gray_level():
     pixels = EvalTransform(processor())(batch("a"))["pixel_values"][0]
     reference = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])(picture())
     ours = (pixels * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]) * 255
@@ -103,14 +103,14 @@ def test_augmentation_leaves_the_global_random_state_alone():
     torch.testing.assert_close(torch.rand(3), expected)
 
 
-def test_training_pixels_are_normalised_as_the_processor_says():
+def test_training_pixels_are_normalized_as_the_processor_says():
     whole = train(crop_scale=[1.0, 1.0])
     white = batch("a", image=Image.new("RGB", (600, 450), "white"))
     expected = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
     torch.testing.assert_close(finished(whole(white))[0, :, 100, 100], expected)
 
 
-def test_without_normalisation_pixels_stay_between_0_and_1():
+def test_without_normalization_pixels_stay_between_0_and_1():
     raw = processor(do_normalize=False)
     args = ImageArguments(color_jitter=0.5)
     pixels = finished(TrainTransform(args, raw, seed=0)(batch("a")), raw, args)
@@ -147,7 +147,7 @@ def test_crops_are_drawn_as_torchvision_draws_them(size):
         assert drawn == {name: expected[name] for name in drawn}
 
 
-def test_a_training_image_is_pillow_s_and_torchvision_s_within_a_grey_level():
+def test_a_training_image_is_pillow_s_and_torchvision_s_within_a_gray_level():
     transform = train()
     for image_id in "abcdefgh":
         pixels = transform(batch(image_id))["pixel_values"][0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ham_hf.cli.data.audit import print_audit
 from ham_hf.cli.parser import Commands
-from ham_hf.labels import LICENCE
+from ham_hf.labels import LICENSE
 from ham_hf.system.errors import InputError
 
 
@@ -24,7 +24,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--accept_license",
         action="store_true",
-        help="accept the licence (CC BY-NC 4.0, non-commercial) without being asked",
+        help="accept the license (CC BY-NC 4.0, non-commercial) without being asked",
     )
     parser.add_argument(
         "--server",
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Download both data sets, print their audits and return the exit code."""
     if not (args.accept_license or sys.stdin.isatty()):
         raise InputError(
-            f"nothing was downloaded. {LICENCE}. Add --accept_license to accept this; on a terminal you are asked"
+            f"nothing was downloaded. {LICENSE}. Add --accept_license to accept this; on a terminal you are asked"
         )
     from ham_hf.data import download
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with download.connect() as client:
             listing = download.read_listing(client, server)
-            print(f"{LICENCE}. These are photographs of patients.")
+            print(f"{LICENSE}. These are photographs of patients.")
             print(f"Terms of use at {server}: {listing.terms or 'none are stated'}")
             if not args.accept_license:
                 _ask(f"Download {listing.size / 1e9:.1f} GB to {folder} under these terms? [y/N] ")
@@ -76,4 +76,4 @@ def _ask(question: str) -> None:
     except EOFError:
         reply = ""
     if reply.strip().lower() not in ("y", "yes"):
-        raise InputError("nothing was downloaded: the licence was not accepted")
+        raise InputError("nothing was downloaded: the license was not accepted")

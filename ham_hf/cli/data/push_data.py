@@ -26,7 +26,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--accept_license",
         action="store_true",
-        help="confirm that the licence of HAM10000 (CC BY-NC 4.0, non-commercial) is respected and that its "
+        help="confirm that the license of HAM10000 (CC BY-NC 4.0, non-commercial) is respected and that its "
         "photographs of patients may leave this machine; required to upload",
     )
     parser.set_defaults(run=run)

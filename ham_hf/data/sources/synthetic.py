@@ -28,16 +28,16 @@ _GRAIN = 5  # levels of 255
 
 
 class Look(NamedTuple):
-    """The look and patients of a diagnosis. Colours are RGB in 0 to 1; (mean, deviation) pairs are normal draws."""
+    """The look and patients of a diagnosis. Colors are RGB in 0 to 1; (mean, deviation) pairs are normal draws."""
 
     images: int  # of HAM10000's 10,015: the share drawn here
-    colour: tuple[float, float, float]
-    second: tuple[float, float, float]  # colour of the patches
-    contrast: tuple[float, float]  # how far the lesion leaves the skin's colour
+    color: tuple[float, float, float]
+    second: tuple[float, float, float]  # color of the patches
+    contrast: tuple[float, float]  # how far the lesion leaves the skin's color
     radius: tuple[float, float]  # of the lesion, as a share of the image's height
     irregular: tuple[float, float]  # of the border
     soft: tuple[float, float]  # width of the border, as a share of the radius
-    patches: tuple[float, float]  # how much of the second colour
+    patches: tuple[float, float]  # how much of the second color
     network: tuple[float, float]  # strength of the dark lattice
     dots: tuple[float, float]  # how many, dark or (milia-like) bright
     bright_dots: bool
@@ -185,13 +185,13 @@ def _person(look: Look, rng: np.random.Generator) -> dict[str, str]:
 def draw_image(look: Look, lesion: np.random.Generator, shot: np.random.Generator) -> PIL.Image.Image:
     """Draw a photograph of a lesion. `lesion` draws what its photographs share; `shot` light, position and hairs."""
     traits = {name: max(lesion.normal(*getattr(look, name)), 0.0) for name in _TRAITS}
-    tint = lesion.normal(0, 0.035, 3)  # (RGB), so that colours of the diagnoses overlap
+    tint = lesion.normal(0, 0.035, 3)  # (RGB), so that colors of the diagnoses overlap
     skin = np.array([0.86, 0.67, 0.58]) + lesion.normal(0, 0.05) + lesion.normal(0, 0.025, 3)
     elongation, angle = lesion.uniform(0.72, 1.0), lesion.uniform(0, math.pi)
     waves = lesion.normal(0, 1, 6).tolist(), lesion.uniform(0, 2 * math.pi, 6).tolist()
     texture = _noise(lesion, 7), _noise(lesion, 24)
 
-    # Polar coordinates about the lesion's centre, in heights of the image
+    # Polar coordinates about the lesion's center, in heights of the image
     turn = angle + shot.normal(0, 0.25)
     zoom = shot.normal(1, 0.08)
     y, x = np.mgrid[0:_H, 0:_W].astype(np.float32) / _H
@@ -210,13 +210,13 @@ def draw_image(look: Look, lesion: np.random.Generator, shot: np.random.Generato
     patches = np.clip(traits["patches"] * 1.6 + 0.55 * texture[0] - 0.25, 0, 1)[..., None]
     if look is LOOKS["df"]:  # a pale scar in the middle
         patches = np.clip(1.3 - 2.2 * distance, 0, 0.9)[..., None]
-    colour = (1 - patches) * _rgb(look.colour) + patches * _rgb(look.second) + _rgb(tint)
-    colour = colour * (1 + 0.10 * texture[1][..., None])
+    color = (1 - patches) * _rgb(look.color) + patches * _rgb(look.second) + _rgb(tint)
+    color = color * (1 + 0.10 * texture[1][..., None])
     lattice = np.abs(np.sin(70 * u + 2 * texture[0])) * np.abs(np.sin(70 * v + 2 * texture[1]))
-    colour = colour * (1 - traits["network"] * (1 - 2 * lattice).clip(0)[..., None])
-    colour = _add_dots(colour, u, v, int(traits["dots"]), traits["radius"], look.bright_dots, lesion)
+    color = color * (1 - traits["network"] * (1 - 2 * lattice).clip(0)[..., None])
+    color = _add_dots(color, u, v, int(traits["dots"]), traits["radius"], look.bright_dots, lesion)
     alpha = inside[..., None] * min(traits["contrast"], 1.0)
-    image = (1 - alpha) * image + alpha * colour
+    image = (1 - alpha) * image + alpha * color
 
     light = 1 + shot.normal(0, 0.05) + shot.normal(0, 0.06) * x + shot.normal(0, 0.06) * y
     image = image * light[..., None] * _rgb(1 + shot.normal(0, 0.025, 3))
@@ -228,8 +228,8 @@ def draw_image(look: Look, lesion: np.random.Generator, shot: np.random.Generato
     return _finish(small.resize((WIDTH, HEIGHT), PIL.Image.Resampling.BILINEAR), shot)
 
 
-def _rgb(colour: Sequence[float] | np.ndarray) -> np.ndarray:
-    return np.asarray(colour, np.float32)
+def _rgb(color: Sequence[float] | np.ndarray) -> np.ndarray:
+    return np.asarray(color, np.float32)
 
 
 def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
@@ -239,7 +239,7 @@ def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
 
 
 def _add_dots(
-    colour: np.ndarray, u: np.ndarray, v: np.ndarray, count: int, radius: float, bright: bool, rng: np.random.Generator
+    color: np.ndarray, u: np.ndarray, v: np.ndarray, count: int, radius: float, bright: bool, rng: np.random.Generator
 ) -> np.ndarray:
     """Globules: round dots in the lesion's own coordinates, so that they turn with it."""
     strength = np.zeros_like(u)
@@ -253,7 +253,7 @@ def _add_dots(
         strength += np.exp(-squares / size**2)
     target = _rgb((0.95, 0.88, 0.74) if bright else (0.20, 0.13, 0.11))
     alpha = 0.7 * strength.clip(0, 1)[..., None]
-    return (1 - alpha) * colour + alpha * target
+    return (1 - alpha) * color + alpha * target
 
 
 def _finish(image: PIL.Image.Image, rng: np.random.Generator) -> PIL.Image.Image:
