@@ -9,6 +9,18 @@ from ham_hf.cli.options import add_model
 from ham_hf.cli.parser import Commands
 
 PORT = 7860  # the default of Gradio and of Spaces
+DESCRIPTION = """Serve a web page that predicts the probability of each diagnosis for a photograph.
+
+The predictions are those of `ham-hf predict`. The page also shows where the model looks, if the model reads the image
+alone and the extra `explain` is installed. Requires the extra `demo`; the error message says how to install it."""
+EPILOG = """example:
+  ham-hf demo runs/my_run         then open http://127.0.0.1:7860
+
+privacy:
+  Only this machine can reach the page, unless you set --host; it has no password. It loads nothing from other
+  machines and keeps nothing: a photograph is deleted after ten minutes, or when the demo ends.
+
+`ham-hf push RUN REPO_ID --space --model MODEL_ID` publishes the same page as a Space on the Hub."""
 
 
 def add_to(commands: Commands) -> None:
@@ -16,8 +28,9 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="classify photographs in the browser",
-        description="Serve a web page that classifies a photograph, by default to this machine only. Nothing is "
-        "stored. `ham-hf push --space` publishes the same page as a Space on the Hub.",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
     parser.add_argument(

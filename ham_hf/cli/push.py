@@ -11,7 +11,14 @@ DESCRIPTION = """Publish a run folder as a model repository on the Hub, in one c
 
 Only the files on a fixed list are uploaded: no checkpoints, optimizer states, logs or photographs. Before the upload,
 the files are loaded in a new process without ham_hf, as users will load them, and must give the predictions of the
-run's model. With --space, publish a Space with the page of `ham-hf demo` for a model that was published before."""
+run's model."""
+EPILOG = """examples:
+  ham-hf push runs/my_run you/your-model --dry_run
+  ham-hf push runs/my_run you/your-model
+  ham-hf push runs/my_run you/your-space --space --model you/your-model
+
+With --space, the Space gets the page of `ham-hf demo` for a model that was published from the same run: a card,
+app.py, requirements.txt, and ham_hf itself as files. Photographs leave the visitor's machine, and the page says so."""
 
 
 def add_to(commands: Commands) -> None:
@@ -20,6 +27,7 @@ def add_to(commands: Commands) -> None:
         "push",
         help="publish a run as a model, or as a Space, on the Hugging Face Hub",
         description=DESCRIPTION,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder of `ham-hf train`")

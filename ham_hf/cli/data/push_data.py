@@ -7,14 +7,27 @@ from ham_hf.cli.options import add_allow_missing_images, add_images, add_split, 
 from ham_hf.cli.parser import Commands
 from ham_hf.system.errors import InputError
 
+DESCRIPTION = """Publish a copy of HAM10000 as a dataset on the Hub.
+
+The dataset has Parquet files with the unchanged image files, the splits, and a card with license, split, hashes and
+leak audit. `--data_dir REPO_ID` with the same --split then gives the same images in the same splits."""
+EPILOG = """license:
+  HAM10000 is CC BY-NC 4.0: you may share it for non-commercial purposes if you credit its authors. Its photographs
+  show patients. Nothing is uploaded without --accept_license, and images that are not HAM10000's never are.
+
+examples:
+  ham-hf data push path/to/HAM10000 you/ham10000 --private --dry_run
+  ham-hf data push path/to/HAM10000 you/ham10000 --private --accept_license"""
+
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "push",
         help="publish a copy of HAM10000 as a dataset on the Hub",
-        description="Publish a copy of HAM10000 as a dataset on the Hub: Parquet files with images and splits, and a "
-        "dataset card.",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_images(parser, positional=True, hub=False)
     parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name; created if it does not exist")
