@@ -69,7 +69,7 @@ def explain(
     check_new_folder(folder)
     classifier = load_classifier(name, revision, label_map)
     if classifier.reads_patients:
-        raise InputError(f"{name} also reads patient data: saliency requires a model of the image alone")
+        raise InputError(f"{name} also reads patient data: saliency requires a model that uses only the image")
     labels = classifier.labels
     data.classes = classes_of(labels)
     splits, facts = load_unseen(data, name, revision)

@@ -109,5 +109,5 @@ def test_there_must_be_one_patient_per_photograph(place):
     run = place / "runs" / "my_run"
     with pytest.raises(InputError, match="1 patients for 2 photographs"):
         ham_hf.predict(run, place / "photos", patients=[(45, "female", "back")])
-    with pytest.raises(InputError, match="reads the photograph alone"):
+    with pytest.raises(InputError, match="uses only the photograph"):
         ham_hf.predict(run, place / "photos", patients=[(45, "female", "back")] * 2)

@@ -255,7 +255,7 @@ def test_possible_training_images_are_evaluated_only_with_a_given_split(model_fo
     facts["data"]["splits"]["train"]["sha256"] = facts["data"]["split_sha256"] = 64 * "0"
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(*words) == 2
-    assert "it may have seen the evaluated ones: give a --split" in capsys.readouterr().err
+    assert "it may have seen the evaluated ones: if it has not, set --split" in capsys.readouterr().err
     facts["data"]["split"] = "ours.csv"
     (trained / "run.json").write_text(json.dumps(facts))
     assert run(*words) == 2
@@ -328,7 +328,7 @@ def test_leftovers_of_a_killed_command_are_overwritten(tmp_path):
 def test_the_folder_one_is_in_is_refused_before_the_work(model_folder, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(model_folder, "--data_dir", data, "--output_dir", ".") == 2
-    assert "--output_dir . is the folder you are in" in capsys.readouterr().err
+    assert "--output_dir . is the current folder" in capsys.readouterr().err
 
 
 def test_every_command_about_images_knows_the_split_that_keeps_near_duplicates_together():

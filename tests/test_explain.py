@@ -60,4 +60,4 @@ def test_sheets_are_drawn_and_not_published(kind, tmp_path, synthetic_dir, capsy
     assert all(kind in page for kind in KINDS) and "photographs of patients" in page
     assert not any("cases" in pattern for pattern in PUBLISHED)
     assert ham_hf(words.split()) == 2
-    assert "is there and not empty" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err

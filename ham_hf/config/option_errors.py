@@ -52,6 +52,6 @@ def explained(
             raise
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         raise TrainingError(
-            f"{failed} ({said}). Change or remove one of the options given: {', '.join(involved)}; --debug shows the "
+            f"{failed} ({said}). Change or remove one of these options: {', '.join(involved)}; --debug shows the "
             "traceback"
         ) from error

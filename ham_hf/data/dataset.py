@@ -111,7 +111,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
     if unknown := int((~used_rows["lesion_known"]).sum()):
         logger.warning(
             "The lesions of %s of %s images are unknown: confidence intervals treat these images as independent, and "
-            "are too narrow where several show one lesion",
+            "are too narrow if several show the same lesion",
             f"{unknown:,}",
             f"{len(used_rows):,}",
         )
@@ -151,7 +151,7 @@ def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, Image
         folder = Path(args.data_dir).expanduser()
         raise InputError(
             f"{len(absent)} of {len(source.table)} images are missing in {args.data_dir}: {some(absent)}; "
-            "add them, or run on the others with --allow_missing_images"
+            "add them, or use --allow_missing_images to skip them"
             + (near_miss(folder, absent) if folder.is_dir() else "")
         )
     checks = check_images(source.dataset)
@@ -161,7 +161,7 @@ def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, Image
         named = [f"{image_id}: {check.error}" for image_id, check in broken.items()]
         raise InputError(
             f"{len(broken)} of {len(checks)} images in {args.data_dir} are broken: {some(named)}; "
-            "replace them, or run on the others with --allow_missing_images"
+            "replace them, or use --allow_missing_images to skip them"
         )
     return present, broken
 

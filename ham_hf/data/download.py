@@ -113,7 +113,7 @@ def read_listing(client: httpx2.Client, server: str) -> Listing:
             answer = client.get(f"{server}/api/datasets/:persistentId/", params={"persistentId": DATASET})
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             raise InputError(  # at once: what was never there will not come back
-                f"cannot reach {server} ({error}): check the network, and HTTPS_PROXY where there is a proxy. "
+                f"cannot reach {server} ({error}): check the network, and HTTPS_PROXY if there is a proxy. "
                 f"{_OTHER_WAYS}"
             ) from error
         _check_status(answer, f"the dataset {DATASET}")

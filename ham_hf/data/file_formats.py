@@ -15,7 +15,7 @@ UNREADABLE_SUFFIXES = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef"),
 )
 
-RAW_CAMERA_FILE = f"a camera's raw file, of which only a thumbnail could be read: {EXPORT} with the camera's software"
+RAW_CAMERA_FILE = f"a camera's raw file, and only its thumbnail can be read: {EXPORT} with the camera's software"
 LFS_POINTER = "a Git LFS pointer, not the file itself: run `git lfs pull` in the folder it came from"
 
 

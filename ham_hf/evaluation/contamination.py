@@ -61,8 +61,8 @@ def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> 
     found = overlap_sentences(facts, name)
     if found and own and not _same_split(trained, facts):
         raise InputError(
-            f"{found[0]} {name} was trained on other images, or with another split: give a --split, such as all, to "
-            "evaluate it anyway"
+            f"{found[0]} {name} was trained on other images, or with another split: to evaluate it anyway, set "
+            "--split, for example to all"
         )
     for sentence in found:
         logger.warning("%s", sentence)
@@ -70,7 +70,7 @@ def load_unseen(data: DataArguments, name: str, revision: str | None = None) -> 
         seen = f"{name} was trained on other images than the training images of this split"
         if own and certain is not None:
             raise InputError(
-                f"{seen}, so it may have seen the evaluated ones: give a --split, such as all, if it has not"
+                f"{seen}, so it may have seen the evaluated ones: if it has not, set --split, for example to all"
             )
         logger.warning("%s: it %s seen some of the evaluated images", seen, "has" if certain else "may have")
     return splits, facts

@@ -29,7 +29,7 @@ class Classifier(NamedTuple):
 
     @property
     def threshold(self) -> float | None:
-        """The probability from which melanoma is to be suspected; None if the model has no such threshold."""
+        """The probability from which on melanoma is suspected; None if the model has no such threshold."""
         return threshold_of(self.model)
 
     @property
@@ -62,4 +62,4 @@ def threshold_of(model: "PreTrainedModel | OnnxModel") -> float | None:
 
 def suspicion(threshold: float) -> str:
     """Return the sentence about a threshold that is printed with the probabilities."""
-    return f"Melanoma is to be suspected where its probability is at least {threshold:.4f}, whatever is likeliest."
+    return f"Suspect melanoma if its probability is at least {threshold:.4f}, even if another diagnosis is more likely."

@@ -171,7 +171,7 @@ def build_demo(
         photograph: dict | None, age: str | None = None, sex: str | None = None, site: str | None = None
     ) -> str:
         if photograph is None:
-            return _error("there is no photograph yet: choose one first")
+            return _error("choose a photograph first")
         try:
             patient = _patient(classifier, age, sex, site) if classifier.reads_patients else None
             return prediction_html(classifier, _read_upload(photograph, uploads), patient)
@@ -200,7 +200,7 @@ def build_demo(
                         gr.Dropdown(["unknown", *classifier.processor.sites], value="unknown", label="Body site"),
                     ]
                 else:
-                    gr.HTML("<p>This model uses the image alone, without data about the patient.</p>")
+                    gr.HTML("<p>This model uses only the image, no patient data.</p>")
                 ask = gr.Button("Ask the model", variant="primary")
             with gr.Column(min_width=280):
                 result = gr.HTML(NO_PREDICTION, elem_id="answer")
@@ -283,7 +283,7 @@ def _words(age: float | None, sex: str | None, site: str | None) -> str:
 
 def _where_it_looks(classifier: Classifier, image: Image.Image, label: str) -> str:
     if classifier.reads_patients:
-        return "<p>Where a model looks is only shown for models that use the image alone.</p>"
+        return "<p>The demo can show where a model looks only if it uses the image alone.</p>"
     if importlib.util.find_spec("captum") is None:
         command = escape(install_command("explain"))
         return f"<p>To see where the model looks, stop the demo, run <code>{command}</code> and start it again.</p>"

@@ -102,8 +102,8 @@ def _check_kind(name: str, classifier: Classifier) -> None:
     model: PreTrainedModel = classifier.model
     if classifier.reads_patients:
         raise InputError(
-            f"{name} reads patient data beside the image ({type(model).__name__}), which the export does not support: "
-            "expected a model of the image alone"
+            f"{name} uses patient data in addition to the image ({type(model).__name__}), which the export does not "
+            "support: expected a model that uses only the image"
         )
     codes = [model.config.id2label[i] for i in range(model.config.num_labels)]
     if sorted(codes, key=str) != sorted(classifier.labels):

@@ -22,7 +22,7 @@ from ham_hf.system.terminal import printable
 
 logger = logging.getLogger("ham_hf.inference.predict")
 
-IMAGE_ALONE = "this model reads the photograph alone: remove --age, --sex, --site and --patients"
+IMAGE_ALONE = "this model uses only the photograph: remove --age, --sex, --site and --patients"
 SYNTHETIC_ALONE = (
     "This model was trained on synthetic images: it has never seen a lesion, and its numbers mean nothing."
 )

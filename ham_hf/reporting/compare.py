@@ -78,7 +78,7 @@ def _read(folders: Sequence[Path], split: str) -> tuple[list[Predictions], bool,
     runs, predicted, warnings = [], [], []
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
-            raise InputError(f"{folder} is given twice: expected different runs")
+            raise InputError(f"{folder} occurs twice: expected different runs")
         runs.append(read_run(folder))
         of_split = runs[-1].predictions[split]
         if of_split is None:

@@ -122,7 +122,9 @@ def _put(folder: Path, files: Mapping[str, str | bytes], gone: Sequence[str]) ->
         for name in gone:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise cannot_write(folder, error, "make room, or copy the run to where you may write") from error
+        raise cannot_write(
+            folder, error, "free some space, or copy the run to a folder that you can write to"
+        ) from error
 
 
 def build_report(run: Run) -> dict:

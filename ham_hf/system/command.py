@@ -34,7 +34,7 @@ def run_command(command: Callable[[list[str]], int | None], argv: list[str] | No
         _drop_output(sys.stdout)
         return 141  # what a shell has for SIGPIPE
     except KeyboardInterrupt:
-        _say("interrupted: add --resume to the same command to resume a training from its last checkpoint")
+        _say("interrupted: run the same command with --resume to continue a run from its last checkpoint")
         return 130
     except Exception as error:
         said = as_input_error(error)

@@ -60,12 +60,14 @@ def as_input_error(error: BaseException) -> InputError | None:
     if FULL in str(error) or (os_error is not None and os_error.errno in FULL_DISK):
         file = (os_error.filename2 or os_error.filename) if os_error is not None else None  # two of a copy
         where = f"{_shortened(file)}: " if file else ""
-        return MachineError(f"{where}{FULL}: make room, then give the command again, a training with --resume")
+        return MachineError(
+            f"{where}{FULL}: free some space, then run the same command again (to resume a run, with --resume)"
+        )
     if is_out_of_memory(error):
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return MachineError(
-            f"out of memory ({_shortened(reason)}): end other programs, or lower per_device_train_batch_size, "
-            "per_device_eval_batch_size, dataloader_num_workers or image_size, then give the command again"
+            f"out of memory ({_shortened(reason)}): close other programs, or lower per_device_train_batch_size, "
+            "per_device_eval_batch_size, dataloader_num_workers or image_size, then run the same command again"
         )
     if (isinstance(error, ValueError) and "embedded null" in str(error)) or (
         isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")

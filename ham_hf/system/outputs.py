@@ -21,7 +21,7 @@ def check_output(flag: str, path: Path, suffix: str = "") -> None:
     if suffix and path.suffix != suffix:
         raise InputError(f"{flag} {path}: {expected}")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"{flag} {path}: no file can be written in {path.parent}: make that folder, or name another")
+        raise InputError(f"{flag} {path}: {path.parent} does not exist or is not writable")
 
 
 def check_table(flag: str, path: Path) -> None:

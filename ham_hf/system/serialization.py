@@ -35,7 +35,7 @@ class _Loader(SafeLoader):
         seen: set[str] = set()
         for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
             if key in seen:
-                raise ValueError(f"{key[:80]!r} is there twice: leave one of them out")
+                raise ValueError(f"{key[:80]!r} occurs twice: remove one of them")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -55,7 +55,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8 ({error}): save it as UTF-8") from error
+        raise InputError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -220,7 +220,7 @@ def _check_data(members: Sequence[Member], facts: dict) -> None:
 
 def _check_folds(folder: Path, splits: DatasetDict, greedy: str | None) -> None:
     if greedy is not None:
-        raise InputError("--greedy chooses on validation images, all of which the folds together have seen")
+        raise InputError("--greedy chooses on validation images, which the folds together have all seen")
     if not (folder / "cross_validation.json").is_file():
         raise InputError(f"{folder} is not finished: run the same `ham-hf cross-validate` again to resume")
     if not len(splits["test"]):

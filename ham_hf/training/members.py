@@ -24,7 +24,7 @@ def check_ensemble_members(members: Sequence[Path]) -> None:
         return
     if len(members) < 2:
         what = "recipe" if members and members[0].suffix == ".yaml" else "run"
-        raise InputError(f"an ensemble of {len(members)} {what}: expected at least two")
+        raise InputError(f"an ensemble requires at least two members, but there is 1 {what}")
     recipes = [member for member in members if member.suffix == ".yaml"]
     if len({recipe.stem for recipe in recipes}) < len(recipes):
         raise InputError("two recipes have the same name, which is that of their run folder: rename one")

@@ -263,8 +263,8 @@ class HamTrainer(Trainer):
             shutil.rmtree(checkpoint, ignore_errors=True)
             free = shutil.disk_usage(run).free
             raise MachineError(
-                f"{checkpoint} could not be written ({error}); {free:,} bytes are free there now: make room, then "
-                "--resume continues from the checkpoint before it"
+                f"{checkpoint} could not be written ({error}); {free:,} bytes are free there now: free some space, "
+                "then --resume continues from the checkpoint before it"
             ) from error
         finally:
             self.args.save_total_limit = keep

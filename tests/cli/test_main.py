@@ -250,10 +250,13 @@ def test_an_interruption_says_how_to_go_on(capsys):
     [
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "No space left on device: make room, then give the command",
+            "No space left on device: free some space, then run the same command",
         ),
-        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: No space left on device: make room"),
-        (SafetensorError("I/O error: No space left on device (os error 28)"), "No space left on device: make room"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: No space left on device: free some space"),
+        (
+            SafetensorError("I/O error: No space left on device (os error 28)"),
+            "No space left on device: free some space",
+        ),
         (OSError(errno.EROFS, "Read-only file system", "a.csv"), "a.csv: Read-only file system"),
     ],
 )

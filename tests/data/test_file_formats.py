@@ -68,7 +68,7 @@ NAMED = {
     "CR3": (isomedia(b"crx ", b"crx ", b"isom"), "a camera's raw file"),
     "CR2": (b"II*\0\x10\0\0\0CR\x02\0" + bytes(40), "a camera's raw file"),
     "RAF": (b"FUJIFILMCCD-RAW 0201", "a camera's raw file"),
-    "DNG": (raw_tiff(), "a camera's raw file, of which only a thumbnail"),
+    "DNG": (raw_tiff(), "a camera's raw file, and only its thumbnail"),
     "PSD": (b"8BPS\0\1" + bytes(20), "a Photoshop file"),
     "JPEG XL": (b"\xff\x0a" + bytes(20), "a JPEG XL file"),
     "web page": (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "a web page"),

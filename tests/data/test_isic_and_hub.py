@@ -263,7 +263,7 @@ def test_a_hub_dataset_goes_through_the_whole_run_of_checks(rows, tmp_path, monk
 
 
 def test_a_hub_dataset_in_offline_mode_is_refused_at_once():
-    with pytest.raises(InputError, match="cannot load dataset 'someone/skin'.*give a folder"):
+    with pytest.raises(InputError, match="cannot load dataset 'someone/skin'.*use a folder"):
         load("someone/skin")
 
 

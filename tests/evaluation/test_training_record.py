@@ -100,7 +100,7 @@ def test_the_own_split_of_a_folder_that_differs_by_one_image_is_refused_with_the
     splits, _, _ = load_checked(arguments(other))
     both = trained_ids(trained) & set(splits["validation"]["image_id"][:])
     of = len(splits["validation"])
-    said = rf"^{len(both)} of the {of} validation images were training images of .*: give a --split"
+    said = rf"^{len(both)} of the {of} validation images were training images of .*: to evaluate it anyway"
     with pytest.raises(InputError, match=said):
         load_unseen(arguments(other, ""), str(trained))
     assert both
@@ -250,7 +250,7 @@ def test_images_that_the_model_cannot_have_seen_are_all_evaluated(trained, data,
     assert "split_by_default" not in load_unseen(arguments(tmp_path / "new", "all"), str(trained))[1]
     # Where it may have seen them, as far as an older run says
     old = shutil.copytree(trained, tmp_path / "old", ignore=shutil.ignore_patterns(FILE))
-    with pytest.raises(InputError, match="it may have seen the evaluated ones: give a --split"):
+    with pytest.raises(InputError, match="it may have seen the evaluated ones: if it has not, set --split"):
         load_unseen(arguments(tmp_path / "new", ""), str(old))
     change_facts(old, data__split="study")  # HAM10000's images alone
     assert load_unseen(arguments(tmp_path / "new", ""), str(old))[1]["split"] == "all"

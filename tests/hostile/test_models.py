@@ -244,7 +244,7 @@ def test_code_of_others_is_not_run_before_it_is_published(model, tmp_path):
     for name, auto, said in (
         ("modeling_mmbt.py", "modeling_mmbt.MMBTForImageClassification", "is not the file of that name in ham_hf"),
         ("modeling_evil.py", "modeling_evil.Evil", "is not the file of that name in ham_hf"),
-        (None, "modeling_evil.Evil", "refers to the code 'modeling_evil.Evil', which is not in the files beside it"),
+        (None, "modeling_evil.Evil", "refers to the code 'modeling_evil.Evil', which is not among its files"),
         (None, "someone/else--modeling_evil.Evil", "refers to the code 'someone/else--modeling_evil.Evil'"),
     ):
         if name is not None:

@@ -421,7 +421,7 @@ def set_facts(folder, change) -> None:
             lambda run: run["model"].update(members=[{"run": "a", "weight": 1.0}]),
             "FALSE: model.members is [1.0], found",
         ),
-        (lambda run: run.update(training=None), "cannot tell: is of an evaluation"),
+        (lambda run: run.update(training=None), "cannot tell: belongs to an evaluation"),
         (
             lambda run: run["data"]["splits"]["train"].update(sha256="0" * 64, images=9000),
             "cannot tell: its training images are others than this split's",

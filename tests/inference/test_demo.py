@@ -180,7 +180,7 @@ def test_a_file_that_is_no_photograph_is_one_sentence_without_a_path(url, tmp_pa
         answer = ask(url, tmp_path / name)
         assert answer.startswith('<p class="error" role="alert">cannot use ') and reason in answer
         assert "Traceback" not in answer and str(uploads) not in answer and "<b>" not in answer
-    assert "choose one first" in ask(url, None)
+    assert "choose a photograph first" in ask(url, None)
 
 
 @pytest.mark.parametrize("words", [{"path": "SECRET"}, {"path": "SECRET", "meta": None}, {"path": 3}, {}, "SECRET"])
@@ -202,7 +202,7 @@ def test_the_page_warns_and_asks_no_other_machine(url):
     config = json.load(urllib.request.urlopen(f"{url}config"))
     html = [part["props"]["value"] for part in config["components"] if part["type"] == "html"]
     assert "<h1>my &lt;run&gt;</h1>" in html[0] and "stays on this machine" in html[0]
-    assert DISCLAIMER in html[1] and SYNTHETIC_ALONE in html[1] and "This model uses the image alone" in html[2]
+    assert DISCLAIMER in html[1] and SYNTHETIC_ALONE in html[1] and "This model uses only the image" in html[2]
     style = urllib.request.urlopen(f"{url}theme.css").read().decode()
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page) and config["stylesheets"] == []
     assert "system-ui" in style and not re.search(r"""@import|url\(["']?(?:https?:)?//""", style)
@@ -230,7 +230,7 @@ def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploa
         answer = ask(url, photo, "45", "female", "back")
         assert rows(answer) == expected_rows(patient_run, photo, [(45.0, "female", "back")])
         assert "<p>Age: 45 years. Sex: female. Body site: back.</p>" in answer
-        assert "only shown for models that use the image alone" in answer and "base64" not in answer
+        assert "only if it uses the image alone" in answer and "base64" not in answer
         unknown = ask(url, photo, "", "unknown", "unknown")
         assert rows(unknown) == expected_rows(patient_run, photo) != rows(answer)
         assert "<p>Age: unknown. Sex: unknown. Body site: unknown.</p>" in unknown

@@ -137,7 +137,7 @@ def test_flags_that_cannot_be_are_refused(run_folder, exported, tmp_path, capsys
         assert main(["export", "onnx", str(run_folder), "--output", str(output)]) == 2
         assert "--output" in capsys.readouterr().err
     assert main(["predict", str(exported), str(tmp_path / "photo.png"), "--age", "40"]) == 2
-    assert "reads the photograph alone" in capsys.readouterr().err
+    assert "uses only the photograph" in capsys.readouterr().err
 
 
 def test_without_onnxruntime_the_extra_is_named(exported, tmp_path, monkeypatch, capsys):

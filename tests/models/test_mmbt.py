@@ -655,7 +655,7 @@ def test_an_image_model_refuses_a_patient(checkpoint, tmp_path, capsys):
     )
     photos(1)[0].save(tmp_path / "a.png")
     assert main(["predict", str(folder), str(tmp_path / "a.png"), "--age", "45"]) == 2
-    assert "reads the photograph alone: remove --age" in capsys.readouterr().err
+    assert "uses only the photograph: remove --age" in capsys.readouterr().err
 
 
 def test_a_model_that_reads_the_patient_is_not_exported(published, tmp_path, monkeypatch, capsys):

@@ -221,7 +221,7 @@ def test_unusable_and_repeated_runs_are_refused(runs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty is not a run folder"):
         compare_runs(runs[0], [tmp_path / "empty"])
-    with pytest.raises(InputError, match="a1 is given twice"):
+    with pytest.raises(InputError, match="a1 occurs twice"):
         compare_runs(runs[0], [runs[0][0] / ".." / "a1"])
     untested = make_run(tmp_path / "untested", images=(150, 0))
     with pytest.raises(InputError, match="untested has no test images: choose the other --split"):

@@ -154,7 +154,7 @@ def test_nothing_that_is_no_file_is_replaced_whoever_writes(special, kind):
         replace_file(path, "x")
     assert special_kind(path) is not None and not list(path.parent.glob(".*"))
     if kind != "folder":
-        with pytest.raises(InputError, match="name a new folder"), new_folder(path):
+        with pytest.raises(InputError, match="choose another folder"), new_folder(path):
             pass
 
 

@@ -90,7 +90,7 @@ def test_an_ensemble_of_the_folds_is_evaluated_only_on_test_images(done, synthet
     assert not test_ids & set(pooled.image_ids)
     capsys.readouterr()
     assert main([*words[:-1], str(tmp_path / "again"), "--greedy", "accuracy"]) == 2
-    assert "all of which the folds together have seen" in capsys.readouterr().err
+    assert "which the folds together have all seen" in capsys.readouterr().err
 
 
 def test_the_page_says_that_the_images_were_made_up(done, tmp_path):

@@ -191,7 +191,7 @@ def test_a_second_ensemble_is_refused_at_once_while_the_first_one_is_built(runs,
 def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, capsys):
     words = f"--data_dir {synthetic_dir} --split grouped --output_dir {tmp_path / 'new'}".split()
     assert ham_hf(["ensemble", str(runs[0]), *words]) == 2
-    assert "an ensemble of 1 run: expected at least two" in capsys.readouterr().err
+    assert "an ensemble requires at least two members, but there is 1 run" in capsys.readouterr().err
     settings = json.loads((runs[1] / "preprocessor_config.json").read_text())
     other = tmp_path / "other"
     other.mkdir()

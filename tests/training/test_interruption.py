@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_the_run_resumes_from_it(
     folder = tmp_path / "run"
     one = sum(path.stat().st_size for path in (unbroken / "checkpoint-7").iterdir())
     with disk_of(folder, free=int(1.7 * one)):
-        with pytest.raises(InputError, match=r"checkpoint-14 could not be written .* make room, then --resume"):
+        with pytest.raises(InputError, match=r"checkpoint-14 could not be written .* free some space, then --resume"):
             main(flags(folder))
         assert last_whole_checkpoint(folder).name == "checkpoint-7" and checkpoints(folder) == [7]
     main([*flags(folder), "--resume"])
@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_the_run_resumes_from_it(
 def test_a_full_disk_at_the_end_of_a_training_is_reported_in_a_sentence(broken, flags, unbroken, capsys):
     with disk_of(broken, free=10_000):
         assert run_command(main, [*flags(broken), "--resume"]) == 3
-        assert "No space left on device: make room, then give the command again" in capsys.readouterr().err
+        assert "No space left on device: free some space, then run the same command again" in capsys.readouterr().err
         assert not (broken / "run.json").exists()
     main([*flags(broken), "--resume"])
     assert same_end(broken, unbroken)
@@ -217,7 +217,7 @@ def test_a_full_disk_leaves_the_previous_report(unbroken, tmp_path):
         file.write_bytes(b"the report before")
     files = sorted(run.rglob("*"))
     with disk_of(run, free=200_000):
-        with pytest.raises(InputError, match="No space left on device.*make room"):
+        with pytest.raises(InputError, match="No space left on device.*free some space"):
             write_report(run)
         assert sorted(run.rglob("*")) == files
     assert all(file.read_bytes() == b"the report before" for file in report)

@@ -28,7 +28,7 @@ def read_hub(name: str, revision: str | None = None, diagnosis_map: DiagnosisMap
     try:
         loaded = load_dataset(name, revision=commit)
     except (DatasetNotFoundError, ConnectionError, HTTPError) as error:
-        raise InputError(f"cannot load dataset {name!r}: {error}; give a folder with the images instead") from error
+        raise InputError(f"cannot load dataset {name!r}: {error}; use a folder with the images instead") from error
     return convert(loaded, name, diagnosis_map)
 
 

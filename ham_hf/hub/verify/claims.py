@@ -164,5 +164,5 @@ def check_any(claims: list[Claim], folder: Path) -> None:
         raise InputError(f"{folder} has no README.md, so there are no claims to check")
     raise InputError(
         f"{folder / CARD} makes no claims: its front matter has no model-index with results, and there is no "
-        f"{FOLDER}/*.yaml. `ham-hf evaluate` evaluates a model without one"
+        f"{FOLDER}/*.yaml. to score a model without claims, use `ham-hf evaluate`"
     )

@@ -229,7 +229,7 @@ def _check_parts(folder: Path, report: Mapping) -> list[Finding]:
     """Results that cannot be there, or that are missing."""
     found, run = [], report["run"]
     if run["training"] is None and "members" not in run["model"]:
-        words = "is of an evaluation: `ham-hf train` writes another beside a model"
+        words = "belongs to an evaluation: `ham-hf train` writes a different one"
         found.append(Finding("report.json", CANNOT_TELL, words))
     if report["ablation"] is not None and not reads_patient(run):
         found.append(

@@ -153,7 +153,7 @@ def check_code(folder: Path) -> bool:
     references = [(path.name, reference) for path in configs for reference in _references(read_json(path))]
     for name, reference in references:
         if reference.partition(".")[0] not in beside:
-            raise InputError(f"{name} refers to the code {reference!r}, which is not in the files beside it")
+            raise InputError(f"{name} refers to the code {reference!r}, which is not among its files")
     return bool(references)
 
 
