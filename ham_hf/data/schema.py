@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
 
 def canonical_features() -> "Features":
-    """Columns of every split. The image stays encoded (bytes, or the path of a file) until it is accessed."""
+    """Return the columns of every split. The image stays encoded (bytes, or a path) until it is accessed."""
     from datasets import ClassLabel, Features, Image, Value
 
     return Features(

@@ -235,7 +235,7 @@ def _same_split(trained: Mapping | None, facts: Mapping) -> bool:
 
 
 def _seen(trained: Mapping, facts: Mapping, evaluated: Sequence[str] = ()) -> tuple[int | None, bool | None]:
-    """How many training images a model had that may be validation or test images of `facts`; and whether some are.
+    """Return how many training images of a model may be validation or test images of `facts`, and whether some are.
 
     That is None where not the model's own training images are in question, but those of the checkpoint that its
     training began with. `evaluated` are image_ids, which tell where `facts` have no training images.

@@ -24,12 +24,12 @@ class Classifier(NamedTuple):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The codes that the columns of its probabilities stand for."""
+        """Return the codes that the columns of its probabilities stand for."""
         return labels_of(self.model)
 
     @property
     def threshold(self) -> float | None:
-        """The probability from which on melanoma is suspected; None if the model has no such threshold."""
+        """Return the probability from which on melanoma is suspected; None if the model has no such threshold."""
         return threshold_of(self.model)
 
     @property

@@ -40,7 +40,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def revision(self) -> str | None:
-        """The commit on the Hub."""
+        """Return the commit on the Hub."""
         return self.located.revision
 
 

@@ -48,7 +48,7 @@ def picture_names(report: Mapping) -> set[str]:
 def draw_plots(
     report: Mapping, history: Sequence[Mapping], predictions: Mapping[str, Predictions | None]
 ) -> dict[str, bytes | None]:
-    """File name → PNG of every picture that a report can have; None where the run has no data for it."""
+    """Return file name → PNG of every figure that a report can have; None if the run has no data for it."""
     run, figures = report["run"], {}
     with style.context(["default", STYLE]):
         if run["training"] is not None:

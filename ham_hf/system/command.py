@@ -16,8 +16,8 @@ TRAINER_DEBUG_OPTIONS = ("underflow_overflow", "tpu_metrics_debug")
 def run_command(command: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
     """Call `command(argv)` and return an exit code: the command's own, an InputError's, 130 after Ctrl-C.
 
-    The user's mistake is one message on stderr, from the main process alone where there are several; `--debug` among
-    the arguments shows the traceback too. Any other exception is a mistake of ours and passes through.
+    A mistake of the user is reported as one message on stderr, by the main process only; `--debug` among the arguments
+    shows the traceback too. Any other exception is a bug and passes through.
     """
     _open_closed_streams()
     keep_stderr_readable()

@@ -47,5 +47,5 @@ def hindrances(device: torch.device, full_determinism: bool) -> list[str]:
 
 
 def weights_sha256(folder: Path) -> dict[str, str]:
-    """File name → SHA-256 of the weights in a model folder."""
+    """Return file name → SHA-256 of the weights in a model folder."""
     return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}

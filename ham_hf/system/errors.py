@@ -20,28 +20,28 @@ _NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "shared m
 
 
 class InputError(ValueError):
-    """A mistake of the user's; the message says what was given, what was expected, and what to do."""
+    """A mistake of the user; the message says what was given, what was expected, and what to do."""
 
     exit_code = 2
 
 
 class MachineError(InputError):
-    """The machine is in the way: a disk is full, another process is at work. The same command works later."""
+    """A problem of the machine, such as a full disk or another process at work. The same command works later."""
 
     exit_code = 3
 
 
 class TrainingError(InputError):
-    """The settings of a training do not work: its loss diverged, or they do not fit the model, the data or each other.
+    """The settings of a run do not work: its loss diverged, or they do not fit the model, the data or each other.
 
-    Running the same command again would fail again, which is not so for a missing file or a lost network.
+    Unlike after a missing file or a lost network connection, the same command would fail again.
     """
 
     exit_code = 4
 
 
 def error_kind(error: OSError) -> type[InputError]:
-    """Return MachineError where the disk is full, else InputError."""
+    """Return MachineError if the disk is full, otherwise InputError."""
     return MachineError if error.errno in FULL_DISK else InputError
 
 

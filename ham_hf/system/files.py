@@ -94,7 +94,7 @@ def descriptor_of(path: Path) -> int | None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new empty file beside `path`, to write, which then takes its place: no reader ever sees half a file.
+    """Yield a new empty file to write, which then replaces `path` at once: no reader ever sees half a file.
 
     Its permissions are those of any file that the user makes. A link at `path` is replaced, and what it pointed to
     stays as it is.
@@ -136,7 +136,7 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Raises InputError where a command would mix its files with others, before the work is done."""
+    """Raise InputError if a command would mix its files with others, before the work is done."""
     what = special_kind(folder)
     if what not in (None, "a folder"):
         raise InputError(f"--output_dir {folder} is {what}: choose another folder")
@@ -148,7 +148,7 @@ def check_new_folder(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Where to write what is to be `folder`, which appears whole, or where the process is killed, not at all.
+    """Yield a folder to write, which becomes `folder` at the end, or nothing if the process is killed.
 
     Raises:
         InputError: as `check_new_folder`; or another process is writing it.

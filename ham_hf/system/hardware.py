@@ -36,9 +36,9 @@ def prefers_channels_last(device: torch.device) -> bool:
 
 
 def use_all_cores(local_processes: int) -> int:
-    """Let torch compute on every core this process may use, shared among the processes here; returns the number.
+    """Let torch use every core that this process may use, shared by the processes here, and return the number.
 
-    `accelerate launch` without --cpu (1.15) gives a process one thread, also where the CPU does all the work.
+    `accelerate launch` without --cpu (1.15) gives a process one thread, even if the CPU does all the work.
     """
     threads = max(usable_cores() // local_processes, 1)
     torch.set_num_threads(threads)
@@ -58,7 +58,7 @@ def keep_freed_memory() -> None:
 
 
 def usable_cores() -> int:
-    """The CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))  # fewer than the machine has, in a container or under taskset
     return os.cpu_count() or 1

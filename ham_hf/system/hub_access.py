@@ -28,7 +28,7 @@ class HubUnreachable(InputError):
 
 
 def resolve_revision(repo_id: str, revision: str | None, repo_type: str = "model") -> str:
-    """The commit that `revision` of a Hub repository stands for.
+    """Return the commit that `revision` of a Hub repository refers to.
 
     Raises:
         InputError: the name cannot be a Hub id, or the Hub does not answer (HubUnreachable), does not know it or does
@@ -58,9 +58,9 @@ def resolve_revision(repo_id: str, revision: str | None, repo_type: str = "model
 
 
 def locate_model(repo_id: str, revision: str | None) -> tuple[str, str]:
-    """Where `from_pretrained` finds a Hub model, and its commit: the Hub id, or the cached folder without a network.
+    """Return where `from_pretrained` finds a Hub model (its id, or offline its cached folder), and its commit.
 
-    Given the id, from_pretrained would ask an unreachable Hub again, for most of a minute.
+    With the id, from_pretrained would retry an unreachable Hub for most of a minute.
 
     Raises:
         InputError: as `resolve_revision`, unless the model is in the cache.

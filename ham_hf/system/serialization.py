@@ -51,7 +51,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file; InputError where it cannot be read as one."""
+    """Return the text of a UTF-8 file; raise InputError if it is not one."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -98,7 +98,7 @@ def scan_yaml(text: str) -> Iterator[yaml.Token]:
 
 
 def _check_growth(text: str) -> None:
-    """Raises ValueError where aliases of aliases would make a small file an enormous value ("a billion laughs")."""
+    """Raise ValueError if aliases of aliases would make a small file an enormous value ("a billion laughs")."""
     sizes: dict[str | None, int] = {}  # of what has an anchor
     around: list[list] = [[None, 0]]  # anchor and size so far of each collection that is open
     for event in yaml.parse(text, Loader=SafeLoader):
@@ -120,6 +120,6 @@ def _check_growth(text: str) -> None:
                 around[-1][1] += size
         if len(around) > MOST_DEPTH or around[-1][1] > MOST_NODES:
             raise ValueError(
-                f"its values nest more than {MOST_DEPTH} deep, or are more than {MOST_NODES:,} where its aliases are "
-                "followed: write them out"
+                f"its values are nested more than {MOST_DEPTH} levels deep, or are more than {MOST_NODES:,} once its "
+                "aliases are expanded: write them out"
             )

@@ -43,7 +43,7 @@ class Claim(NamedTuple):
 
     @property
     def sha256(self) -> str | None:
-        """The hash of the claim's images, as ham_hf writes it; None for any other revision."""
+        """Return the hash of the claim's images, as ham_hf writes it; None for any other revision."""
         return self.revision if re.fullmatch(r"[0-9a-f]{64}", self.revision or "") else None
 
     @property
