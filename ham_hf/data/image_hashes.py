@@ -61,7 +61,8 @@ def check_images(dataset: Dataset) -> dict[str, ImageCheck]:
 
     # Decoding, resizing and hashing free the interpreter lock: threads are enough
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = list(tqdm(pool.map(check, range(len(ids))), total=len(ids), desc="Checking images", unit=" images"))
+        found_in_order = pool.map(check, range(len(ids)))
+        checks = list(tqdm(found_in_order, "Checking images", len(ids), unit=" images", disable=None))
     found = {image_id: check for image_id, check in zip(ids, checks, strict=True) if check is not None}
     hashes = {check.sha256: [check.phash, check.pixels_sha256] for check in found.values() if check.error is None}
     if not hashes.keys() <= known.keys():

@@ -291,7 +291,8 @@ def _build(
         unfinished = path.with_suffix(".unfinished")
         with _explained(path.parent, needed, free):
             try:
-                with unfinished.open("wb") as file, tqdm(total=len(shas), desc=description, unit=" images") as bar:
+                bar = tqdm(total=len(shas), desc=description, unit=" images", disable=None)
+                with unfinished.open("wb") as file, bar:
                     # Written through a file, not a map: on a full disk a write to a map kills the process
                     header = {"descr": "|u1", "fortran_order": False, "shape": (total,)}
                     np.lib.format.write_array_header_1_0(file, header)

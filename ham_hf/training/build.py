@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, disable_progress_bars
 from scipy.special import softmax
 from torch import nn
 from transformers import (
@@ -69,6 +69,8 @@ def set_up_process(args: RunArguments) -> None:
     logging.getLogger("ham_hf").setLevel(logging.INFO if main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # of loading weights; the training bars are the Trainer's own
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     where = args.device.type
     if where == "cpu":
         keep_freed_memory()
