@@ -73,9 +73,11 @@ def as_input_error(error: BaseException) -> InputError | None:
         isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
     ):
         return InputError(f"a path cannot be used: {_shortened(error)}")
-    if os_error is not None and os_error.errno in _OF_A_PATH:
-        path = os_error.filename
-        return InputError(f"{_shortened(path or 'the disk')}: {os_error.strerror}{_remedy(path)}")
+    if os_error is not None:
+        path, remedy = os_error.filename, _remedy(os_error.filename)
+        # A home that does not exist cannot be made below /proc, or below a mount that is gone
+        if os_error.errno in _OF_A_PATH or (os_error.errno == errno.ENOENT and remedy and not _cache().is_dir()):
+            return InputError(f"{_shortened(path or 'the disk')}: {os_error.strerror}{remedy}")
     return None if error.__cause__ is None else as_input_error(error.__cause__)  # datasets wraps what it met
 
 
@@ -83,9 +85,13 @@ def _remedy(path: object) -> str:
     """Return what to do if a path that cannot be used is where the Hugging Face libraries keep their caches."""
     if not isinstance(path, str):
         return ""
-    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = _cache()
     in_question = Path(path) == cache or cache in Path(path).parents or Path(path) in cache.parents
     return ". Set HF_HOME to a folder that you can write to: models and data sets are cached there" * in_question
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

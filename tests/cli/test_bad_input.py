@@ -278,7 +278,8 @@ def test_predicting_with_an_unfinished_run_names_its_last_checkpoint(photo, refu
 
 
 def test_predicting_with_a_model_path_that_does_not_exist_says_so(photo, refused, tmp_path):
-    assert f"no folder '{tmp_path / 'absent'}'" in refused("predict", tmp_path / "absent", photo)
+    said = f"'{tmp_path / 'absent'}' is neither an existing folder nor a Hub id"
+    assert said in refused("predict", tmp_path / "absent", photo)
 
 
 def test_predicting_with_a_checkpoint_that_is_no_image_classifier_is_refused(bert, photo, refused):
@@ -410,7 +411,7 @@ def test_debug_shows_the_traceback_of_a_real_command(photo, tmp_path):
     done, _ = run("ham_hf", "predict", tmp_path / "absent", photo, "--debug")
     assert done.returncode == 2
     assert done.stderr.startswith("Traceback (most recent call last)")
-    assert f"error: no folder '{tmp_path / 'absent'}'" in done.stderr
+    assert f"error: '{tmp_path / 'absent'}' is neither an existing folder" in done.stderr
 
 
 def test_a_home_that_cannot_be_written_names_hf_home_and_leaves_nothing(tmp_path):

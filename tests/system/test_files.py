@@ -40,6 +40,8 @@ def test_a_cache_that_cannot_be_written_names_hf_home(tmp_path, monkeypatch):
     for path in (tmp_path / "home", tmp_path / "home" / ".cache" / "huggingface" / "datasets"):
         said = str(as_input_error(PermissionError(errno.EACCES, "Permission denied", str(path))))
         assert said.startswith(f"{path}: Permission denied. Set HF_HOME to a folder that you can write to")
+    absent = as_input_error(FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "home")))
+    assert "Set HF_HOME to a folder" in str(absent)
     elsewhere = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "data"))
     assert str(as_input_error(elsewhere)) == f"{tmp_path / 'data'}: Permission denied"
 
