@@ -70,3 +70,10 @@ def test_a_docstring_does_not_start_with_what_whether_or_of():
     # The code of models is published with them, and `verify` compares it byte for byte: it stays as it is
     lines = lines_with(r'"""(What|Whether|Of) ')
     assert not [line for line in lines if not line.startswith("ham_hf/models/mmbt/")]
+
+
+def test_the_spelling_is_american():
+    british = r"colour|\bgrey|licence|normalis|optimis[ei]|initialis|recognised|minimised|behaviour|labelled(?!by)"
+    lines = lines_with(rf"{british}|modelling|cancelled|centre|favour|honour|neighbour|artefact|misspelt")
+    published = ("ham_hf/models/mmbt/", "ham_hf/models/ensemble/")
+    assert not [line for line in lines if not line.startswith(published)]

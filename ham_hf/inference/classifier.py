@@ -62,4 +62,6 @@ def threshold_of(model: "PreTrainedModel | OnnxModel") -> float | None:
 
 def suspicion(threshold: float) -> str:
     """Return the sentence about a threshold that is printed with the probabilities."""
-    return f"Suspect melanoma if its probability is at least {threshold:.4f}, even if another diagnosis is more likely."
+    return (
+        f"Suspect melanoma if its probability is at least {threshold:.4f}, even if another diagnosis is more likely."
+    )
