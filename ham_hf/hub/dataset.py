@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ham_hf.config.arguments import DataArguments
-from ham_hf.data.split_names import BUILT_IN
-from ham_hf.hub.upload import Repository, Target, check_repo_id, listing, publish
+from ham_hf.hub.upload import Repository, Target, check_repo_id, explained, listing, publish
 from ham_hf.labels import LICENSE
 from ham_hf.system.errors import InputError
 
@@ -21,10 +20,10 @@ CONSENT = (
 def push_dataset(
     data: DataArguments, repo_id: str, *, private: bool, token: str | None, dry_run: bool, accept_license: bool
 ) -> None:
-    """Publish the folder of `data` as the dataset `repo_id`, in one commit, and print the progress.
+    """Publish the folder of `data` as the dataset `repo_id`, first its card, then the images; print the progress.
 
     Args:
-        data: the copy, a folder, and its split.
+        data: the copy and its split.
         repo_id: owner/name, created if it does not exist.
         private: whether a new repository is private.
         token: for the Hub; by default the environment's.
@@ -40,23 +39,26 @@ def push_dataset(
         raise InputError(
             f"nothing was sent. {CONSENT}. Add --accept_license to confirm, or --dry_run to see what would be sent"
         )
-    from ham_hf.hub.dataset_files import stage_dataset  # here, because it takes a second to import
+    # Here, because they take a second to import
+    import datasets
 
+    from ham_hf.hub.dataset_card import keep_metadata, load_publishable, stage_card
+
+    splits, facts = load_publishable(data)
+    message = f"HAM10000, split {facts['split']}"
+    repository = Repository("dataset", published=(), foreign=("README.md", "split.csv"), message=message)
     with tempfile.TemporaryDirectory(prefix="ham_hf-data-push-") as temporary:
         staged = Path(temporary)
-        stage_dataset(data, staged, repo_id)
+        stage_card(splits, facts, staged, repo_id)
         if dry_run:
-            print(listing(staged))
+            images = (f"{len(rows):>15,}  images in data/{name}-*.parquet" for name, rows in splits.items())
+            print("\n".join([*images, listing(staged)]))
             print(f"Nothing was sent. With --accept_license, this goes to the dataset {repo_id}. {CONSENT}.")
             return
-        repository = Repository(
-            "dataset",
-            published=("README.md", "split.csv", "data/*.parquet"),
-            foreign=("README.md", "split.csv"),
-            message=f"HAM10000, split {_split_name(data)}",
-        )
-        publish(staged, repository, Target(repo_id, private=private, token=token))
-
-
-def _split_name(data: DataArguments) -> str:
-    return data.split if data.split in BUILT_IN else Path(data.split).name
+        keep_metadata(staged / "README.md", repo_id, token)
+        head = publish(staged, repository, Target(repo_id, private=private, token=token))
+    print(f"uploading the images to {repo_id} …")
+    datasets.logging.set_verbosity_error()  # not that a split of one file takes one process
+    with explained(repo_id, "The card is there, these images are not"):
+        commit = splits.push_to_hub(repo_id, commit_message=message, token=token)
+    print(f"{repo_id} already has these images" if commit.oid == head else f"published: {commit.commit_url}")

@@ -6,11 +6,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ham_hf import __version__
-from ham_hf.system.errors import InputError
+from ham_hf.system.errors import InputError, as_input_error
 from ham_hf.system.files import file_digest
 
-if TYPE_CHECKING:  # half a second to import, and a misspelled folder should not take that long
-    from huggingface_hub import HfApi
+if TYPE_CHECKING:  # half a second to import, and a misspelt folder should not take that long
+    from huggingface_hub import CommitInfo, HfApi
 
 
 class Repository(NamedTuple):
@@ -65,7 +65,7 @@ def listing(staged: Path) -> str:
     return "\n".join([*lines, f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files", "", "README.md:", "", card])
 
 
-def publish(staged: Path, repository: Repository, target: Target, check: Callable[[], None] = lambda: None) -> None:
+def publish(staged: Path, repository: Repository, target: Target, check: Callable[[], None] = lambda: None) -> str:
     """Bring a repository to the contents of `staged` in one commit, or none if nothing changed, and print the result.
 
     Args:
@@ -73,6 +73,9 @@ def publish(staged: Path, repository: Repository, target: Target, check: Callabl
         repository: what is published.
         target: where.
         check: called before anything is uploaded; raises InputError to prevent it.
+
+    Returns:
+        The commit that has these files.
 
     Raises:
         InputError: with what to do, and the state of the repository.
@@ -85,11 +88,16 @@ def publish(staged: Path, repository: Repository, target: Target, check: Callabl
             "https://huggingface.co/settings/tokens"
         )
     api = _api(target.token)
-    with _explained(target.repo_id):
+    with explained(target.repo_id):
         remote = _look(api, repository, target)
         _check_rights(repository, target, remote, api.whoami())
     check()
-    print(_send(api, staged, repository, target, remote))
+    commit = _send(api, staged, repository, target, remote)
+    if remote and commit.oid == remote.commit:
+        print(f"{target.repo_id} already has these files, at commit {remote.commit}: nothing to upload")
+    else:
+        print(f"proposed: {commit.pr_url}" if target.create_pr else f"published: {commit.commit_url}")
+    return commit.oid
 
 
 def check_is_published(model_id: str, weights: Sequence[Path], token: str | None) -> None:
@@ -98,7 +106,7 @@ def check_is_published(model_id: str, weights: Sequence[Path], token: str | None
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        with _explained(model_id):
+        with explained(model_id):
             found = _api(token).get_paths_info(model_id, [path.name for path in weights])
     except InputError as error:
         if isinstance(error.__cause__, RepositoryNotFoundError):
@@ -177,18 +185,14 @@ def _check_rights(repository: Repository, target: Target, remote: Remote | None,
         )
 
 
-def _send(api: "HfApi", staged: Path, repository: Repository, target: Target, remote: Remote | None) -> str:
-    """Upload and commit; return what to print.
-
-    Raises:
-        InputError: with what to do, and the state of the repository.
-    """
+def _send(api: "HfApi", staged: Path, repository: Repository, target: Target, remote: Remote | None) -> "CommitInfo":
+    """Upload and commit, after creating the repository if there is none."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     where: dict[str, Any] = {"repo_id": target.repo_id, "repo_type": repository.repo_type}
     state = "No commit was made"
     if remote is None:
-        with _explained(target.repo_id, state):
+        with explained(target.repo_id, state):
             sdk = "gradio" if repository.repo_type == "space" else None
             api.create_repo(**where, private=target.private or None, space_sdk=sdk)
         state += f"; the new repository {target.repo_id} is empty"
@@ -197,8 +201,8 @@ def _send(api: "HfApi", staged: Path, repository: Repository, target: Target, re
         name for name in (remote.files if remote else ()) if name not in files and _matches(name, repository.published)
     ]
     print(f"uploading to {target.repo_id} …")
-    with _explained(target.repo_id, state):
-        commit = api.create_commit(
+    with explained(target.repo_id, state):
+        return api.create_commit(
             operations=[
                 *(CommitOperationAdd(name, path) for name, path in files.items()),
                 *(CommitOperationDelete(name) for name in left_over),
@@ -209,9 +213,6 @@ def _send(api: "HfApi", staged: Path, repository: Repository, target: Target, re
             create_pr=target.create_pr,
             **where,
         )
-    if remote and commit.oid == remote.commit:
-        return f"{target.repo_id} already has these files, at commit {remote.commit}: nothing to upload"
-    return f"proposed: {commit.pr_url}" if target.create_pr else f"published: {commit.commit_url}"
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -219,7 +220,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 @contextmanager
-def _explained(repo_id: str, state: str = "No commit was made") -> Iterator[None]:
+def explained(repo_id: str, state: str = "No commit was made") -> Iterator[None]:
     """Turn exceptions of huggingface_hub into an InputError with what to do, and the state of the repository."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
@@ -231,6 +232,8 @@ def _explained(repo_id: str, state: str = "No commit was made") -> Iterator[None
     except OfflineModeIsEnabled as error:
         raise InputError("offline mode is on: unset HF_HUB_OFFLINE to push") from error
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        if as_input_error(error):  # a full disk, for example
+            raise
         cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error  # of an upload
         if isinstance(cause, HfHubHTTPError):
             status, reply = cause.response.status_code, " ".join((cause.server_message or str(cause)).split())
@@ -248,10 +251,7 @@ def _remedy(status: int, repo_id: str) -> str:
         case 401:
             return "the Hub does not accept this token: `hf auth login` with another, or set HF_TOKEN"
         case 403:
-            return (
-                f"this token cannot write to {repo_id}: create one with write access to it, choose another name, or "
-                "propose it with --create_pr"
-            )
+            return f"this token cannot write to {repo_id}: create one with write access to it, or choose another name"
         case 404:
             return f"{repo_id} no longer exists: look at it on the Hub"
         case 409:

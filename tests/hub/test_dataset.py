@@ -1,4 +1,4 @@
-"""`ham-hf data push`: a copy of HAM10000 goes to the Hub when that is meant, and comes back the same."""
+"""`ham-hf data push`: HAM10000 is published only on request, its licence first, and loads back unchanged."""
 
 import json
 import os
@@ -12,31 +12,40 @@ from datasets import Image, load_dataset
 from ham_hf.cli.main import main
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.schema import canonical_features
-from ham_hf.data.sources import hub
-from ham_hf.hub.dataset_files import stage_dataset
+from ham_hf.hub.dataset_card import load_publishable, render_dataset_card
 from tests.helpers.hub_server import HubServer
 from tests.helpers.small_data import load, make_rows, write_folder
 
 ROOT = Path(__file__).parents[2]
 REPO = "ada/ham10000"
-FROM_THE_HUB = """
+# One process, because importing torch and datasets takes eight seconds
+PUSHES = """
 import json, sys
 from ham_hf.cli.main import main
+folder, partial, repo = sys.argv[1:]
+
+def run(code, *argv):
+    assert main(["data", *argv, "--split", "grouped", "--split_seed", "7"]) == code
+    print("NEXT", flush=True)
+
+run(2, "push", folder, repo)
+run(0, "push", folder, repo, "--dry_run")
+run(2, "push", folder, repo, "--accept_license", "--private")  # the Hub refuses the first file of images
+run(0, "push", folder, repo, "--accept_license", "--private")
+run(0, "push", folder, repo, "--accept_license")
+run(0, "audit", repo)
+
+from huggingface_hub import hf_hub_download
 from tests.helpers.small_data import load
-folder, repo = sys.argv[1:]
-push = ["data", "push", folder, repo, "--split", "grouped", "--split_seed", "7"]
-assert main(push) == 2 and main([*push, "--dry_run"]) == 0
-print("accepted", flush=True)
-assert main([*push, "--accept_license", "--private"]) == 0
-assert main([*push, "--accept_license"]) == 0
-splits, facts = load(repo, split_seed=7)
-print(json.dumps(facts))
+complete = load(repo, split_seed=7)[1]
+run(0, "push", partial, repo, "--accept_license", "--allow_missing_images")
+print(json.dumps([complete, load(repo, split=hf_hub_download(repo, "split.csv", repo_type="dataset"))[1]]))
 """
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Under HAM10000's own ids; the study's split tears none of these lesions apart."""
+    """Return rows with ids of HAM10000, whose lesions the study's split keeps together."""
     return [row | {"image_id": f"ISIC_{24306 + number:07d}"} for number, row in enumerate(make_rows(70, images=1))]
 
 
@@ -46,66 +55,124 @@ def data(rows, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pushed(data, tmp_path_factory):
-    """Push a dataset and load it back: the output, the facts, and the Hub."""
+def partial(rows, tmp_path_factory):
+    """Return a copy without the first five images."""
+    folder = write_folder(tmp_path_factory.mktemp("partial") / "HAM10000", rows)
+    for path in sorted((folder / "images").iterdir())[:5]:
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pushed(data, partial, tmp_path_factory):
+    """Push a dataset several times and load it back; return the output of the commands, stderr and the Hub."""
     with HubServer() as server:
+        server.fail("PUT /lfs/.*", 403)
         done = subprocess.run(
-            [sys.executable, "-c", FROM_THE_HUB, str(data), REPO],
+            [sys.executable, "-c", PUSHES, str(data), str(partial), REPO],
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | server.environment(tmp_path_factory.mktemp("home")),
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        yield done, server
+        yield done.stdout.split("NEXT\n"), done.stderr, server
 
 
-def test_nothing_is_sent_unless_that_is_said(pushed):
-    done, server = pushed
-    assert "nothing was sent. HAM10000 is CC BY-NC 4.0" in done.stderr and "photographs of patients" in done.stderr
-    dry = done.stdout.split("accepted")[0]
-    assert "data/train-00000-of-00001.parquet" in dry and "README.md:" in dry and "Nothing was sent." in dry
+@pytest.fixture(scope="module")
+def commits(pushed):
+    """Return the files of each commit, the oldest first."""
+    repo = pushed[2].repos["datasets", REPO]
+    found, oid = [], repo.refs["main"]
+    while oid:
+        found.insert(0, {path: file.data for path, file in repo.commits[oid].files.items()})
+        oid = repo.commits[oid].parent
+    return found
+
+
+@pytest.fixture(scope="module")
+def loaded(commits, tmp_path_factory):
+    """Return a function that loads the dataset as of a commit, without ham_hf."""
+
+    def load_commit(number):
+        folder = tmp_path_factory.mktemp("commit")
+        (folder / "data").mkdir()
+        for path, content in commits[number].items():
+            (folder / path).write_bytes(content)
+        return load_dataset(str(folder), cache_dir=folder / "cache")
+
+    return load_commit
+
+
+def test_nothing_is_sent_without_confirmation(pushed):
+    (_, dry, *_), stderr, server = pushed
+    assert "nothing was sent. HAM10000 is CC BY-NC 4.0" in stderr and "photographs of patients" in stderr
+    assert "42  images in data/train-*.parquet" in dry and "README.md:" in dry and "Nothing was sent." in dry
     assert server.repos["datasets", REPO].private
     assert next(request for request in server.requests if request.startswith("POST ")) == "POST /api/repos/create"
 
 
-def test_it_is_one_commit_and_a_second_push_none(pushed):
-    done, server = pushed
-    assert "already has these files" in done.stdout
-    assert server.repos["datasets", REPO].titles() == ["HAM10000, split grouped", "initial commit"]
+def test_the_licence_is_on_the_hub_before_the_first_image(pushed, commits):
+    server = pushed[2]
+    commit = server.requests.index(f"POST /api/datasets/{REPO}/commit/main")
+    assert commit < next(number for number, request in enumerate(server.requests) if request.startswith("PUT /lfs/"))
+    assert commits[1].keys() == {".gitattributes", "README.md", "split.csv"}
+    assert b"license: cc-by-nc-4.0" in commits[1]["README.md"]
 
 
-def test_what_comes_back_has_the_same_split_and_the_same_bytes(pushed, data):
-    facts = json.loads(pushed[0].stdout.splitlines()[-1])
+def test_push_to_hub_adds_metadata_to_the_card_and_changes_nothing_else(commits):
+    (front, page), (front_before, page_before) = (
+        commits[number]["README.md"].decode().removeprefix("---\n").split("\n---\n", 1) for number in (2, 1)
+    )
+    assert page == page_before and front.startswith(front_before + "\ndataset_info:\n") and "\nconfigs:\n" in front
+
+
+def test_an_interrupted_push_says_what_is_there_and_continues(pushed):
+    (_, _, interrupted, complete, *_), stderr, server = pushed
+    assert "(the Hub says 403: This is a test). The card is there, these images are not" in stderr
+    assert "published: " in interrupted and "already has these files" in complete and "published: " in complete
+    assert len(server.uploads) == len(set(server.uploads)) == 5  # three splits, and two that changed
+
+
+def test_a_second_push_without_changes_makes_no_commit(pushed, commits):
+    assert "already has these files" in pushed[0][4] and "already has these images" in pushed[0][4]
+    assert "published: " not in pushed[0][4]
+    assert len(commits) == 5  # the Hub's first; a card and images, twice
+
+
+def test_the_pushed_dataset_has_the_same_split_and_bytes(pushed, data, partial):
+    assert "No leaks found." in pushed[0][5]
+    complete, without_five = json.loads(pushed[0][-1].splitlines()[-1])
     splits, direct = load(data, split_seed=7)
-    assert facts["kind"] == "hub" and len(splits["test"])
-    assert facts | {"kind": "folder", "source": str(data)} == direct  # split_sha256 and images_sha256 among them
+    assert complete["kind"] == "hub" and len(splits["test"])
+    assert complete | {"kind": "folder", "source": str(data)} == direct  # split_sha256 and images_sha256 among them
+    _, direct = load(partial, split_seed=7, allow_missing_images=True)
+    for name in ("split_sha256", "images_sha256"):
+        assert without_five[name] == direct[name]
 
 
-@pytest.fixture()
-def stage(tmp_path):
-    def stage(folder, **changes):
-        (tmp_path / "staged").mkdir()
-        stage_dataset(DataArguments(data_dir=str(folder), **changes), tmp_path / "staged", REPO)
-        return tmp_path / "staged"
-
-    return stage
-
-
-def test_its_columns_are_the_canonical_ones_with_the_files_in_them(stage, data, rows, tmp_path):
-    staged = stage(data, split="study")
-    loaded = load_dataset(str(staged), cache_dir=tmp_path / "cache")
-    assert set(loaded) == {"train", "validation", "test"} and sum(map(len, loaded.values())) == len(rows)
-    assert all(part.features == canonical_features() for part in loaded.values())
-    cell = loaded["test"].cast_column("image", Image(decode=False))[0]
-    assert cell["image"]["path"] == f"{cell['image_id']}.jpg"
-    assert cell["image"]["bytes"] == (data / "images" / f"{cell['image_id']}.jpg").read_bytes()
+def test_columns_are_canonical_and_contain_the_files(loaded, data, rows, commits):
+    dataset = loaded(2)
+    assert set(dataset) == {"train", "validation", "test"} and sum(map(len, dataset.values())) == len(rows)
+    assert all(part.features == canonical_features() for part in dataset.values())
+    for row in dataset["test"].cast_column("image", Image(decode=False)):
+        assert row["image"]["path"] == f"{row['image_id']}.jpg"
+        assert row["image"]["bytes"] == (data / "images" / f"{row['image_id']}.jpg").read_bytes()
+    assert all(str(data.parent).encode() not in content for files in commits for content in files.values())
 
 
-def test_its_card_says_license_split_and_audit_and_nothing_of_this_machine(stage, data):
-    staged = stage(data, split="study")
-    card = (staged / "README.md").read_text()
-    _, facts = load(data, split="study")
+def test_images_that_are_gone_from_the_copy_are_removed(loaded, commits, rows):
+    ids = {image_id for part in loaded(4).values() for image_id in part["image_id"]}
+    assert ids == {row["image_id"] for row in rows[5:]}
+    assert b"--split split.csv" in commits[4]["README.md"]
+    assert set(commits[4]["split.csv"].decode().split()[1:]) == {
+        f"{image_id},{name}" for name, part in loaded(4).items() for image_id in part["image_id"]
+    }
+
+
+def test_the_card_states_licence_split_and_audit_and_no_local_path(data):
+    splits, facts = load_publishable(DataArguments(data_dir=str(data), split="study"))
+    card = render_dataset_card(facts, splits, REPO)
     assert "license: cc-by-nc-4.0" in card and "@article{tschandl2018ham10000" in card
     assert f"--data_dir {REPO} --split study" in card and f'load_dataset("{REPO}")' in card
     assert facts["split_sha256"] in card and facts["images_sha256"] in card
@@ -113,21 +180,8 @@ def test_its_card_says_license_split_and_audit_and_nothing_of_this_machine(stage
     assert str(data.parent) not in card and "{{" not in card
 
 
-def test_absent_images_are_left_out_and_split_csv_gives_the_same_split(stage, rows, tmp_path, monkeypatch):
-    folder = write_folder(tmp_path / "copy", rows)
-    for path in sorted((folder / "images").iterdir())[:5]:
-        path.unlink()
-    staged = stage(folder, split="grouped", allow_missing_images=True)
-    assert "--split split.csv" in (staged / "README.md").read_text()
-    loaded = load_dataset(str(staged), cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(hub, "load_dataset", lambda name, revision: loaded)
-    _, facts = load(folder, allow_missing_images=True)
-    _, again = load(REPO, split=str(staged / "split.csv"))
-    assert facts["split_sha256"] == again["split_sha256"] and facts["images_sha256"] == again["images_sha256"]
-
-
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["{folder}", "ham10000"], "expected owner/name"),
         (["{folder}/nowhere", REPO], "is not a folder: expected a copy of HAM10000"),
@@ -136,8 +190,8 @@ def test_absent_images_are_left_out_and_split_csv_gives_the_same_split(stage, ro
         (["{folder}", REPO, "--dry_run", "--split", "nowhere.csv"], "expected 'study', 'grouped', 'all', or a CSV"),
     ],
 )
-def test_what_is_not_to_be_published_is_refused(words, said, data, tmp_path, capsys):
+def test_invalid_data_and_names_are_rejected(words, message, data, tmp_path, capsys):
     clinic = write_folder(tmp_path / "clinic", make_rows())
     words = [word.format(folder=data, clinic=clinic) for word in words]
     assert main(["data", "push", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,27 +1,26 @@
-"""Write HAM10000 as a dataset for the Hub: Parquet files with the images, split.csv and a card."""
+"""Write the card of HAM10000 as a dataset on the Hub, and the split beside it."""
 
 import csv
-import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict
-from datasets.table import embed_table_storage
-from huggingface_hub import DatasetCardData
+from datasets import DatasetDict
+from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.schema import some
+from ham_hf.hub.upload import explained
 from ham_hf.labels import LABELS
 from ham_hf.reporting.rendering import render
 from ham_hf.system.errors import InputError
 
-IMAGES_PER_SHARD = 1000  # some 270 MB
 
-
-def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
-    """Write the dataset into `folder`: Parquet files with the images, split.csv and the card.
+def load_publishable(data: DataArguments) -> tuple[DatasetDict, dict]:
+    """Return the splits that have images, and the facts of `load_checked` without the path of the folder.
 
     Raises:
         InputError: an image is not HAM10000's, or the copy or its split fails the checks.
@@ -33,12 +32,12 @@ def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
             f"{len(foreign)} images are not HAM10000's ({some(foreign)}): expected ISIC_0024306 to ISIC_0034320 "
             "alone. Other photographs need their own license and consent, and are not published from here"
         )
-    (folder / "data").mkdir()
-    for name, rows in splits.items():
-        shards = math.ceil(len(rows) / IMAGES_PER_SHARD)
-        for index in range(shards):
-            shard = rows.shard(shards, index, contiguous=True)
-            _with_images(shard).to_parquet(folder / "data" / f"{name}-{index:05d}-of-{shards:05d}.parquet")
+    used = DatasetDict({name: rows for name, rows in splits.items() if len(rows)})
+    return used, {**facts, "source": Path(facts["source"]).name}
+
+
+def stage_card(splits: DatasetDict, facts: Mapping, folder: Path, repo_id: str) -> None:
+    """Write the card and split.csv into `folder`."""
     with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image_id", "split"])
@@ -46,25 +45,27 @@ def stage_dataset(data: DataArguments, folder: Path, repo_id: str) -> None:
     (folder / "README.md").write_text(render_dataset_card(facts, splits, repo_id), encoding="utf-8")
 
 
-def _with_images(rows: Dataset) -> Dataset:
-    """Return the same rows with the images' files embedded, under their names without the folder."""
-    arrow = rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100, keep_in_memory=True)
-    return arrow.with_format(None)
+def keep_metadata(card: Path, repo_id: str, token: str | None) -> None:
+    """Keep what `push_to_hub` wrote into the card on the Hub, so that a card without changes is no commit."""
+    with explained(repo_id), suppress(RepositoryNotFoundError, RemoteEntryNotFoundError):
+        present = DatasetCard.load(repo_id, token=token).data
+        new = DatasetCard(card.read_text(encoding="utf-8"))
+        for key in ("dataset_info", "configs"):
+            if key in present:
+                new.data[key] = present[key]
+        card.write_text(str(new), encoding="utf-8")
 
 
 def render_dataset_card(facts: Mapping, splits: DatasetDict, repo_id: str) -> str:
-    """Return README.md of the dataset, from the facts of `load_checked`."""
+    """Return README.md of the dataset, from the facts of `load_publishable`."""
     images = sum(map(len, splits.values()))
-    files = [{"split": name, "path": f"data/{name}-*.parquet"} for name, rows in splits.items() if len(rows)]
     front = DatasetCardData(
         license="cc-by-nc-4.0",
         pretty_name="HAM10000",
         task_categories=["image-classification"],
         size_categories=["n<1K" if images < 1000 else "1K<n<10K" if images < 10_000 else "10K<n<100K"],
         tags=["ham10000", "dermatology", "skin-lesion", "medical"],
-        configs=[{"config_name": "default", "data_files": files}],
     )
-    facts = {**facts, "source": Path(facts["source"]).name}  # where it lies on this machine is nobody's business
     page = render(
         "dataset_card.md.jinja",
         images=f"{images:,}",
