@@ -35,9 +35,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--dry_run", action="store_true", help="show the files and the card, and upload nothing")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument(
-        "--create_pr", action="store_true", help="open a pull request in a repository that exists, instead"
+        "--create_pr",
+        action="store_true",
+        help="open a new pull request in a repository that exists; to update one, use --revision refs/pr/NUMBER",
     )
-    parser.add_argument("--revision", metavar="BRANCH", help="a branch that exists (default: main)")
+    parser.add_argument("--revision", metavar="BRANCH", help="a branch or pull request that exists (default: main)")
     parser.add_argument("--token", help="Hub token (default: HF_TOKEN, or the token of `hf auth login`)")
     parser.add_argument(
         "--with_patient_data", action="store_true", help="also publish patients_*.csv (age, sex, body site)"

@@ -166,7 +166,7 @@ def _check_rights(repository: Repository, target: Target, remote: Remote | None,
     if remote is None and (target.create_pr or target.revision):
         option = "--create_pr" if target.create_pr else "--revision"
         raise InputError(f"no repository {repo_id} that this token can read: to create it, remove {option}")
-    if target.create_pr:
+    if target.create_pr or (target.revision or "").startswith("refs/pr/"):
         return
     if role == "write" and owner not in writable:
         raise InputError(

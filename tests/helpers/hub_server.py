@@ -272,6 +272,10 @@ class Handler(BaseHTTPRequestHandler):
         owner = name.split("/")[0]
         return user["role"] == "write" and (owner == user["name"] or user["orgs"].get(owner) == "write")
 
+    def is_direct(self, revision: str) -> bool:
+        """Return whether a request commits to a branch; whoever may read it may write to its pull requests."""
+        return "create_pr" not in self.query and not unquote(revision).startswith("refs/pr/")
+
     def repo(self, kind: str, name: str, write: bool = False) -> Repo:
         repo, user = self.hub.repos.get((kind, name)), self.user()
         owner = name.split("/")[0]
@@ -419,7 +423,7 @@ class Handler(BaseHTTPRequestHandler):
     # Writing
 
     def preupload(self, kind: str, name: str, revision: str) -> dict:
-        files = self.commit_of(self.repo(kind, name, write="create_pr" not in self.query), revision).files
+        files = self.commit_of(self.repo(kind, name, write=self.is_direct(revision)), revision).files
         answers = []
         for asked in json.loads(self.body)["files"]:
             is_lfs = asked["path"].endswith(LFS_SUFFIXES) or asked["size"] >= LFS_SIZE
@@ -431,7 +435,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def lfs_batch(self, prefix: str | None, name: str) -> dict:
         asked = json.loads(self.body)
-        self.repo(prefix or "models", name, write="ref" in asked)  # without one it is for a pull request
+        ref = asked.get("ref", {}).get("name", "refs/pr/")  # without one it is for a pull request
+        self.repo(prefix or "models", name, write=self.is_direct(ref))
         objects = []
         for wanted in asked["objects"]:
             if wanted["oid"] not in self.hub.objects:
@@ -455,7 +460,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def commit(self, kind: str, name: str, revision: str) -> dict:
         create_pr = "create_pr" in self.query
-        repo, user = self.repo(kind, name, write=not create_pr), self.user()
+        repo, user = self.repo(kind, name, write=self.is_direct(revision)), self.user()
         if user is None or user["role"] != "write":
             raise Refused(403, "This token may not write")
         header, *operations = [json.loads(line) for line in self.body.splitlines()]

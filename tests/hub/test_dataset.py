@@ -1,10 +1,8 @@
 """`ham-hf data push`: HAM10000 is published only on request, its licence first, and loads back unchanged."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from datasets import Image, load_dataset
@@ -13,10 +11,10 @@ from ham_hf.cli.main import main
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.schema import canonical_features
 from ham_hf.hub.dataset_card import load_publishable, render_dataset_card
+from tests.helpers.hub_client import ROOT, environment
 from tests.helpers.hub_server import HubServer
 from tests.helpers.small_data import load, make_rows, write_folder
 
-ROOT = Path(__file__).parents[2]
 REPO = "ada/ham10000"
 # One process, because importing torch and datasets takes eight seconds
 PUSHES = """
@@ -71,7 +69,7 @@ def pushed(data, partial, tmp_path_factory):
         done = subprocess.run(
             [sys.executable, "-c", PUSHES, str(data), str(partial), REPO],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | server.environment(tmp_path_factory.mktemp("home")),
+            env=environment(server, tmp_path_factory.mktemp("home")),
             capture_output=True,
             text=True,
         )

@@ -11,26 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from ham_hf.cli.main import main
 from ham_hf.hub.verify.claims import read_card
-from tests.helpers.small_data import ham10000_rows, write_folder, write_table
-from tests.helpers.tiny_runs import make_true_run
+from tests.helpers.small_data import ham10000_rows, write_table
 
 MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("data") / "images", ham10000_rows())
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory, data):
-    """A model with a card whose claims are true, and the record of its run."""
-    return make_true_run(tmp_path_factory.mktemp("models") / "vit", data)
-
-
 @pytest.fixture()
-def model(published, tmp_path):
-    return shutil.copytree(published, tmp_path / "model")
+def model(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "model")
 
 
 def edit_claims(model, change) -> None:

@@ -25,9 +25,8 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "push",
         help="publish a copy of HAM10000 as a dataset on the Hub",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Publish a copy of HAM10000 as a dataset on the Hub: first the dataset card with the licence, "
+        "then Parquet files with images and splits.",
     )
     add_images(parser, positional=True, hub=False)
     parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name; created if it does not exist")
