@@ -9,7 +9,7 @@ from ham_hf import __version__
 from ham_hf.system.errors import InputError, as_input_error
 from ham_hf.system.files import file_digest
 
-if TYPE_CHECKING:  # half a second to import, and a misspelt folder should not take that long
+if TYPE_CHECKING:  # half a second to import, and a misspelled folder should not take that long
     from huggingface_hub import CommitInfo, HfApi
 
 

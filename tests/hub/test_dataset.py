@@ -1,4 +1,4 @@
-"""`ham-hf data push`: HAM10000 is published only on request, its licence first, and loads back unchanged."""
+"""`ham-hf data push`: HAM10000 is published only on request, its license first, and loads back unchanged."""
 
 import json
 import subprocess
@@ -110,7 +110,7 @@ def test_nothing_is_sent_without_confirmation(pushed):
     assert next(request for request in server.requests if request.startswith("POST ")) == "POST /api/repos/create"
 
 
-def test_the_licence_is_on_the_hub_before_the_first_image(pushed, commits):
+def test_the_license_is_on_the_hub_before_the_first_image(pushed, commits):
     server = pushed[2]
     commit = server.requests.index(f"POST /api/datasets/{REPO}/commit/main")
     assert commit < next(number for number, request in enumerate(server.requests) if request.startswith("PUT /lfs/"))
@@ -168,7 +168,7 @@ def test_images_that_are_gone_from_the_copy_are_removed(loaded, commits, rows):
     }
 
 
-def test_the_card_states_licence_split_and_audit_and_no_local_path(data):
+def test_the_card_states_license_split_and_audit_and_no_local_path(data):
     splits, facts = load_publishable(DataArguments(data_dir=str(data), split="study"))
     card = render_dataset_card(facts, splits, REPO)
     assert "license: cc-by-nc-4.0" in card and "@article{tschandl2018ham10000" in card

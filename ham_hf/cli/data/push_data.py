@@ -25,7 +25,7 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "push",
         help="publish a copy of HAM10000 as a dataset on the Hub",
-        description="Publish a copy of HAM10000 as a dataset on the Hub: first the dataset card with the licence, "
+        description="Publish a copy of HAM10000 as a dataset on the Hub: first the dataset card with the license, "
         "then Parquet files with images and splits.",
     )
     add_images(parser, positional=True, hub=False)
