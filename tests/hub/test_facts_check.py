@@ -50,7 +50,7 @@ def set_facts(folder, change) -> None:
         (lambda r: r["model"].update(architecture="DermNet"), "FALSE: model.architecture is DermNet, found ViTFor"),
         (lambda r: r["model"].update(fusion="mmbt", text_name="bert"), "FALSE: model.fusion is mmbt, found none"),
         (lambda r: r["model"].update(members=[{"run": "a", "weight": 1.0}]), "FALSE: model.members is [1.0], found"),
-        (lambda r: r.update(training=None), "cannot tell: is of an evaluation"),
+        (lambda r: r.update(training=None), "cannot tell: belongs to an evaluation"),
         (
             lambda r: r["data"]["splits"]["train"].update(sha256="0" * 64, images=9000),
             "cannot tell: its training images are others than this split's",
