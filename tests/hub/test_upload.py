@@ -161,11 +161,11 @@ def test_each_pull_request_is_another_one_and_its_revision_updates_it(hub, run, 
     push()
     before = repo(hub).refs["main"]
     for number in (1, 2):
-        (run / "recipe.yaml").write_text(f"seed: 4{number}\n")
+        (run / "recipe.yaml").write_text(f"seed: 5{number}\n")
         assert f"proposed: {hub.url}/ada/skin/discussions/{number}" in push("--create_pr", token="hf_eve")
     (run / "recipe.yaml").write_text("seed: 43\n")
     assert "published: " in push("--revision", "refs/pr/1", token="hf_eve")
-    for number, seed in ((1, 43), (2, 42)):
+    for number, seed in ((1, 43), (2, 52)):
         head = repo(hub).commits[repo(hub).refs[f"refs/pr/{number}"]]
         assert head.files["recipe.yaml"].data == f"seed: {seed}\n".encode()
     assert repo(hub).refs["main"] == before and len(repo(hub).pulls) == 2
@@ -205,7 +205,7 @@ def test_files_that_predict_otherwise_or_do_not_load_are_rejected(image_run, pat
         check_that_it_loads(image_run, tmp_path / "image" / "staged")
     stage(patient_run, tmp_path / "patient" / "staged", repo_id=IMAGE_REPO)
     (tmp_path / "patient" / "staged" / "processing_mmbt.py").unlink()
-    with pytest.raises(InputError, match="refers to the code 'processing_mmbt.SentenceProcessor', which is not in"):
+    with pytest.raises(InputError, match="refers to the code 'processing_mmbt.SentenceProcessor', which is not among"):
         check_that_it_loads(patient_run, tmp_path / "patient" / "staged")
 
 
