@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 # Before datasets or huggingface_hub is imported: they read these once
@@ -43,3 +45,25 @@ def synthetic_dir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic")
     write_synthetic(folder, images=140, seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Callable[[str], Path]:
+    """Return a function from a model_name_or_path to a tiny stand-in, made once: copy before changing it."""
+    from tests.helpers.tiny_checkpoints import make_tiny_checkpoint  # not above, because it imports torch
+
+    return cache(lambda name: make_tiny_checkpoint(name, tmp_path_factory.mktemp("tiny") / "model"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_checkpoint) -> Path:
+    """Return a tiny ResNet-18 of timm."""
+    return tiny_checkpoint("timm/resnet18.tv_in1k")
+
+
+@pytest.fixture(scope="session")
+def patient_model(tiny_checkpoint):
+    """Return a function from a kind of patient model to (model, processor)."""
+    from tests.helpers.patient_models import build
+
+    return partial(build, tiny_checkpoint)

@@ -16,8 +16,8 @@ from ham_hf.inference.predict import SYNTHETIC_ALONE
 from ham_hf.labels import DISCLAIMER, LABELS
 from ham_hf.system.errors import InputError
 from tests.cli.test_main import HEAVY, ROOT, run_python
-from tests.helpers.small_data import make_rows, write_folder, write_image
-from tests.inference.test_predict import make_run_folder
+from tests.helpers.small_data import ham10000_rows, write_folder, write_image
+from tests.helpers.tiny_checkpoints import make_run_folder
 
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Python in ten lines")[2].partition("\n## ")[0]
 EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
@@ -27,10 +27,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
 def place(tmp_path_factory) -> Path:
     """Return a folder with what the README's examples name: images with HAM10000's ids, a run, photographs."""
     folder = tmp_path_factory.mktemp("notebook")
-    rows = make_rows(lesions=70, images=1)
-    for number, row in enumerate(rows):
-        row["image_id"] = f"ISIC_{24306 + number:07d}"
-    write_folder(folder / "path" / "to" / "HAM10000", rows)
+    write_folder(folder / "path" / "to" / "HAM10000", ham10000_rows(70, 1))
     make_run_folder(folder / "runs" / "my_run")
     (folder / "photos").mkdir()
     for seed, name in enumerate(("photo.jpg", "photos/a.jpg", "photos/b.png")):

@@ -12,7 +12,7 @@ from ham_hf.explain import KINDS, choose_cases
 from ham_hf.hub.model_repo import PUBLISHED
 from ham_hf.inference.saliency import saliency
 from ham_hf.labels import LABELS
-from tests.inference.test_predict import make_run_folder
+from tests.helpers.tiny_checkpoints import make_run_folder
 
 pytest.importorskip("captum")
 

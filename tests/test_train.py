@@ -1,6 +1,5 @@
 """A whole run on small synthetic images with a tiny checkpoint: its files, and that interruptions change nothing."""
 
-import csv
 import json
 import os
 import re
@@ -26,27 +25,16 @@ from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training.ema import TRAINED_WEIGHTS
-from tests.helpers.small_data import load
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+from tests.helpers.fake_runs import change_facts
+from tests.helpers.small_data import load, read_rows
 from tests.helpers.tiny_runs import tiny_flags
 
 ROOT = Path(__file__).parent.parent
-RUN_FILES = {
-    "arguments.json",
-    "config.json",
-    "model.safetensors",
-    "patients_test.csv",
-    "patients_validation.csv",
-    "predictions_test.csv",
-    "predictions_validation.csv",
-    "preprocessor_config.json",
-    "report.html",
-    "report.json",
-    "README.md",
-    "run.json",
-    "trainer_state.json",
-    "training_images.csv",
-}
+RUN_FILES = set(
+    """arguments.json config.json model.safetensors patients_test.csv patients_validation.csv predictions_test.csv
+    predictions_validation.csv preprocessor_config.json report.html report.json README.md run.json trainer_state.json
+    training_images.csv""".split()
+)
 KILLED_AT_THE_SECOND_EVALUATION = """
 import os, signal, sys
 from ham_hf import train
@@ -62,13 +50,8 @@ train.main(sys.argv[1:])
 """
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
-
-
-def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_images(synthetic_dir, tmp_path):
-    checkpoint = make_tiny_checkpoint("google/vit-base-patch16-224", tmp_path / "tiny")
+def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_images(tiny_checkpoint, synthetic_dir, tmp_path):
+    checkpoint = tiny_checkpoint("google/vit-base-patch16-224")
     flags = f"--model_name_or_path {checkpoint} --data_dir {synthetic_dir} --split grouped --image_size 32"
     flags += " --max_steps 6 --learning_rate 100 --weight_decay 100 --max_grad_norm 0"
     with pytest.raises(InputError) as raised:
@@ -92,8 +75,7 @@ def unbroken(flags, tmp_path_factory):
 
 
 def rows(folder, split="validation"):
-    with open(folder / f"predictions_{split}.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(folder / f"predictions_{split}.csv")
 
 
 def results(folder):
@@ -138,8 +120,8 @@ def test_the_predictions_are_those_of_the_published_folder(unbroken, synthetic_d
     classify = pipeline("image-classification", model=str(unbroken), top_k=7)
     for item, row in zip(splits["validation"].select(range(5)), rows(unbroken)[:5], strict=True):
         assert item["image_id"] == row["image_id"]
-        for answer in classify(item["image"]):
-            assert answer["score"] == pytest.approx(float(row[answer["label"]]), abs=1e-5)
+        for result in classify(item["image"]):
+            assert result["score"] == pytest.approx(float(row[result["label"]]), abs=1e-5)
 
 
 def test_the_chosen_checkpoint_is_the_best_on_validation(unbroken):
@@ -238,10 +220,8 @@ def test_weights_with_a_flipped_bit_are_refused(flags, unbroken, tmp_path):
 
 
 def test_a_checkpoint_that_may_have_seen_the_validation_images_triggers_a_warning(flags, unbroken, tmp_path, caplog):
-    facts = json.loads((unbroken / "run.json").read_text())
-    facts["data"]["images_sha256"] = 64 * "0"
     start = shutil.copytree(unbroken, tmp_path / "start", ignore=shutil.ignore_patterns(FILE))
-    (start / "run.json").write_text(json.dumps(facts))
+    change_facts(start, data__images_sha256=64 * "0")
     main(flags(tmp_path / "run", model_name_or_path=start, split_seed=1, num_train_epochs=1))
     assert "was trained on 87 other images before; the report states this" in caplog.text
     page = (tmp_path / "run" / "README.md").read_text()

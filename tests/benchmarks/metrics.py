@@ -14,7 +14,7 @@ from ham_hf.evaluation.bootstrap import DRAWS, bootstrap_intervals, lesion_weigh
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.reporting.report import write_report
 from tests.benchmarks import compare, header
-from tests.reporting.test_report import PREVALENCE, make_run
+from tests.helpers.fake_runs import PREVALENCE, make_run
 
 IMAGES, LESIONS = 1992, 1490
 OF_PEER = 20  # draws that are timed; the others take as long

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks import Side, compare, header
-from tests.reporting.test_report import make_run
+from tests.helpers.fake_runs import make_run
 
 
 def main() -> None:

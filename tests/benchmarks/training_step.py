@@ -5,8 +5,6 @@ python -m tests.benchmarks.training_step
 
 import argparse
 import copy
-import tempfile
-import time
 from collections.abc import Callable
 
 import torch
@@ -14,9 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import (
-    BitImageProcessor,
     PreTrainedModel,
-    PrinterCallback,
     ResNetConfig,
     ResNetForImageClassification,
     TimmWrapperConfig,
@@ -25,13 +21,11 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from ham_hf.config.recipe import RunArguments
 from ham_hf.models.depthwise import use_fast_gradients
 from ham_hf.system.hardware import keep_freed_memory, supports_bf16, use_all_cores
-from ham_hf.training.losses import ClassificationLoss
-from ham_hf.training.trainer import HamTrainer
 from ham_hf.training.transforms import Collator
 from tests.benchmarks import compare, header
+from tests.benchmarks.epoch import Noise, epoch
 
 BATCH, SIZE, STEPS = 16, 224, 2
 
@@ -68,10 +62,11 @@ def main() -> None:
     # Last, for all sides: a process cannot return the freed memory that it keeps
     keep_freed_memory()
     model = timm_model("resnet18").to(memory_format=torch.channels_last)
+    own, images = copy.deepcopy(model), Noise(12 * 64)
     compare(
         "Trainer (ours), 12 steps of 64 images, ResNet-18",
-        trainer(copy.deepcopy(model)),
-        {"a bare loop": bare_loop(copy.deepcopy(model))},
+        lambda: epoch(own, images, Collator(True), 64),
+        {"a bare loop": bare_loop(copy.deepcopy(model), images)},
         args.rounds,
     )
 
@@ -99,57 +94,14 @@ def step(model, optimizer, pixels, labels, bf16: bool) -> None:
     optimizer.zero_grad()
 
 
-class Noise(Dataset):
-    """Repeat one image: loading is not measured."""
-
-    pixels = torch.randn(3, SIZE, SIZE).contiguous()
-
-    def __len__(self) -> int:
-        return 12 * 64
-
-    def __getitem__(self, row: int) -> dict:
-        return {"pixel_values": self.pixels, "labels": row % 7}
-
-
-def trainer(model: nn.Module) -> Callable[[], float]:
-    def run() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            args = RunArguments(
-                output_dir=folder,
-                per_device_train_batch_size=64,
-                num_train_epochs=1,
-                eval_strategy="no",
-                save_strategy="no",
-                load_best_model_at_end=False,
-                report_to="none",
-                disable_tqdm=True,
-                bf16=True,
-            )
-            own = HamTrainer(
-                model=model,
-                args=args,
-                train_dataset=Noise(),
-                processor=BitImageProcessor(),
-                finish_batch=lambda batch: batch,
-                data_collator=Collator(True),
-                compute_loss_func=ClassificationLoss([1] * 7),
-            )
-            own.remove_callback(PrinterCallback)
-            started = time.perf_counter()
-            own.train()
-            return time.perf_counter() - started
-
-    return run
-
-
-def bare_loop(model: nn.Module) -> Callable[[], None]:
+def bare_loop(model: nn.Module, images: Dataset) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(model.parameters(), 5e-5)
 
     def run() -> None:
         model.train()
-        loader = torch.utils.data.DataLoader(Noise(), 64, True, collate_fn=Collator(True))
+        loader = torch.utils.data.DataLoader(images, 64, True, collate_fn=Collator(True))
         for batch in loader:
-            step(model, optimizer, batch["pixel_values"], batch["labels"], True)
+            step(model, optimizer, batch["pixel_values"], batch["labels"], supports_bf16(use_cpu=True))
 
     return run
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ham_hf.cli.main import main
 from ham_hf.data.splits import study_split
+from tests.helpers import small_data
 from tests.helpers.small_data import make_rows, write_folder, write_table
 
 
@@ -30,11 +31,8 @@ def test_a_clean_copy_and_split_have_no_leak(data, capsys):
 
 
 def test_a_split_of_any_names_that_tears_lesions_apart_is_told(data, tmp_path, capsys):
-    rows = make_rows()[:-2]
-    write_table(
-        tmp_path / "s.csv",
-        [{"image_id": row["image_id"], "split": "fit" if i < 41 else "held out"} for i, row in enumerate(rows)],
-    )
+    splits = {row["image_id"]: "fit" if i < 41 else "held out" for i, row in enumerate(make_rows()[:-2])}
+    small_data.write_split(tmp_path / "s.csv", splits)
     assert audit(data, "--split", tmp_path / "s.csv") == 1
     shown = capsys.readouterr().out
     assert (
@@ -67,10 +65,9 @@ SPLITS = ("fit", "held out")
 
 
 def write_split(path, split_of) -> str:
-    """A split of the rows of `make_rows`, by the number of the lesion and the image_id."""
-    lines = [f"{row['image_id']},{split_of(number // 2, row['image_id'])}\n" for number, row in enumerate(make_rows())]
-    path.write_text("image_id,split\n" + "".join(lines))
-    return str(path)
+    """Split the rows of `make_rows` by the number of the lesion and the image_id."""
+    names = [row["image_id"] for row in make_rows()]
+    return small_data.write_split(path, {name: split_of(number // 2, name) for number, name in enumerate(names)})
 
 
 def by_lesion(lesion: int, image_id: str) -> str:
@@ -214,8 +211,7 @@ def test_ham10000s_published_duplicates_do_not_fail_the_studys_split(tmp_path, c
     split = study_split(pd.Series(["ISIC_0025226", "ISIC_0024307"]))
     assert len(set(split.values())) == 2 and audit(other, "--split", "study") == 1
     assert "near-certain copies under different lesions across splits" in capsys.readouterr().out
-    own = tmp_path / "own.csv"
-    own.write_text(f"image_id,split\n{HAM[0]},train\n{HAM[1]},test\n")
+    own = small_data.write_split(tmp_path / "own.csv", {HAM[0]: "train", HAM[1]: "test"})
     assert audit(known, "--split", own) == 1
 
 
@@ -228,8 +224,8 @@ def test_a_copy_that_contradicts_ham10000s_lesions_leaks(tmp_path, capsys):
     assert audit(folder) == 1
     shown = capsys.readouterr().out
     assert "lesions of HAM10000 under several lesion ids: 1 (HAM_0000118 (LES_000 and alone))" in shown
-    split = tmp_path / "s.csv"
-    split.write_text("image_id,split\n" + "".join(f"{row['image_id']},{'ab'[i > 0]}\n" for i, row in enumerate(rows)))
+    splits = {row["image_id"]: "ab"[number > 0] for number, row in enumerate(rows)}
+    split = small_data.write_split(tmp_path / "s.csv", splits)
     assert audit(folder, "--split", split) == 1
     assert "lesions in two splits: 1 (HAM_0000118 (a and b)); they include 100.0 % of a" in capsys.readouterr().out
     rows[0]["lesion_id"] = rows[2]["lesion_id"] = rows[3]["lesion_id"] = "LES_000"

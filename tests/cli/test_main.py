@@ -25,7 +25,7 @@ from ham_hf.inference.predict import read_patients
 from ham_hf.system.command import run_command
 from ham_hf.system.errors import InputError, cannot_write
 from ham_hf.system.files import check_new_folder
-from tests.reporting.test_report import make_run
+from tests.helpers.fake_runs import make_run
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pandas", "PIL", "matplotlib", "sklearn", "huggingface_hub")

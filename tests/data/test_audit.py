@@ -9,31 +9,14 @@ import pytest
 from PIL import Image
 
 from ham_hf.data import image_hashes
-from ham_hf.system.errors import InputError
-from tests.helpers.small_data import load, make_rows, write_folder, write_table
-
-
-@pytest.fixture
-def rows():
-    return make_rows()
-
-
-@pytest.fixture
-def folder(tmp_path, rows):
-    return write_folder(tmp_path / "data", rows)
+from tests.helpers.small_data import ham10000_rows, load, refusal, write_folder, write_split, write_table
 
 
 def image_of(folder, row):
     return folder / "images" / f"{row['image_id']}.jpg"
 
 
-def refusal(folder, **changes) -> str:
-    with pytest.raises(InputError) as caught:
-        load(folder, **changes)
-    return str(caught.value)
-
-
-def test_an_image_id_twice_is_refused(folder, rows):
+def test_duplicate_image_ids_are_refused(folder, rows):
     write_table(folder / "HAM10000_metadata.csv", [*rows, rows[4]])
     assert f"1 image ids in several rows: {rows[4]['image_id']}" in refusal(folder)
 
@@ -45,21 +28,14 @@ def test_a_lesion_with_two_diagnoses_is_refused(folder, rows):
 
 
 def test_a_lesion_in_two_splits_is_refused(folder, rows, tmp_path):
-    split = tmp_path / "split.csv"
-    split.write_text("image_id,split\n" + "".join(f"{row['image_id']},train\n" for row in rows[:-1]))
-    with split.open("a") as file:
-        file.write(f"{rows[-1]['image_id']},test\n")
-    assert "1 lesions in two splits: LES_034 (test and train)" in refusal(folder, split=str(split))
+    splits = {row["image_id"]: "train" for row in rows} | {rows[-1]["image_id"]: "test"}
+    split = write_split(tmp_path / "split.csv", splits)
+    assert "1 lesions in two splits: LES_034 (test and train)" in refusal(folder, split=split)
 
 
-def test_one_picture_under_two_lesions_is_refused(folder, rows):
+@pytest.mark.parametrize("change", ["copy", "metadata", "container"])
+def test_the_same_picture_under_two_lesions_is_refused(change, folder, rows):
     shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[9]))
-    message = refusal(folder)
-    assert "identical pixels" in message and "IMG_000_0 (LES_000) = IMG_004_1 (LES_004)" in message
-
-
-@pytest.mark.parametrize("change", ["metadata", "container"])
-def test_one_picture_under_two_lesions_is_refused_whatever_its_file(change, folder, rows):
     with Image.open(image_of(folder, rows[0])) as image:
         if change == "container":
             image.save(image_of(folder, rows[9]).with_suffix(".png"))
@@ -70,7 +46,7 @@ def test_one_picture_under_two_lesions_is_refused_whatever_its_file(change, fold
     assert "identical pixels under several ids: IMG_000_0 (LES_000) = IMG_004_1 (LES_004)" in refusal(folder)
 
 
-def test_one_picture_of_unknown_lesions_says_so(folder, rows):
+def test_the_same_picture_of_unknown_lesions_is_refused(folder, rows):
     for row in rows:
         del row["lesion_id"]
     write_table(folder / "HAM10000_metadata.csv", rows)
@@ -78,35 +54,31 @@ def test_one_picture_of_unknown_lesions_says_so(folder, rows):
     assert "IMG_000_0 (lesion unknown) = IMG_004_1 (lesion unknown)" in refusal(folder, split="all")
 
 
-def write_split(path, rows, split_of) -> str:
-    lines = [f"{row['image_id']},{split_of(number, row)}\n" for number, row in enumerate(rows)]
-    path.write_text("image_id,split\n" + "".join(lines))
-    return str(path)
-
-
-def one_image_a_lesion(number, row) -> str:
-    lesion = number // 2
-    return ("train", "validation", "test")[lesion % 3] if row["image_id"].endswith("_0") else "unused"
-
-
-def test_rows_that_are_not_used_do_not_leak(folder, rows, tmp_path):
+def test_unused_rows_do_not_leak(folder, rows, tmp_path):
     """One image of each lesion is used; the others are the same pictures, of other diagnoses and near-duplicates."""
     shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[9]))  # LES_000 used, LES_004's unused
     save_brighter(folder, rows[2]["image_id"], rows[5]["image_id"])
     rows[7]["dx"] = "nv"
     write_table(folder / "HAM10000_metadata.csv", rows)
-    split = write_split(tmp_path / "split.csv", rows, one_image_a_lesion)
+    names = [row["image_id"] for row in rows]
+    splits = {
+        name: ("train", "validation", "test")[number // 2 % 3] if name.endswith("_0") else "unused"
+        for number, name in enumerate(names)
+    }
+    split = write_split(tmp_path / "split.csv", splits)
     splits, facts = load(folder, split=split)
     assert sum(map(len, splits.values())) == 35
     assert facts["audit"]["near_duplicates"]["pairs_across_splits"] == 0 and facts["identical_images"] == []
     rows[7]["dx"] = rows[6]["dx"]
     write_table(folder / "HAM10000_metadata.csv", rows)
-    both = write_split(tmp_path / "both.csv", rows, lambda number, row: ("train", "unused", "test")[number % 3])
+    splits = {name: ("train", "unused", "test")[number % 3] for number, name in enumerate(names)}
+    both = write_split(tmp_path / "both.csv", splits)
     assert "lesions in two splits" in refusal(folder, split=both)
 
 
-def test_a_lesion_whose_other_image_is_absent_or_broken_does_not_leak(folder, rows, tmp_path):
-    split = write_split(tmp_path / "split.csv", rows, lambda number, row: "test" if number in (0, 2) else "train")
+def test_missing_and_broken_images_do_not_leak(folder, rows, tmp_path):
+    splits = {row["image_id"]: "test" if number in (0, 2) else "train" for number, row in enumerate(rows)}
+    split = write_split(tmp_path / "split.csv", splits)
     assert "2 lesions in two splits" in refusal(folder, split=split)
     image_of(folder, rows[1]).unlink()
     image_of(folder, rows[3]).write_bytes(b"no image")
@@ -114,14 +86,13 @@ def test_a_lesion_whose_other_image_is_absent_or_broken_does_not_leak(folder, ro
     assert splits["test"]["image_id"][:] == ["IMG_000_0", "IMG_001_0"]
 
 
-def test_one_picture_twice_in_a_lesion_is_refused(folder, rows):
+def test_the_same_picture_twice_in_a_lesion_is_refused(folder, rows):
     shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[1]))
     assert "identical pixels under several ids: IMG_000_0 (LES_000) = IMG_000_1 (LES_000)" in refusal(folder)
 
 
-def test_one_picture_twice_in_a_lesion_of_ham10000_itself_is_counted(rows, tmp_path):
-    for number, row in enumerate(rows):
-        row["image_id"] = f"ISIC_{24306 + number:07d}"
+def test_the_same_picture_twice_in_a_lesion_of_ham10000_is_counted(tmp_path):
+    rows = ham10000_rows()
     folder = write_folder(tmp_path, rows)
     shutil.copy(image_of(folder, rows[0]), image_of(folder, rows[1]))
     _, facts = load(folder)
@@ -164,13 +135,13 @@ def test_grouping_near_duplicates_keeps_them_in_one_split(folder):
     assert sum({train, test} <= set(split["image_id"][:]) for split in splits.values()) == 1
 
 
-def test_grouping_is_refused_where_the_split_is_fixed(folder):
+def test_grouping_requires_a_grouped_split(folder):
     assert "requires --split grouped: the split 'study' is fixed" in refusal(
         folder, split="study", group_near_duplicates=True
     )
 
 
-def test_hashes_name_the_data_and_the_split(folder, rows):
+def test_hashes_identify_the_data_and_the_split(folder, rows):
     facts = load(folder)[1]
     other_seed = load(folder, split_seed=1)[1]
     assert other_seed["split_sha256"] != facts["split_sha256"]
@@ -180,7 +151,7 @@ def test_hashes_name_the_data_and_the_split(folder, rows):
     assert changed["images_sha256"] != facts["images_sha256"] and changed["split_sha256"] == facts["split_sha256"]
 
 
-def test_the_pass_over_the_pixels_is_remembered_by_content(folder, monkeypatch):
+def test_pixel_checks_are_cached_by_content(folder, monkeypatch):
     facts = load(folder)[1]
     with monkeypatch.context() as patch:  # a second run decodes nothing
         patch.setattr(Image, "open", None)
@@ -193,7 +164,7 @@ def test_the_pass_over_the_pixels_is_remembered_by_content(folder, monkeypatch):
         assert load(folder)[1] == facts
 
 
-def test_progressive_and_gray_images_are_images(folder, rows):
+def test_progressive_and_gray_images_are_accepted(folder, rows):
     with Image.open(image_of(folder, rows[0])) as image:
         gray = image.convert("L")
     data = io.BytesIO()

@@ -16,16 +16,7 @@ from ham_hf.data.sources.synthetic import LOOKS, draw_image
 from ham_hf.inference.batches import image_reader, prepared_batches
 from ham_hf.system.errors import InputError
 from ham_hf.training.transforms import EvalTransform, TrainTransform
-from tests.helpers.icc import (
-    ADOBE_RGB,
-    DISPLAY_P3,
-    SRGB,
-    cmyk_profile,
-    gamma,
-    gray_profile,
-    rgb_profile,
-    srgb_curve,
-)
+from tests.helpers.icc import ADOBE_RGB, DISPLAY_P3, SRGB, cmyk_profile, gamma, rgb_profile, srgb_curve
 from tests.helpers.small_data import load, make_rows, write_folder
 
 P3 = rgb_profile(DISPLAY_P3, srgb_curve, "Display P3")
@@ -73,7 +64,7 @@ def difference(one: Image.Image, other: Image.Image) -> int:
         ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
     ],
 )
-def test_a_wide_color_space_is_converted_to_srgb(profile, primaries, power, kind, options):
+def test_wide_color_spaces_are_converted_to_srgb(profile, primaries, power, kind, options):
     image = lesion()
     wide = in_space(image, primaries, power)
     assert difference(wide, image) > 8  # what ignoring the profile gets wrong
@@ -104,14 +95,14 @@ def test_images_without_a_profile_or_with_srgb_keep_every_byte(mode, name):
     assert read_image(encoded(image, profile)).tobytes() == read_image(encoded(image)).tobytes()
 
 
-def test_a_name_makes_no_profile_srgb():
+def test_the_name_of_a_profile_does_not_make_it_srgb():
     image = lesion()
     named = rgb_profile(DISPLAY_P3, srgb_curve, "sRGB IEC61966-2.1")
     assert difference(read_image(encoded(image, named)), image) > 8
 
 
-def test_gray_ink_transparency_palettes_and_16_bits():
-    gray = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(20, 0))
+def test_profiles_of_gray_cmyk_transparent_palette_and_16_bit_images():
+    grey = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(20, 0))
     expected = 255 * (1.055 * (np.arange(256) / 255) ** (1.8 / 2.4) - 0.055).clip(0)
     read = np.asarray(read_image(encoded(gray, gray_profile(gamma(1.8)))))
     assert np.abs(read[0, 40:, 0] - expected[40:]).max() <= 2 and (read[..., 0] == read[..., 2]).all()
@@ -164,7 +155,7 @@ def test_no_damage_to_a_profile_crashes():
     assert 0 < read < 300
 
 
-def test_every_way_to_a_model_converts(tmp_path):
+def test_every_path_to_a_model_converts_colors(tmp_path):
     """The checks, training, evaluation, the pixel cache and predictions read one image: the converted one."""
     folder = write_folder(tmp_path / "data", make_rows(7, 1))
     expected = {}

@@ -24,13 +24,7 @@ ROOT = Path(__file__).parents[2]
 PART_1, PART_2 = "HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip"
 TRUTH, TEST_IMAGES = "ISIC2018_Task3_Test_GroundTruth", "ISIC2018_Task3_Test_Images.zip"
 LISTING, FILE = "/api/datasets/", "/storage/"
-NAMES = [
-    "HAM10000_metadata.csv",
-    PART_1,
-    PART_2,
-    f"ISIC2018_test/{TRUTH}.csv",
-    f"ISIC2018_test/{TEST_IMAGES}",
-]
+NAMES = ["HAM10000_metadata.csv", PART_1, PART_2, f"ISIC2018_test/{TRUTH}.csv", f"ISIC2018_test/{TEST_IMAGES}"]
 
 
 def zipped(paths: list[Path]) -> bytes:
@@ -127,14 +121,14 @@ def test_the_folder_and_its_test_set_are_ready_to_use(server, files, tmp_path, c
         assert not {"Authorization", "Cookie", "X-Dataverse-key", "Referer"} & asked.headers.keys()
 
 
-def test_what_a_browser_saves_of_dataverse_is_read_too(server, files, tmp_path):
+def test_files_downloaded_by_a_browser_are_read_too(server, files, tmp_path):
     (tmp_path / TEST_IMAGES).write_bytes(files[TEST_IMAGES])
     (tmp_path / f"{TRUTH}.tab").write_bytes(server.tables[number(server, f"{TRUTH}.tab")])
     splits, _ = load(tmp_path, split="all")
     assert len(splits["test"]) == 14 and "ISIC_0035068" not in splits["test"]["image_id"][:]
 
 
-def test_what_is_there_is_not_loaded_again(server, files, tmp_path):
+def test_existing_files_are_not_downloaded_again(server, files, tmp_path):
     (tmp_path / PART_1).write_bytes(files[PART_1])
     fetch(server, tmp_path)
     assert server.loaded(number(server, PART_1)) == []
@@ -143,13 +137,13 @@ def test_what_is_there_is_not_loaded_again(server, files, tmp_path):
     assert len(server.file_requests()) == before == 6  # two tables, and two zips with a redirect each
 
 
-def test_another_file_under_a_name_is_never_overwritten(server, tmp_path, capsys):
+def test_a_different_file_with_the_same_name_is_never_overwritten(server, tmp_path, capsys):
     (tmp_path / PART_2).write_bytes(b"mine")
     assert f"{PART_2} exists, but is not" in refusal(server, tmp_path, capsys)
     assert (tmp_path / PART_2).read_bytes() == b"mine" and server.file_requests() == []
 
 
-def test_a_cut_connection_goes_on_where_it_was_cut(server, files, tmp_path, waits):
+def test_a_broken_connection_resumes_where_it_stopped(server, files, tmp_path, waits):
     half = len(files[PART_1]) // 2
     server.fault(f"{FILE}{number(server, PART_1)}", cut=half)
     fetch(server, tmp_path)
@@ -157,7 +151,7 @@ def test_a_cut_connection_goes_on_where_it_was_cut(server, files, tmp_path, wait
     assert (tmp_path / PART_1).read_bytes() == files[PART_1] and waits == [1]
 
 
-def test_a_table_that_was_cut_is_loaded_whole(server, files, tmp_path, waits):
+def test_a_truncated_table_is_downloaded_again(server, files, tmp_path, waits):
     table = number(server, f"{TRUTH}.tab")
     server.fault(f"datafile/{table}", cut=100)
     fetch(server, tmp_path)
@@ -165,21 +159,21 @@ def test_a_table_that_was_cut_is_loaded_whole(server, files, tmp_path, waits):
     assert (tmp_path / NAMES[3]).read_bytes() == files[f"{TRUTH}.tab"]
 
 
-def test_a_server_that_sends_all_of_it_again_spoils_nothing(server, files, tmp_path, waits):
+def test_a_server_that_ignores_ranges_does_no_harm(server, files, tmp_path, waits):
     server.fault(f"{FILE}{number(server, PART_1)}", cut=1000)
     server.fault(f"{FILE}{number(server, PART_1)}", ranges=False)
     fetch(server, tmp_path)
     assert (tmp_path / PART_1).read_bytes() == files[PART_1]
 
 
-def test_a_server_that_does_not_go_on_is_asked_for_all_of_it(server, files, tmp_path):
+def test_a_server_that_refuses_a_range_is_asked_for_the_whole_file(server, files, tmp_path):
     (tmp_path / f"{PART_1}.part").write_bytes(files[PART_1][:1000])
     server.fault(f"{FILE}{number(server, PART_1)}", status=416)
     fetch(server, tmp_path)
     assert server.loaded(number(server, PART_1)) == [(None, len(files[PART_1]))]
 
 
-def test_a_whole_part_is_only_checked_and_a_longer_one_is_dropped(server, files, tmp_path):
+def test_a_complete_partial_file_is_only_checked_and_a_longer_one_is_dropped(server, files, tmp_path):
     (tmp_path / f"{PART_1}.part").write_bytes(files[PART_1])
     (tmp_path / f"{PART_2}.part").write_bytes(files[PART_2] + b"more")
     fetch(server, tmp_path)
@@ -188,7 +182,7 @@ def test_a_whole_part_is_only_checked_and_a_longer_one_is_dropped(server, files,
     assert not [name for name in found(tmp_path) if name.endswith(".part")]
 
 
-def test_a_second_process_waits_and_goes_on_where_the_first_was_killed(server, files, tmp_path):
+def test_a_second_process_waits_and_resumes_after_the_first_is_killed(server, files, tmp_path):
     half = len(files[PART_2]) // 2
     server.fault(f"{FILE}{number(server, PART_2)}", stall=half)
     words = [sys.executable, "-m", "ham_hf", "data", "download", tmp_path, "--server", server.url, "--accept_license"]
@@ -208,19 +202,10 @@ def test_a_second_process_waits_and_goes_on_where_the_first_was_killed(server, f
     assert (tmp_path / PART_2).read_bytes() == files[PART_2] and not part.exists()
 
 
-def test_ctrl_c_says_how_to_go_on(server, tmp_path, monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(download, "_receive", interrupted)
-    assert run(server, tmp_path) == 130
-    assert capsys.readouterr().err == "interrupted: run the same command again to resume\n"
+# The licence
 
 
-# The license
-
-
-def test_without_a_terminal_the_license_is_accepted_by_a_flag_or_nothing_is_asked_for(server, tmp_path, capsys):
+def test_without_a_terminal_the_license_requires_a_flag(server, tmp_path, capsys):
     assert run(server, tmp_path / "data", "--server", server.url) == 2
     error = capsys.readouterr().err
     assert "CC BY-NC 4.0" in error and "--accept_license" in error
@@ -228,7 +213,7 @@ def test_without_a_terminal_the_license_is_accepted_by_a_flag_or_nothing_is_aske
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2), ("", 2)])
-def test_on_a_terminal_the_license_is_shown_and_asked_for(answer, code, server, tmp_path, monkeypatch, capsys):
+def test_on_a_terminal_the_license_is_shown_and_confirmed(answer, code, server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ham_hf.cli.data.download._audit_download", lambda *_: 0)
     terminal, line = pty.openpty()
     with open(terminal, "w") as user, open(line) as stdin:
@@ -245,7 +230,7 @@ def test_on_a_terminal_the_license_is_shown_and_asked_for(answer, code, server, 
 # The server or the network say no
 
 
-def test_nobody_at_the_address_is_told_at_once(tmp_path, waits, capsys):
+def test_an_unreachable_server_is_reported_at_once(tmp_path, waits, capsys):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     assert run(url, tmp_path) == 2 and waits == []
@@ -263,7 +248,7 @@ def test_a_refusal_names_the_other_ways(where, server, tmp_path, capsys):
     assert "returned 403 for" in error and "(You may [1mnot)" in error and "isic-cli" in error
 
 
-def test_what_the_server_does_not_have_is_named(server, tmp_path, capsys):
+def test_files_missing_on_the_server_are_named(server, tmp_path, capsys):
     del server.data[number(server, PART_2)]
     assert f"404 for {PART_2} (Not found: /api/access" in refusal(server, tmp_path, capsys)
     assert (tmp_path / PART_1).exists()
@@ -272,7 +257,7 @@ def test_what_the_server_does_not_have_is_named(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("where", [LISTING, FILE])
-def test_a_busy_server_is_waited_for_as_long_as_it_asks(where, server, files, tmp_path, waits, caplog):
+def test_retry_after_is_respected(where, server, files, tmp_path, waits, caplog):
     server.fault(where, status=429, headers={"Retry-After": "7"})
     server.fault(where, status=503, headers={"Retry-After": formatdate(time.time() + 100, usegmt=True)})
     server.fault(where, status=503, headers={"Retry-After": "soon"})
@@ -282,14 +267,14 @@ def test_a_busy_server_is_waited_for_as_long_as_it_asks(where, server, files, tm
     assert (tmp_path / PART_1).read_bytes() == files[PART_1]
 
 
-def test_a_server_that_asks_for_hours_is_not_waited_for(server, tmp_path, waits, capsys):
+def test_a_retry_after_of_hours_is_an_error(server, tmp_path, waits, capsys):
     server.fault(FILE, status=429, headers={"Retry-After": "7200"})
     said = "asks to wait 7,200 seconds: after that, run the same command again to resume"
     assert said in refusal(server, tmp_path, capsys)
     assert waits == []
 
 
-def test_attempts_that_bring_nothing_are_counted(server, files, tmp_path, waits, capsys):
+def test_attempts_without_progress_are_counted(server, files, tmp_path, waits, capsys):
     server.fault(FILE, cut=1000)
     server.fault(FILE, times=3, cut=0)
     server.fault(FILE, times=2, status=500)
@@ -301,7 +286,7 @@ def test_attempts_that_bring_nothing_are_counted(server, files, tmp_path, waits,
     assert server.loaded(number(server, PART_1))[-1] == ("bytes=1000-", len(files[PART_1]) - 1000)
 
 
-def test_wrong_content_is_removed_and_said(server, files, tmp_path, capsys):
+def test_files_with_a_wrong_checksum_are_removed(server, files, tmp_path, capsys):
     server.fault(f"{FILE}{number(server, PART_1)}", data=bytes(len(files[PART_1])))
     error = refusal(server, tmp_path, capsys)
     assert f"{PART_1} has the md5" in error and hashlib.md5(files[PART_1]).hexdigest() in error
@@ -309,7 +294,7 @@ def test_wrong_content_is_removed_and_said(server, files, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("label", [PART_1, "HAM10000_metadata.tab"])  # sent with its length, and in chunks
-def test_another_size_than_the_listings_is_refused(label, server, files, tmp_path, capsys):
+def test_files_of_an_unexpected_size_are_refused(label, server, files, tmp_path, capsys):
     server.fault(rf"(storage|datafile)/{number(server, label)}(\?X|\?format|$)", times=2, data=files[label] * 2)
     size = len(files[label])
     said = f"sent {2 * size:,} bytes for {label}, but the listing says {size:,}"
@@ -319,14 +304,14 @@ def test_another_size_than_the_listings_is_refused(label, server, files, tmp_pat
 # Listings
 
 
-def test_an_answer_that_is_no_json_is_no_listing(server, tmp_path, capsys):
+def test_a_response_that_is_not_json_is_refused(server, tmp_path, capsys):
     server.fault(LISTING, status=200, body=b"<html>Log in</html>", headers={"Content-Type": "text/html"})
     error = refusal(server, tmp_path, capsys)
     assert "returned text/html instead of JSON" in error and "page to log in" in error
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data.clear(), lambda data: data.update(latestVersion=[3])])
-def test_another_json_is_no_listing(spoil, server, tmp_path, capsys):
+def test_json_of_another_kind_is_refused(spoil, server, tmp_path, capsys):
     spoil(server.listing["data"])
     assert "returned JSON that is not a Dataverse listing" in refusal(server, tmp_path, capsys)
 
@@ -342,19 +327,19 @@ def test_another_json_is_no_listing(spoil, server, tmp_path, capsys):
         ({"filesize": 10**18}, "1,000,000,000,"),  # with the others: more than any disk has
     ],
 )
-def test_a_file_that_could_not_be_checked_is_not_loaded(changes, message, server, tmp_path, capsys):
+def test_files_that_could_not_be_verified_are_not_downloaded(changes, message, server, tmp_path, capsys):
     server.entry(PART_1)["dataFile"].update(changes)
     assert message in refusal(server, tmp_path, capsys) and server.file_requests() == []
 
 
-def test_other_checksums_are_checked_too(server, files, tmp_path):
+def test_other_checksums_are_verified_too(server, files, tmp_path):
     checksum = {"type": "SHA-256", "value": hashlib.sha256(files[PART_1]).hexdigest().upper()}
     server.entry(PART_1)["dataFile"].update(checksum=checksum, md5="")
     fetch(server, tmp_path)
     assert (tmp_path / PART_1).exists()
 
 
-def test_a_listing_without_a_file_or_with_a_restricted_one_is_named(server, tmp_path, capsys):
+def test_missing_and_restricted_files_of_a_listing_are_named(server, tmp_path, capsys):
     server.entry(PART_2)["restricted"] = True
     assert f"restricts {PART_2} to users with an account" in refusal(server, tmp_path, capsys)
     server.entry(PART_2)["label"] = "part two.zip"
@@ -375,7 +360,7 @@ def test_a_folder_that_cannot_be_written_is_named(server, tmp_path, capsys):
     assert f"{tmp_path}/file" in refusal(server, tmp_path / "file", capsys)
 
 
-def test_a_plain_table_is_loaded_as_it_is(files, tmp_path):
+def test_tables_that_dataverse_did_not_convert_are_downloaded(files, tmp_path):
     with DataverseServer() as server:
         for label, data in files.items():
             server.add(label.replace("metadata.tab", "metadata").replace("Truth.tab", "Truth.csv"), data)

@@ -74,17 +74,19 @@ NAMED = {
     "web page": (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "a web page"),
     "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer.*git lfs pull"),
     "zip": (b"PK\x03\x04" + bytes(30), "a zip archive"),
+    "header of a GIF": (b"GIF89a", "not an image in a supported format|truncated"),
+    "header of a JPEG": (b"\xff\xd8\xff\xe1\xff\xff", "Truncated"),
     "broken HEIC": (isomedia(b"heic", b"mif1"), "not an image in a supported format|"),
 }
 
 
 @pytest.mark.parametrize(("data", "expected"), NAMED.values(), ids=NAMED)
-def test_what_is_no_image_read_here_is_called_what_it_is(data, expected):
+def test_unsupported_files_are_called_what_they_are(data, expected):
     with pytest.raises(InputError, match=expected):
         read_image(data)
 
 
-def test_heic_without_its_package_says_which_and_avif_needs_none(monkeypatch):
+def test_heic_requires_a_package_and_avif_does_not(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     file_formats.register_heic.cache_clear()
     with pytest.raises(
@@ -106,7 +108,7 @@ def test_images_of_a_folder_that_cannot_be_read_are_named_and_not_missing(tmp_pa
         load(folder, split="all")
 
 
-def test_what_a_folder_of_photographs_holds_besides_is_counted_and_named(tmp_path, capsys):
+def test_other_files_in_a_folder_of_photographs_are_counted_and_named(tmp_path, capsys):
     for name in ("a.dcm", "b.DCM", "notes.txt", "README"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "photo.heic").write_bytes(encoded("HEIF"))

@@ -1,6 +1,7 @@
 """Folders in the layouts that people have, and those that are refused."""
 
 import csv
+import re
 import shutil
 import zipfile
 from functools import partial
@@ -11,24 +12,7 @@ import pytest
 from ham_hf.data.schema import canonical_features
 from ham_hf.data.spreadsheet import read_column_names, read_table
 from ham_hf.labels import FULL_NAMES, LABELS
-from ham_hf.system.errors import InputError
-from tests.helpers.small_data import load, make_rows, write_folder, write_image, write_table
-
-
-@pytest.fixture
-def rows():
-    return make_rows()
-
-
-@pytest.fixture
-def folder(tmp_path, rows):
-    return write_folder(tmp_path / "data", rows)
-
-
-def refusal(folder, **changes) -> str:
-    with pytest.raises(InputError) as caught:
-        load(folder, **changes)
-    return str(caught.value)
+from tests.helpers.small_data import load, refusal, write_folder, write_image, write_table
 
 
 def all_ids(splits) -> list[str]:
@@ -71,7 +55,7 @@ def test_the_order_of_rows_changes_nothing(folder, rows):
         ("ham10000_metadata.csv", ",", csv.QUOTE_ALL),
     ],
 )
-def test_the_table_may_be_dataverses(name, delimiter, quoting, folder, rows):
+def test_the_table_may_be_as_dataverse_exports_it(name, delimiter, quoting, folder, rows):
     _, facts = load(folder)
     (folder / "HAM10000_metadata.csv").unlink()
     write_table(folder / name, rows, delimiter, quoting)
@@ -81,7 +65,7 @@ def test_the_table_may_be_dataverses(name, delimiter, quoting, folder, rows):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_the_table_may_be_as_a_spreadsheet_program_saved_it(delimiter, newline, encoding, tmp_path):
+def test_the_table_may_be_saved_by_a_spreadsheet_program(delimiter, newline, encoding, tmp_path):
     text = delimiter.join(["image_id", "age", "note"]) + newline
     text += delimiter.join(["a", '"45,5"', '"left, upper; back"']) + newline + delimiter.join(["b", "", "é"]) + newline
     path = tmp_path / "table.csv"
@@ -92,14 +76,14 @@ def test_the_table_may_be_as_a_spreadsheet_program_saved_it(delimiter, newline, 
     assert read_column_names(path) == ["image_id", "age", "note"]
 
 
-def test_the_line_with_which_excel_names_the_separator_is_heeded(tmp_path):
+def test_excels_separator_line_is_read(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("sep=;\nimage_id;split\na,b;train\n")
     assert read_table(path).to_dict("index") == {3: {"image_id": "a,b", "split": "train"}}
 
 
 @pytest.mark.parametrize("place", [".", "images", "HAM10000_IMAGES_PART_1", "archive/ham10000_images_part_1"])
-def test_images_may_lie_in_any_folder(place, tmp_path, rows):
+def test_images_may_be_in_any_folder(place, tmp_path, rows):
     splits, _ = load(write_folder(tmp_path / "data", rows, images=place))
     assert len(all_ids(splits)) == len(rows)
 
@@ -150,7 +134,7 @@ def test_a_damaged_member_of_a_zip_is_named(folder, rows):
 
 def test_a_file_that_only_claims_to_be_a_zip_is_named(folder):
     (folder / "HAM10000_images_part_1.zip").write_bytes(b"<html>not found</html>")
-    assert "HAM10000_images_part_1.zip is not a readable zip file" in refusal(folder)
+    assert re.search("HAM10000_images_part_1.zip is not a readable zip file .*: download it again", refusal(folder))
 
 
 def test_missing_values_have_one_spelling(tmp_path, rows):
@@ -200,7 +184,7 @@ def test_a_missing_column_is_named_with_those_found(column, folder, rows):
         (b'a,b\n"1,2\n', "is not a readable table"),
     ],
 )
-def test_a_table_that_is_none_is_named(content, expected, folder):
+def test_unreadable_tables_are_named(content, expected, folder):
     (folder / "HAM10000_metadata.csv").write_bytes(content)
     message = refusal(folder)
     assert "HAM10000_metadata.csv" in message and expected in message
@@ -212,7 +196,7 @@ def test_a_folder_without_a_table_says_what_was_looked_for(tmp_path):
     assert "looked for HAM10000_metadata.csv" in message and "found notes.txt" in message
 
 
-def test_diagnoses_and_ids_of_the_official_table_may_be_spelled_otherwise(folder, rows):
+def test_diagnoses_and_ids_may_be_spelled_differently(folder, rows):
     _, facts = load(folder)
     for number, row in enumerate(rows):
         row["dx"] = row["dx"].upper() if number % 2 else FULL_NAMES[row["dx"]]
@@ -227,7 +211,7 @@ def test_diagnoses_and_ids_of_the_official_table_may_be_spelled_otherwise(folder
 
 
 @pytest.mark.parametrize("place", [".", "train"])
-def test_a_folder_for_each_diagnosis_is_read(place, tmp_path, rows):
+def test_one_folder_per_diagnosis_is_read(place, tmp_path, rows):
     folder = write_folder(tmp_path, rows)
     for number, row in enumerate(rows):
         name = row["dx"] if number % 2 else FULL_NAMES[row["dx"]].split(" /")[0]
@@ -244,7 +228,7 @@ def test_a_folder_for_each_diagnosis_is_read(place, tmp_path, rows):
     assert "lesions of 70 of 70 images are unknown" in refusal(folder)
 
 
-def test_files_of_one_name_in_two_class_folders_are_two_images(tmp_path):
+def test_files_with_the_same_name_in_two_class_folders_are_two_images(tmp_path):
     for seed, name in enumerate(["nv", "mel"]):
         (tmp_path / name).mkdir()
         write_image(tmp_path / name / "001.jpg", seed)
@@ -254,7 +238,7 @@ def test_files_of_one_name_in_two_class_folders_are_two_images(tmp_path):
     assert [LABELS[label] for label in splits["test"]["label"]] == ["nv", "mel", "mel", "nv"]
 
 
-def test_a_class_folder_that_is_no_diagnosis_needs_the_map(tmp_path):
+def test_class_folders_that_are_not_diagnoses_require_a_map(tmp_path):
     for seed, name in enumerate(["nv", "mel", "scar"]):
         (tmp_path / name).mkdir()
         write_image(tmp_path / name / f"{name}.jpg", seed)
@@ -263,7 +247,7 @@ def test_a_class_folder_that_is_no_diagnosis_needs_the_map(tmp_path):
     assert facts["splits"]["test"]["images"] == 2 and facts["dropped_rows"] == {"scar": 1}
 
 
-def test_the_metadata_of_an_imagefolder_names_files(tmp_path, rows):
+def test_imagefolder_metadata_names_files(tmp_path, rows):
     folder = write_folder(tmp_path, rows)
     (folder / "HAM10000_metadata.csv").unlink()
     table = [{"file_name": f"images/{row['image_id']}.jpg", "label": row["dx"], "age": row["age"]} for row in rows]
@@ -276,7 +260,7 @@ def test_the_metadata_of_an_imagefolder_names_files(tmp_path, rows):
 
 
 @pytest.mark.parametrize("member", ["HAM10000_metadata.csv", "archive/HAM10000_images_part_1.zip"])
-def test_a_zip_with_the_table_inside_is_to_be_unpacked(member, tmp_path):
+def test_a_zip_that_contains_the_table_must_be_unpacked(member, tmp_path):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr(member, "x")
     assert f"archive.zip contains {member}, which cannot be read inside a zip: unpack it" in refusal(tmp_path)
@@ -288,11 +272,11 @@ def test_several_tables_are_refused(folder):
     assert "several tables" in refusal(folder)
 
 
-def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path):
+def test_a_missing_folder_is_not_a_hub_id(tmp_path):
     assert f"{str(tmp_path / 'absent')!r}, which does not exist" in refusal(tmp_path / "absent")
 
 
-def test_a_file_is_no_data_folder(tmp_path):
+def test_a_file_is_not_a_data_folder(tmp_path):
     (tmp_path / "table.csv").touch()
     assert "which is a file: expected a folder" in refusal(tmp_path / "table.csv")
 
@@ -308,7 +292,7 @@ def test_missing_images_are_counted_and_the_flag_named(folder, rows):
     assert sum(split["absent_images"] for split in facts["splits"].values()) == 7
 
 
-def test_without_any_image_the_flag_does_not_help(folder):
+def test_the_flag_does_not_help_without_any_image(folder):
     shutil.rmtree(folder / "images")
     assert "70 images and none of them" in refusal(folder, allow_missing_images=True)
 
@@ -327,7 +311,7 @@ def test_a_broken_image_is_named_before_training(spoil, folder, rows):
     assert sum(split["absent_images"] for split in facts["splits"].values()) == 1
 
 
-def test_two_different_files_of_one_image_are_refused_and_copies_are_not(folder, rows):
+def test_different_files_for_one_image_are_refused_and_copies_are_not(folder, rows):
     (folder / "copy").mkdir()
     shutil.copy(folder / "images" / f"{rows[0]['image_id']}.jpg", folder / "copy")
     assert len(all_ids(load(folder)[0])) == len(rows)
@@ -336,7 +320,7 @@ def test_two_different_files_of_one_image_are_refused_and_copies_are_not(folder,
 
 
 @pytest.mark.parametrize("place", ["copy/{}.jpg", "images/{}.JPG", "images/{}.jpeg", "images/{}.png", "zip"])
-def test_two_files_of_one_image_that_have_the_same_size_are_compared(place, folder, rows):
+def test_files_of_the_same_size_for_one_image_are_compared(place, folder, rows):
     name = rows[0]["image_id"]
     first = folder / "images" / f"{name}.jpg"
     content = bytearray(first.read_bytes())
@@ -355,7 +339,7 @@ def test_two_files_of_one_image_that_have_the_same_size_are_compared(place, fold
     assert f"two different files for image {name}" in message and str(first) in message and str(second) in message
 
 
-def test_two_zips_with_different_files_of_one_image_are_refused(folder, rows):
+def test_zips_with_different_files_for_one_image_are_refused(folder, rows):
     name = rows[0]["image_id"]
     content = (folder / "images" / f"{name}.jpg").read_bytes()
     (folder / "images" / f"{name}.jpg").unlink()
@@ -368,7 +352,7 @@ def test_two_zips_with_different_files_of_one_image_are_refused(folder, rows):
 
 
 @pytest.mark.parametrize("name", ["HAM10000_metadata.csv", "HAM10000_images_part_1.zip", "images/IMG_000_0.jpg"])
-def test_a_git_lfs_pointer_is_called_one(name, folder):
+def test_git_lfs_pointers_are_recognized(name, folder):
     pointer = (
         "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 12345\n"
     )

@@ -17,35 +17,12 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.schema import canonical_features
 from ham_hf.data.sources import hub
-from ham_hf.data.sources.isic import ISIC_DIAGNOSES
 from ham_hf.labels import DIAGNOSES, LABELS
 from ham_hf.reporting.rendering import render_section
 from ham_hf.system.errors import InputError
-from tests.helpers.small_data import load, make_rows, write_folder, write_image, write_table
+from tests.helpers.small_data import isic_rows, load, write_folder, write_image, write_table
 
 ROOT = Path(__file__).parents[2]
-
-
-def isic_rows(lesions: int = 35) -> list[dict[str, str]]:
-    name = {"vasc": "", "akiec": "Squamous cell carcinoma, NOS"} | {
-        code: next(name for name, other in ISIC_DIAGNOSES.items() if other == code)
-        for code in LABELS
-        if code not in ("vasc", "akiec")
-    }
-    return [
-        {
-            "isic_id": row["image_id"],
-            "lesion_id": row["lesion_id"],
-            "age_approx": "",
-            "anatom_site_general": "head/neck",
-            "diagnosis_1": "Benign",
-            "diagnosis_2": "Benign soft tissue proliferations - Vascular",
-            "diagnosis_3": name[row["dx"]],
-            "diagnosis_confirm_type": "histopathology",
-            "sex": "male",
-        }
-        for row in make_rows(lesions, images=1)
-    ]
 
 
 def write_export(folder: Path, rows: list[dict[str, str]]) -> Path:
@@ -81,7 +58,7 @@ def test_an_isic_export_gives_the_same_lesions_as_the_official_table(isic_export
     assert sites.nunique() == 7 and (sites[official["localization"] == "back"] == "posterior torso").all()
 
 
-def test_an_isic_export_is_recognized_by_its_column_whatever_its_name(tmp_path):
+def test_an_isic_export_is_recognized_by_its_columns(tmp_path):
     folder = write_export(tmp_path, isic_rows())
     (folder / "metadata.csv").rename(folder / "ham10000_metadata_2024-05-01.csv")
     splits, facts = load(folder)
@@ -143,7 +120,7 @@ def test_an_isic_image_without_a_lesion_has_an_unknown_lesion(tmp_path):
     assert load(folder, split="all")[1]["splits"]["test"]["unknown_lesions"] == 2
 
 
-def test_an_isic_export_needs_an_id_and_a_diagnosis_alone(tmp_path):
+def test_an_isic_export_requires_only_an_id_and_a_diagnosis(tmp_path):
     rows = [{"isic_id": row["isic_id"], "diagnosis": DIAGNOSES[LABELS[i % 7]]} for i, row in enumerate(isic_rows())]
     splits, facts = load(write_export(tmp_path / "old", rows), split="all")
     assert facts["splits"]["test"]["unknown_lesions"] == 35
@@ -176,11 +153,6 @@ def test_the_ground_truth_of_2019_needs_a_map_for_its_other_diagnoses(tmp_path):
 
 
 # The Hub: what load_dataset returns is the same from local parquet files
-
-
-@pytest.fixture
-def rows():
-    return make_rows()
 
 
 def as_parquet(folder: Path, rows: list[dict], tmp_path: Path, **casts) -> DatasetDict:
@@ -251,7 +223,7 @@ def test_a_hub_dataset_that_does_not_fit_is_refused(rows, tmp_path):
         hub.convert(DatasetDict({"train": loaded["train"], "test": torn}), "someone/skin")
 
 
-def test_a_hub_dataset_goes_through_the_whole_run_of_checks(rows, tmp_path, monkeypatch):
+def test_a_hub_dataset_passes_through_the_same_checks(rows, tmp_path, monkeypatch):
     loaded = as_parquet(write_folder(tmp_path / "data", rows), rows, tmp_path)
     monkeypatch.setattr(hub, "load_dataset", lambda name, revision: loaded)
     splits, facts = load("someone/skin")

@@ -9,8 +9,7 @@ import pytest
 from ham_hf.data.lesions import compare_lesions, is_ham10000, official_lesions, published_duplicates
 from ham_hf.data.schema import clean_table
 from ham_hf.data.sources.isic import CHALLENGE_COLUMNS
-from ham_hf.system.errors import InputError
-from tests.helpers.small_data import load, make_rows, write_folder, write_image, write_table
+from tests.helpers.small_data import load, make_rows, refusal, write_folder, write_image, write_split, write_table
 
 SIBLINGS = ("ISIC_0027419", "ISIC_0025030")  # of HAM_0000118
 OTHER = ("ISIC_0026769", "ISIC_0025661")  # of HAM_0002730
@@ -40,12 +39,6 @@ def lesions_of(folder: Path, **changes) -> dict[str, str]:
     return {item["image_id"]: item["lesion_id"] for split in splits.values() for item in split.remove_columns("image")}
 
 
-def refusal(folder, **changes) -> str:
-    with pytest.raises(InputError) as caught:
-        load(folder, **changes)
-    return str(caught.value)
-
-
 def test_the_shipped_lesions_are_those_of_the_published_table(ham10000_dir):
     table = pd.read_csv(ham10000_dir / "HAM10000_metadata.csv")
     assert official_lesions() == dict(zip(table["image_id"], table["lesion_id"], strict=True))
@@ -65,15 +58,12 @@ def test_ham10000s_images_have_known_lesions_in_a_ground_truth(tmp_path):
     facts = load(folder)[1]
     assert sum(split["lesions"] for split in facts["splits"].values()) == 2
     assert sum(split["unknown_lesions"] for split in facts["splits"].values()) == 0
-    split = tmp_path / "torn.csv"
-    split.write_text("image_id,split\n" + "".join(f"{name},train\n" for name in (SIBLINGS[0], *OTHER)))
-    with split.open("a") as file:
-        file.write(f"{SIBLINGS[1]},test\n")
-    assert "1 lesions in two splits: HAM_0000118" in refusal(folder, split=str(split))
+    torn = dict.fromkeys((SIBLINGS[0], *OTHER), "train") | {SIBLINGS[1]: "test"}
+    assert "1 lesions in two splits: HAM_0000118" in refusal(folder, split=write_split(tmp_path / "torn.csv", torn))
 
 
 @pytest.mark.parametrize("lesions", [None, ["", "", "", ""], ["unknown"] * 4, ["IL_1", "", "", "IL_2"]])
-def test_ham10000s_images_have_known_lesions_in_a_table_of_ones_own(lesions, tmp_path):
+def test_ham10000s_images_have_known_lesions_in_a_custom_table(lesions, tmp_path):
     write_data(tmp_path, "mine.csv", own_rows([*SIBLINGS, *OTHER], lesions))
     known = lesions_of(tmp_path, metadata_csv=tmp_path / "mine.csv")
     assert len(set(known.values())) == 2 and known[SIBLINGS[0]] == known[SIBLINGS[1]]
@@ -97,7 +87,7 @@ def test_a_table_that_joins_lesions_of_ham10000_is_counted(tmp_path):
     assert "lesion_ids_that_join_several_of_ham10000" not in facts["audit"]
 
 
-def test_the_names_of_lesions_do_not_matter():
+def test_lesions_are_compared_by_their_images_and_not_their_names():
     table = clean_table(pd.DataFrame(make_rows(4, 2)), "table")
     renamed = {image_id: lesion[::-1] for image_id, lesion in zip(table["image_id"], table["lesion_id"], strict=True)}
     assert compare_lesions(table, renamed) == ([], [])
@@ -173,7 +163,7 @@ def test_a_split_of_images_with_unknown_lesions_is_refused(unknown, tmp_path):
     assert load(unknown, split=str(split))[1]["splits"]["test"]["unknown_lesions"] == 27
 
 
-def test_all_images_with_unknown_lesions_make_no_statement_about_lesions(unknown, caplog):
+def test_data_of_unknown_lesions_has_no_lesion_counts(unknown, caplog):
     facts = load(unknown, split="all")[1]
     test = facts["splits"]["test"]
     assert (test["images"], test["lesions"], test["unknown_lesions"], test["absent_images"]) == (28, None, 28, 0)

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from ham_hf.data.spreadsheet import read_column_names, read_table
 from ham_hf.inference.predict import read_patients
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
+from tests.helpers import small_data
 from tests.helpers.small_data import load, write_image
 
 DICOM = bytes(128) + b"DICM" + bytes(100)
-HEADER = "image_id,lesion_id,dx,age,sex,localization"
 ROW = {"image_id": "a", "lesion_id": "L", "dx": "nv", "age": "45", "sex": "male", "localization": "back"}
+refusal = partial(small_data.refusal, split="all")
 
 
 @pytest.fixture
@@ -51,12 +53,6 @@ def own(folder: Path, **values: str) -> dict:
     return splits["test"].remove_columns("image")[0]
 
 
-def refusal(folder: Path, **changes) -> str:
-    with pytest.raises(InputError) as caught:
-        load(folder, **{"split": "all"} | changes)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
@@ -68,13 +64,13 @@ def refusal(folder: Path, **changes) -> str:
         (",IMAGE-ID,Dx\n0,a,nv\n1,b,mel\n", [2, 3]),
     ],
 )
-def test_what_surrounds_a_table_is_left_out(text, lines, read):
+def test_lines_around_a_table_are_skipped(text, lines, read):
     if text.startswith("Clinic"):  # its title looks like a header
         text = text.replace(";", "", 1)
     assert read(text) == ({"image_id": ["a", "b"], "dx": ["nv", "mel"]}, lines)
 
 
-def test_lines_are_counted_where_cells_hold_line_breaks(read):
+def test_line_numbers_are_right_if_cells_contain_line_breaks(read):
     columns, lines = read('image_id,"note\n(free)",dx\na,"one\ntwo",nv\nb,x,mel\n')
     assert columns["dx"] == ["nv", "mel"] and lines == [3, 5]
 
@@ -85,18 +81,19 @@ def test_lines_are_counted_where_cells_hold_line_breaks(read):
         ("image_id,dx\na,nv,left\n", "line 2: 'left' is in a column without a name"),
         ("image_id,dx,\na,nv,\nb,nv,left\n", "line 3: 'left' is in a column without a name"),
         ("image_id,dx,DX\na,nv,mel\n", "has the column 'dx' more than once"),
+        ("image_id,dx, dx \na,nv,mel\n", "has the column 'dx' more than once"),
         ('{"image_id": "a", "dx": "nv"}\n', "is a JSON file"),
         ("PAR1\0\0", "is a Parquet file"),
         ("\n,,\n", "it has no values"),
     ],
 )
-def test_a_table_that_can_be_read_in_two_ways_is_refused(text, expected, read):
+def test_ambiguous_tables_are_refused(text, expected, read):
     with pytest.raises(InputError, match=expected):
         read(text)
 
 
 @pytest.mark.parametrize("word", ["-", "?", "N.A.", "#N/A", "Unknown"])
-def test_a_word_for_missing_is_no_lesion_no_site_and_no_age(word, tmp_path):
+def test_words_for_missing_values_are_understood(word, tmp_path):
     row = own(tmp_path, lesion_id=word, age=word, sex=word, localization=word)
     assert (row["lesion_id"], row["age"], row["sex"], row["localization"]) == ("a", None, "unknown", "unknown")
     assert "lesions of 1 of 1 images are unknown" in refusal(
@@ -115,7 +112,7 @@ def test_a_word_for_missing_is_no_lesion_no_site_and_no_age(word, tmp_path):
         ({"image_id": "images/a.jpg"}, {"image_id": "a"}),
     ],
 )
-def test_a_value_with_one_reading_is_read(given, expected, tmp_path):
+def test_unambiguous_values_are_read(given, expected, tmp_path):
     row = own(tmp_path, **given)
     assert {name: row[name] for name in expected} == expected
 
@@ -130,18 +127,18 @@ def test_a_value_with_one_reading_is_read(given, expected, tmp_path):
         ({"image_id": "A"}, r"Is a.jpg image 'A'\? Then make the names agree: expected A.jpg"),
     ],
 )
-def test_a_value_that_could_mean_something_else_is_refused(given, expected, tmp_path):
+def test_ambiguous_values_are_refused(given, expected, tmp_path):
     with pytest.raises(InputError, match=expected):
         own(tmp_path, **given)
 
 
-def test_two_files_of_one_name_are_not_told_apart_by_image_id(tmp_path):
+def test_files_with_the_same_name_are_ambiguous(tmp_path):
     images(tmp_path, "x/a.jpg", "y/a.jpg")
     (tmp_path / "mine.csv").write_text("image_id,dx\nx/a.jpg,nv\ny/a.jpg,mel\n")
     assert "files of one name in several folders: a" in refusal(tmp_path, metadata_csv=tmp_path / "mine.csv")
 
 
-def test_hidden_files_and_those_of_macos_are_no_images(tmp_path):
+def test_hidden_files_are_not_images(tmp_path):
     images(tmp_path, ".trash/a.jpg", "__MACOSX/nv/._a.jpg", "nv/._b.jpg", "nv/b.jpg")
     (tmp_path / "._X_GroundTruth.csv").write_bytes(b"\0")
     own(tmp_path)
@@ -169,7 +166,7 @@ def test_a_broken_link_in_a_class_folder_is_a_missing_image(tmp_path):
     assert "1 of 2 images are missing" in refusal(tmp_path)
 
 
-def test_class_folders_of_any_name_need_the_map_and_may_have_lesions(tmp_path):
+def test_class_folders_with_other_names_require_a_map_and_may_have_lesions(tmp_path):
     images(tmp_path, "0/a.jpg", "0/b.jpg", "1/c.jpg")
     assert "--diagnosis_map says what other folders hold" in refusal(tmp_path)
     changes = {"split": "all", "diagnosis_map": {"0": "nv", "1": "mel"}}
@@ -199,14 +196,14 @@ def test_the_folder_may_name_the_diagnosis_and_must_not_contradict_it(tmp_path):
         ("archive/HAM10000_metadata.csv", "archive/HAM10000_metadata.csv is in a subfolder; use "),
     ],
 )
-def test_a_table_elsewhere_or_of_another_format_is_named(name, expected, tmp_path):
+def test_tables_in_subfolders_or_other_formats_are_named(name, expected, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("file_name,label\na.jpg,nv\n")
     assert expected in refusal(images(tmp_path, "a.jpg"))
 
 
 @pytest.mark.parametrize("column", ["image", "isic_id"])
-def test_the_table_beside_a_ground_truth_tells_lesions(column, tmp_path):
+def test_lesions_come_from_the_table_beside_a_ground_truth(column, tmp_path):
     images(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "ISIC_2019_Training_GroundTruth.csv").write_text("image,mel,nv\na,0.0,1.0\nb,1.0,0.0\n")
     name = "metadata.csv" if column == "isic_id" else "ISIC_2019_Training_Metadata.csv"
@@ -225,13 +222,13 @@ def test_an_export_and_a_ground_truth_with_diagnoses_are_two_tables(tmp_path):
     assert LABELS[splits["test"]["label"][0]] == "nv" and splits["test"]["lesion_id"][:] == ["L"]
 
 
-def test_names_are_no_numbers(read, tmp_path):
+def test_names_are_not_read_as_numbers(read, tmp_path):
     columns, _ = read("image_id;dx;lesion_id;age\n1,2;nv;3,4;5,6\n")
     assert columns == {"image_id": ["1,2"], "dx": ["nv"], "lesion_id": ["3,4"], "age": ["5.6"]}
     assert look_alikes(["12", "12.0", "13"]) == [["12", "12.0"]]
 
 
-def test_what_class_folders_hold_besides_is_named(tmp_path, caplog):
+def test_other_files_in_class_folders_are_named(tmp_path, caplog):
     images(tmp_path, "nv/a.jpg")
     (tmp_path / "nv" / "b").write_bytes((tmp_path / "nv" / "a.jpg").read_bytes())
     (tmp_path / "mel.zip").write_bytes(b"")
@@ -255,7 +252,7 @@ def test_a_file_name_that_is_too_long_is_an_input_error(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [";", "\t"])
-def test_patients_may_be_as_a_spreadsheet_program_saved_them(separator, encoding, tmp_path):
+def test_the_patient_table_may_be_saved_by_a_spreadsheet_program(separator, encoding, tmp_path):
     rows = [["File", "Age", "Sex", "Localization", ""], ["a.jpg", '"45,5"', "M", "Back", ""], ["", "", "", "", ""]]
     rows += [["b.jpg", "n.a.", "?", "", ""]]
     path = tmp_path / "patients.csv"
@@ -264,7 +261,7 @@ def test_patients_may_be_as_a_spreadsheet_program_saved_them(separator, encoding
 
 
 @pytest.mark.parametrize("age", ["nan", "inf", "1_0", "４５", "1978-01-01"])
-def test_an_age_that_python_would_take_for_a_number_is_none(age, tmp_path):
+def test_numbers_that_only_python_understands_are_not_ages(age, tmp_path):
     path = tmp_path / "patients.csv"
     path.write_text(f"file,age,sex,localization\na.jpg,{age},,\n", encoding="utf-8")
     if age == "nan":
@@ -295,13 +292,13 @@ def test_a_tiff_of_several_pages_is_refused_and_smaller_copies_are_not_pages():
     assert read_image(encoded(page, "TIFF", save_all=True, append_images=[copy])).size == (80, 60)
 
 
-def test_16_bits_of_which_12_are_used_are_refused():
+def test_twelve_bits_stored_in_16_are_refused():
     values = np.arange(4800, dtype=np.uint16).reshape(60, 80) % 4096
     with pytest.raises(InputError, match="16 bits per pixel, of which only 12 are used"):
         read_image(encoded(Image.fromarray(values), "PNG"))
     assert np.asarray(read_image(encoded(Image.fromarray(values * 16), "PNG"))).max() == 255
 
 
-def test_an_empty_file_is_called_one():
+def test_an_empty_image_file_is_named():
     with pytest.raises(InputError, match="an empty file: copy it again"):
         read_image(b"")

@@ -15,10 +15,8 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
-from transformers import BitImageProcessor, ViTImageProcessor
 
 from ham_hf.cli.main import main
-from ham_hf.data.crops import eval_crops, normalize
 from ham_hf.data.image_hashes import check_images
 from ham_hf.data.image_io import image_size
 from ham_hf.data.pixel_cache import (
@@ -31,32 +29,11 @@ from ham_hf.data.pixel_cache import (
     list_caches,
     open_or_build,
 )
-from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.errors import InputError, MachineError
-from tests.helpers.small_data import make_rows, write_folder, write_image
+from tests.helpers.small_data import make_rows, write_folder
 
 FORK = multiprocessing.get_context("fork")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-
-
-def dataset_of(paths):
-    features = datasets.Features({"image": datasets.Image(), "image_id": datasets.Value("string")})
-    columns = {"image": [str(path) for path in paths], "image_id": [path.stem for path in paths]}
-    return datasets.Dataset.from_dict(columns, features=features)
-
-
-@pytest.fixture()
-def dataset(tmp_path):
-    """30 images of 80 x 60 pixels."""
-    (tmp_path / "images").mkdir()
-    paths = [tmp_path / "images" / f"i{seed:02d}.jpg" for seed in range(30)]
-    for seed, path in enumerate(paths):
-        write_image(path, seed)
-    return dataset_of(paths)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def assert_same_pixels(dataset, checks, cache):
@@ -83,15 +60,26 @@ def build_slowly(dataset, checks, seconds):
     open_or_build(PIXELS, EncodedImages(dataset, checks), image_size, convert, "slowly")
 
 
-def wait_for_a_build():
-    """Until a builder has written something, and holds the lock."""
+def start_a_build(dataset, seconds):
+    """Return the process of `build_slowly`, which has written something and holds the lock."""
+    builder = FORK.Process(target=build_slowly, args=(dataset, check_images(dataset), seconds))
+    builder.start()
     deadline = time.time() + 60
     while not any(path.stat().st_blocks for path in cache_folder().glob("*.unfinished")):
         assert time.time() < deadline
         time.sleep(0.01)
+    return builder
 
 
-def test_pixels_are_those_of_decoding_and_cannot_be_written(dataset):
+def stop_a_build(dataset, signum, seconds=60) -> int:
+    """Send a signal to a process that builds a cache for some seconds, and return its exit code."""
+    builder = start_a_build(dataset, seconds)
+    os.kill(builder.pid, signum)
+    builder.join(60)
+    return builder.exitcode
+
+
+def test_cached_pixels_equal_decoded_ones_and_are_read_only(dataset):
     checks = check_images(dataset)
     cache = build_cache(dataset, checks)
     assert_same_pixels(dataset, checks, cache)
@@ -101,13 +89,13 @@ def test_pixels_are_those_of_decoding_and_cannot_be_written(dataset):
         pixels[0, 0, 0] = 1
 
 
-def test_real_images_come_back_bit_for_bit(ham10000_dir):
+def test_cached_pixels_of_real_images_equal_decoded_ones(dataset_of, ham10000_dir):
     real = dataset_of(sorted((ham10000_dir / "HAM10000_images_part_1").glob("*.jpg"))[:24])
     checks = check_images(real)
     assert_same_pixels(real, checks, build_cache(real, checks))
 
 
-def test_images_of_all_sizes_modes_and_orientations(tmp_path):
+def test_images_of_all_sizes_modes_and_orientations(dataset_of, tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -125,7 +113,7 @@ def test_images_of_all_sizes_modes_and_orientations(tmp_path):
     assert cache[checks["turned"].sha256].shape == (64, 48, 3)
 
 
-def test_the_same_contents_have_the_same_cache_wherever_they_lie(dataset, tmp_path):
+def test_the_same_contents_share_a_cache_in_any_folder(dataset_of, dataset, tmp_path):
     built = build_cache(dataset, check_images(dataset)).path.stat()
     (tmp_path / "moved").mkdir()
     paths = [tmp_path / "moved" / f"z{i:02d}.jpg" for i in range(30)]
@@ -144,7 +132,7 @@ def test_a_cache_of_more_images_serves_some_of_them(dataset):
     assert PixelCache.open([checks["i04"].sha256, "0" * 64]) is None
 
 
-def test_what_does_not_decode_is_left_out_and_what_is_there_twice_is_kept_once(dataset, tmp_path):
+def test_broken_images_are_skipped_and_duplicates_are_kept_once(dataset, tmp_path):
     images = tmp_path / "images"
     (images / "i01.jpg").write_bytes((images / "i00.jpg").read_bytes())
     (images / "i02.jpg").write_bytes(b"no image")
@@ -155,7 +143,7 @@ def test_what_does_not_decode_is_left_out_and_what_is_there_twice_is_kept_once(d
         build_cache(dataset.select([2]), checks)
 
 
-def test_builders_at_once_end_with_one_cache(dataset):
+def test_concurrent_builds_end_with_one_cache(dataset):
     checks = check_images(dataset)
     start, found = FORK.Barrier(3), FORK.Queue()
 
@@ -174,11 +162,9 @@ def test_builders_at_once_end_with_one_cache(dataset):
     assert len(files()) == 2
 
 
-def test_the_second_builder_says_that_it_waits_and_takes_what_the_first_made(dataset, caplog):
+def test_a_second_build_waits_for_the_first_and_uses_its_cache(dataset, caplog):
     checks = check_images(dataset)
-    first = FORK.Process(target=build_slowly, args=(dataset, checks, 3))
-    first.start()
-    wait_for_a_build()
+    first = start_a_build(dataset, 3)
     cache = build_cache(dataset, checks)
     first.join(60)
     assert "another process is building" in caplog.text
@@ -186,13 +172,9 @@ def test_the_second_builder_says_that_it_waits_and_takes_what_the_first_made(dat
     np.testing.assert_array_equal(cache[checks["i00"].sha256], inverted)
 
 
-def test_a_killed_build_leaves_nothing_that_passes_for_a_cache(dataset):
+def test_a_killed_build_leaves_no_usable_cache(dataset):
     checks = check_images(dataset)
-    victim = FORK.Process(target=build_slowly, args=(dataset, checks, 60))
-    victim.start()
-    wait_for_a_build()
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.join(60)
+    assert stop_a_build(dataset, signal.SIGKILL) == -signal.SIGKILL
     assert [name.split(".")[1] for name in files()] == ["unfinished"]
     assert PixelCache.open([checks["i00"].sha256]) is None
     assert list_caches()[0].state.startswith("unfinished")
@@ -201,23 +183,14 @@ def test_a_killed_build_leaves_nothing_that_passes_for_a_cache(dataset):
     assert [name.split(".")[1] for name in files()] == ["json", "npy"]
 
 
-def test_ctrl_c_leaves_nothing(dataset):
-    victim = FORK.Process(target=build_slowly, args=(dataset, check_images(dataset), 3))
-    victim.start()
-    wait_for_a_build()
-    os.kill(victim.pid, signal.SIGINT)
-    victim.join(60)
-    assert victim.exitcode == 1 and files() == []
-
-
 def test_clear_removes_what_a_killed_build_left(dataset):
-    victim = FORK.Process(target=build_slowly, args=(dataset, check_images(dataset), 60))
-    victim.start()
-    wait_for_a_build()
-    victim.kill()
-    victim.join(60)
+    stop_a_build(dataset, signal.SIGKILL)
     assert clear_caches() > 0
     assert files() == []
+
+
+def test_ctrl_c_leaves_nothing(dataset):
+    assert stop_a_build(dataset, signal.SIGINT, seconds=3) == 1 and files() == []  # it waits for its threads
 
 
 def test_a_cache_of_an_earlier_version_is_listed_and_cleared(dataset):
@@ -230,7 +203,7 @@ def test_a_cache_of_an_earlier_version_is_listed_and_cleared(dataset):
 @pytest.mark.parametrize(
     "damage", ["last byte", "pixels", "empty", "other pixels", "type", "index cut off", "no index", "another index"]
 )
-def test_a_damaged_cache_is_noticed_and_built_again(dataset, caplog, damage):
+def test_a_damaged_cache_is_detected_and_rebuilt(dataset, caplog, damage):
     checks = check_images(dataset)
     path = build_cache(dataset, checks).path
     data, index = path.read_bytes(), path.with_suffix(".json")
@@ -257,7 +230,7 @@ def test_a_damaged_cache_is_noticed_and_built_again(dataset, caplog, damage):
     assert "is damaged: building it again" in caplog.text
 
 
-def test_an_image_that_changes_after_its_check_is_no_part_of_a_cache(dataset, tmp_path):
+def test_an_image_that_changed_after_its_check_is_not_cached(dataset, tmp_path):
     checks = check_images(dataset)
 
     def convert(image):
@@ -305,7 +278,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(dataset,
     assert files() == []
 
 
-def test_a_disk_that_fills_up_meanwhile_is_an_error_and_leaves_nothing(dataset, small_disk):
+def test_a_disk_that_fills_up_during_a_build_is_an_error_and_leaves_nothing(dataset, small_disk):
     checks = check_images(dataset)
     folder = small_disk(1024 * 1024)
 
@@ -356,14 +329,14 @@ def test_threads_share_a_copy_that_none_of_them_has_opened_yet(dataset):
         np.testing.assert_array_equal(pixels, np.asarray(row["image"]))
 
 
-def test_who_reads_a_cache_goes_on_reading_it_after_it_is_cleared(dataset):
+def test_an_open_cache_stays_readable_after_it_is_cleared(dataset):
     checks = check_images(dataset)
     cache = build_cache(dataset, checks)
     clear_caches()
     assert_same_pixels(dataset, checks, cache)
 
 
-def test_another_pillow_has_another_cache(dataset, monkeypatch):
+def test_another_version_of_pillow_has_its_own_cache(dataset, monkeypatch):
     checks = check_images(dataset)
     monkeypatch.setitem(PIXELS, "versions", {"pillow": "1.0"})
     old = build_cache(dataset, checks).path
@@ -371,75 +344,6 @@ def test_another_pillow_has_another_cache(dataset, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(old.parents[2]))
     assert PixelCache.open([checks["i00"].sha256]) is None
     assert list_caches()[0].state == "outdated (made with pillow 1.0)"
-
-
-def processor(**values):
-    settings = {
-        "size": {"shortest_edge": 50},
-        "crop_size": {"height": 44, "width": 44},
-        "resample": 2,
-        "image_mean": [0.5, 0.4, 0.3],
-        "image_std": [0.2, 0.25, 0.3],
-    }
-    return BitImageProcessor(**(settings | values))
-
-
-def finished(dataset, checks, processor):
-    crops = eval_crops(dataset, checks, processor)
-    shas = [checks[image_id].sha256 for image_id in dataset["image_id"]]
-    pixels = torch.from_numpy(np.stack([crops[sha256] for sha256 in shas])).permute(0, 3, 1, 2)
-    finished = normalize(processor, pixels)
-    assert torch.equal(normalize(processor, pixels.contiguous()), finished)  # in the other memory format
-    return finished
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"do_normalize": False},
-        {"do_rescale": False},
-        {"resample": 3},
-        {"crop_size": {"height": 70, "width": 30}},  # taller than the resized image: padded
-        {"image_mean": [62.4, 47.2, 34.1], "image_std": [10.2, 15.9, 22.9]},
-    ],
-)
-def test_finished_crops_are_what_the_processor_gives_bit_for_bit(dataset, tmp_path, values):
-    Image.open(tmp_path / "images" / "i03.jpg").resize((33, 90)).save(tmp_path / "images" / "i03.jpg")
-    checks = check_images(dataset)
-    prepare = processor(**values)
-    images = [row["image"].convert("RGB") for row in dataset]
-    pixels = finished(dataset, checks, prepare)
-    assert torch.equal(pixels, prepare(images, return_tensors="pt")["pixel_values"])
-    assert torch.equal(pixels[:1], prepare(images[0], return_tensors="pt")["pixel_values"])
-
-
-def test_real_crops_of_224_pixels_are_bit_for_bit(ham10000_dir):
-    real = dataset_of(sorted((ham10000_dir / "HAM10000_images_part_1").glob("*.jpg"))[:16])
-    checks = check_images(real)
-    prepare = processor(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224})
-    images = [row["image"].convert("RGB") for row in real]
-    assert torch.equal(finished(real, checks, prepare), prepare(images, return_tensors="pt")["pixel_values"])
-
-
-def test_crops_depend_on_how_they_are_cut_and_not_on_what_follows(dataset):
-    checks = check_images(dataset)
-    crops = eval_crops(dataset, checks, processor())
-    assert crops[checks["i00"].sha256].shape == (44, 44, 3)
-    assert eval_crops(dataset, checks, processor(do_normalize=False)).path == crops.path
-    assert eval_crops(dataset, checks, processor(size={"shortest_edge": 51})).path != crops.path
-    assert PixelCache.open([checks["i00"].sha256]) is None  # crops are no decoded images
-
-
-def test_other_processors_have_no_cached_crops(dataset):
-    checks = check_images(dataset)
-    for other in (
-        processor(do_resize=False),
-        processor(do_center_crop=False),
-        ViTImageProcessor(),
-        PatientProcessor(processor()),
-    ):
-        assert eval_crops(dataset, checks, other) is None
 
 
 def cache_command(*words):

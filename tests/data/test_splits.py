@@ -23,7 +23,7 @@ def refusal(table, split) -> str:
     return str(caught.value)
 
 
-def test_the_study_split_has_the_studys_sizes():
+def test_the_study_split_has_the_published_sizes():
     split = pd.Series(study_split(HAM10000_IDS))
     assert split.value_counts().to_dict() == {"train": 6022, "validation": 1992, "test": 2001}
 
@@ -62,7 +62,7 @@ def test_three_lesions_of_a_diagnosis_are_in_three_splits():
     assert (split.groupby(table["dx"]).nunique() == 3).all()
 
 
-def test_one_lesion_of_a_diagnosis_is_for_training():
+def test_a_diagnosis_with_one_lesion_is_for_training():
     table = pd.DataFrame(make_rows(lesions=len(LABELS), images=2))
     assert set(grouped_split(table, 0, {}).values()) == {"train"}
 
@@ -114,5 +114,5 @@ def test_a_csv_without_the_columns_is_refused(table, tmp_path):
     assert "empty.csv is not a readable table" in refusal(table, str(tmp_path / "empty.csv"))
 
 
-def test_an_unknown_split_says_what_there_is(table):
+def test_an_unknown_split_lists_the_choices(table):
     assert "split is 'studdy': expected 'study', 'grouped', 'all', or a CSV" in refusal(table, "studdy")

@@ -34,7 +34,7 @@ def test_every_diagnosis_is_in_every_split_and_lesions_have_several_images(synth
     assert facts["audit"]["near_duplicates"]["pairs_across_splits"] == 0
 
 
-def test_the_table_of_700_has_the_real_proportions():
+def test_diagnoses_have_the_real_proportions():
     rows = synthetic._rows(700, synthetic.np.random.default_rng(0))
     counts = Counter(row["dx"] for row in rows)
     assert len(rows) == 700 and set(counts) == set(LABELS)

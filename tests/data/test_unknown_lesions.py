@@ -12,8 +12,7 @@ from ham_hf.hub.verify.consistency import CANNOT_TELL, check_results
 from ham_hf.reporting.compare import compare_runs, render_comparison
 from ham_hf.reporting.model_card import claims
 from ham_hf.reporting.report import build_report, read_run, write_report
-from tests.reporting.test_compare import make_other_run
-from tests.reporting.test_report import make_run
+from tests.helpers.fake_runs import make_other_run, make_run
 
 # A number of lesions, or a statement about lesions that are not known
 COUNTED = re.compile(r"\d (?:melanoma )?lesions?\b|draws over lesions|over the lesions|lesions drawn|in which lesions")

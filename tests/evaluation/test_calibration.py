@@ -9,7 +9,6 @@ from scipy.special import softmax
 from torch import nn
 from transformers import pipeline
 
-from ham_hf.config.recipe import parse_recipe
 from ham_hf.evaluation.calibration import calibration_of, fit_strength, fit_temperature, fold, last_linear
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.predictions import read_predictions
@@ -21,8 +20,9 @@ from ham_hf.models.build import build_model
 from ham_hf.reporting import tables
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
-from tests.inference.test_predict import make_run_folder, noise
+from tests.helpers.fake_runs import change_json
+from tests.helpers.small_data import noise
+from tests.helpers.tiny_checkpoints import make_run_folder
 
 RNG = np.random.default_rng(0)
 
@@ -68,8 +68,8 @@ def test_the_strength_maximizes_the_metric_and_is_0_without_a_gain():
         "microsoft/beit-base-patch16-224-pt22k",
     ],
 )
-def test_folding_changes_the_logits_as_it_says(name, tmp_path):
-    model = build_model(str(make_tiny_checkpoint(name, tmp_path / "tiny")), labels=LABELS).eval()
+def test_folding_changes_the_logits_as_it_says(name, tiny_checkpoint):
+    model = build_model(str(tiny_checkpoint(name)), labels=LABELS).eval()
     pixels, shift = torch.rand(2, 3, 32, 32), np.arange(7.0)
     with torch.no_grad():
         before = model(pixels).logits
@@ -78,19 +78,13 @@ def test_folding_changes_the_logits_as_it_says(name, tmp_path):
     torch.testing.assert_close(after, (before - torch.arange(7.0)) / 2.5, rtol=0, atol=1e-5)
 
 
-def test_a_model_that_does_not_end_in_a_linear_layer_is_refused(tmp_path):
-    model = build_model(str(make_tiny_checkpoint("google/vit-base-patch16-224", tmp_path / "tiny")), labels=LABELS)
+def test_a_model_that_does_not_end_in_a_linear_layer_is_refused(tiny_checkpoint):
+    model = build_model(str(tiny_checkpoint("google/vit-base-patch16-224")), labels=LABELS)
     model.classifier = nn.Sequential(model.classifier, nn.ReLU())
     with pytest.raises(
         InputError, match="one linear layer with a bias.*but ViTForImageClassification ends in Linear, ReLU"
     ):
         last_linear(model)
-
-
-def test_the_adjustment_requires_a_selection_metric():
-    flags = "--data_dir synthetic --model_name_or_path x --calibration temperature_and_prior"
-    with pytest.raises(InputError, match="which is 'loss': expected one of balanced_accuracy"):
-        parse_recipe([*flags.split(), "--metric_for_best_model", "loss"])
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +121,9 @@ def test_the_plain_pipeline_is_calibrated_too(calibrated):
     calibrated_one = load_classifier(run)
     set_test_time_augmentation(calibrated_one.model, "none")
     photo = noise()
-    answers = {a["label"]: a["score"] for a in pipeline("image-classification", run, top_k=7)(photo)}
+    theirs = {a["label"]: a["score"] for a in pipeline("image-classification", run, top_k=7)(photo)}
     ours = probabilities(calibrated_one, [photo])[0]
-    assert [answers[label] for label in LABELS] == pytest.approx(ours.tolist(), abs=1e-5)
+    assert [theirs[label] for label in LABELS] == pytest.approx(ours.tolist(), abs=1e-5)
     plain = load_classifier(str(calibrated / "none"))
     set_test_time_augmentation(plain.model, "none")
     assert abs(probabilities(plain, [photo])[0] - ours).max() > 1e-3
@@ -149,8 +143,7 @@ def test_fine_tuning_a_calibrated_model_drops_its_calibration(calibrated, synthe
 )
 def test_a_foreign_config_entry_named_calibration_is_ignored(strange, tmp_path):
     folder = make_run_folder(tmp_path / "run")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"calibration": strange}))
+    change_json(folder / "config.json", calibration=strange)
     assert calibration_of(load_classifier(str(folder)).model) is None
 
 

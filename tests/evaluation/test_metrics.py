@@ -1,3 +1,5 @@
+"""Metrics and bootstrap intervals: as scikit-learn computes them, or as a plain loop does."""
+
 import time
 
 import numpy as np
@@ -17,21 +19,7 @@ from ham_hf.evaluation.metrics import (
 )
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
-
-PREVALENCE = np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10015
-
-
-def some_predictions(images=300, names=LABELS, ties=False, seed=0):
-    """Probabilities (N, C), labels (N,), lesion ids: better than chance; with `ties`, all multiples of a tenth."""
-    rng = np.random.default_rng(seed)
-    prevalence = PREVALENCE if len(names) == 7 else np.full(len(names), 1 / len(names))
-    labels = rng.choice(len(names), images, p=prevalence)
-    logits = rng.normal(size=(images, len(names))) + 1.5 * np.eye(len(names))[labels]
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    if ties:
-        probabilities = np.array([rng.multinomial(10, row) for row in probabilities]) / 10
-    lesions = [f"HAM_{number:07d}" for number in rng.integers(0, images * 3 // 4, images)]
-    return probabilities, labels, lesions
+from tests.helpers.fake_runs import some_predictions
 
 
 def test_scores_match_scikit_learn():

@@ -8,21 +8,13 @@ import pytest
 
 from ham_hf.evaluation.bootstrap import bootstrap_intervals
 from ham_hf.evaluation.patients import Patients, read_patients, write_patients
-from ham_hf.evaluation.predictions import Predictions, read_predictions
+from ham_hf.evaluation.predictions import Predictions
 from ham_hf.evaluation.subgroups import age_band, subgroup_results
 from ham_hf.reporting.report import read_run, write_report
 from ham_hf.system.errors import InputError
-from tests.reporting.test_report import cell, make_run, replace
+from tests.helpers.fake_runs import add_patients, cell, make_run, replace
 
 IDS = ["ISIC_1", 'odd,"2"', "ISIC_3"]
-
-
-def add_patients(run, split="validation", age=None):
-    """Patients in turn female and male, all of the back, for the predictions in `run`."""
-    ids = read_predictions(run / f"predictions_{split}.csv").image_ids
-    sexes = [("female", "male")[number % 2] for number in range(len(ids))]
-    others = [[value] * len(ids) for value in ("back", "histo")]
-    write_patients(run / f"patients_{split}.csv", ids, Patients([age] * len(ids), sexes, *others))
 
 
 @pytest.fixture
@@ -99,15 +91,15 @@ def test_every_age_is_in_one_band(age, band):
     assert age_band(age) == band
 
 
-def answers(*counts):
-    """Predictions of mel and nv: (truth, answer, images, images a lesion) in turn; 0 is mel."""
-    labels, answered, lesions = [], [], []
-    for number, (truth, answer, images, together) in enumerate(counts):
+def predictions_of(*counts):
+    """Predictions of mel and nv: (truth, guess, images, images a lesion) in turn; 0 is mel."""
+    labels, predicted, lesions = [], [], []
+    for number, (truth, guess, images, together) in enumerate(counts):
         labels += [truth] * images
-        answered += [answer] * images
+        predicted += [guess] * images
         lesions += [f"LES_{number}_{image // together}" for image in range(images)]
     ids = [f"ISIC_{number}" for number in range(len(labels))]
-    return Predictions(ids, lesions, np.array(labels), np.eye(2)[answered] * 0.8 + 0.1, ("mel", "nv"))
+    return Predictions(ids, lesions, np.array(labels), np.eye(2)[predicted] * 0.8 + 0.1, ("mel", "nv"))
 
 
 def by_sex(predictions, *groups):
@@ -121,7 +113,7 @@ def by_sex(predictions, *groups):
 def test_subgroup_metrics_are_those_of_the_groups_images():
     # Women: 6 of 10 melanomas and 15 of 20 nevi are found. Men: nevi, all found
     women = [(0, 0, 6, 1), (0, 1, 4, 1), (1, 1, 15, 1), (1, 0, 5, 1)]
-    predictions = answers(*women, (1, 1, 40, 1))
+    predictions = predictions_of(*women, (1, 1, 40, 1))
     groups = by_sex(predictions, ("female", 30), ("male", 40))
     assert list(groups) == ["female", "male"]
     female, male = groups["female"], groups["male"]
@@ -135,7 +127,7 @@ def test_subgroup_metrics_are_those_of_the_groups_images():
 
 
 def test_intervals_are_over_the_lesions_of_the_group():
-    predictions = answers((0, 0, 30, 3), (0, 1, 30, 3), (1, 1, 30, 1), (1, 0, 60, 3))
+    predictions = predictions_of((0, 0, 30, 3), (0, 1, 30, 3), (1, 1, 30, 1), (1, 0, 60, 3))
     group = by_sex(predictions, ("female", 120), ("male", 30))["female"]
     expected = bootstrap_intervals(
         predictions.probabilities[:120], predictions.labels[:120], predictions.lesion_ids[:120], predictions.names
@@ -146,20 +138,20 @@ def test_intervals_are_over_the_lesions_of_the_group():
 
 def test_a_group_is_as_large_as_its_lesions_not_its_images():
     # 60 images of 30 lesions, 20 of them of 10 melanomas; then 58 of 29
-    enough = answers((0, 0, 20, 2), (1, 1, 40, 2))
+    enough = predictions_of((0, 0, 20, 2), (1, 1, 40, 2))
     [group] = by_sex(enough, ("female", 60)).values()
     assert (group["images"], group["lesions"]) == (60, 30)
     assert group["metrics"]["recall_mel"]["value"] == 1
-    [group] = by_sex(answers((0, 0, 20, 2), (1, 1, 38, 2)), ("female", 58)).values()
+    [group] = by_sex(predictions_of((0, 0, 20, 2), (1, 1, 38, 2)), ("female", 58)).values()
     too_few = {"value": None, "interval": None, "too_few": "too few: 29 lesions"}
     assert group["metrics"] == dict.fromkeys(("accuracy", "balanced_accuracy", "recall_mel"), too_few)
-    [group] = by_sex(answers((0, 0, 18, 2), (1, 1, 42, 2)), ("female", 60)).values()
+    [group] = by_sex(predictions_of((0, 0, 18, 2), (1, 1, 42, 2)), ("female", 60)).values()
     assert group["metrics"]["recall_mel"]["too_few"] == "too few: 9 melanoma lesions"
     assert group["metrics"]["balanced_accuracy"]["value"] == 1
 
 
 def test_without_melanoma_among_the_diagnoses_there_is_no_recall_of_it():
-    predictions = answers((0, 0, 20, 1), (1, 1, 20, 1))._replace(names=("malignant", "nv"))
+    predictions = predictions_of((0, 0, 20, 1), (1, 1, 20, 1))._replace(names=("malignant", "nv"))
     [group] = by_sex(predictions, ("male", 40)).values()
     assert set(group["metrics"]) == {"accuracy", "balanced_accuracy"}
 

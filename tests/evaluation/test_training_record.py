@@ -28,8 +28,8 @@ from ham_hf.evaluation.training_record import (
 from ham_hf.hub.model_repo import stage
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
-from tests.helpers.small_data import make_rows, write_folder
-from tests.reporting.test_report import change_facts, make_run
+from tests.helpers.fake_runs import change_facts, make_run
+from tests.helpers.small_data import ham10000_rows, make_rows, write_folder
 
 
 def arguments(data: Path, split: str = "grouped", **changes) -> DataArguments:
@@ -148,7 +148,7 @@ def test_the_lesions_of_ham10000_are_the_same_under_the_names_of_the_archive(tmp
 
 def test_an_official_image_is_the_same_one_in_another_size(tmp_path):
     image = TrainingImage("ISIC_0024306", "HAM_0000550", "train", "0" * 64, "1" * 64)
-    rows = [row | {"image_id": f"ISIC_{24306 + number:07d}"} for number, row in enumerate(make_rows(7, 1))]
+    rows = ham10000_rows(7, 1)
     splits, _, checks = load_checked(arguments(write_folder(tmp_path, rows), "all"))
     assert find_overlap(TrainingRecord([image], True), splits, checks)["test"]["train"] == 1
     clinic = image._replace(image_id="IMG_1")
@@ -257,7 +257,7 @@ def test_images_that_the_model_cannot_have_seen_are_all_evaluated(trained, data,
 
 
 def test_ham10000s_images_keep_the_study_split(trained, tmp_path):
-    rows = [row | {"image_id": f"ISIC_{24306 + number:07d}"} for number, row in enumerate(make_rows(7, 1))]
+    rows = ham10000_rows(7, 1)
     write_folder(tmp_path, rows)
     (tmp_path / "model").mkdir()
     assert load_unseen(arguments(tmp_path, ""), str(tmp_path / "model"))[1]["split"] == "study"

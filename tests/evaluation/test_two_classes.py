@@ -12,7 +12,8 @@ from ham_hf.config.metric_names import COMPARED_METRICS
 from ham_hf.data.dataset import load_ham10000
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER, label_set
 from ham_hf.reporting.compare import compare_runs
-from tests.helpers.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
+from tests.helpers.tiny_checkpoints import IMAGE_SIZE
+from tests.helpers.tiny_runs import flags_of
 
 
 def test_every_diagnosis_but_nevus_becomes_other_and_nothing_else_changes(synthetic_dir):
@@ -37,21 +38,20 @@ def test_a_label_set_is_known_in_any_order():
 
 
 @pytest.fixture(scope="module")
-def run(synthetic_dir, tmp_path_factory):
-    checkpoint = make_tiny_checkpoint("microsoft/resnet-50", tmp_path_factory.mktemp("tiny"))
+def run(tiny_checkpoint, synthetic_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "two"
     flags = {
         "data_dir": synthetic_dir,
         "split": "grouped",
         "classes": "nevus_or_other",
-        "model_name_or_path": checkpoint,
+        "model_name_or_path": tiny_checkpoint("microsoft/resnet-50"),
         "image_size": IMAGE_SIZE,
         "num_train_epochs": 1,
         "logit_adjustment": 0.4,
         "report_to": "none",
         "output_dir": folder,
     }
-    assert main(["train", *(str(word) for key, value in flags.items() for word in (f"--{key}", value))]) == 0
+    assert main(["train", *flags_of(flags)]) == 0
     return folder
 
 

@@ -70,11 +70,7 @@ MODELS = {
     ),
     "fusion": lambda: ImagePatientFusionForImageClassification(
         FusionConfig(
-            image_config=ResNetConfig(**RESNET),
-            sites=["back"],
-            image_hidden_size=16,
-            dropout=0.0,
-            num_labels=CLASSES,
+            image_config=ResNetConfig(**RESNET), sites=["back"], image_hidden_size=16, dropout=0.0, num_labels=CLASSES
         )
     ),
 }

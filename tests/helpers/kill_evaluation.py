@@ -10,14 +10,14 @@ old one or the new one; the same command must then end as it does without a kill
 import argparse
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
+from tests.helpers.kill_training import finish, kill
+
+HAM_HF = [sys.executable, "-m", "ham_hf"]
 REPORT = ("README.md", "report.html", "report.json")
 OLD = b"of a report before"
 
@@ -40,75 +40,48 @@ def main() -> int:
 
 
 def _kill_reports(run: Path, kills: int, rng: random.Random) -> Counter[str]:
-    command = ["report", str(run)]
-    seconds = _finish(command)
+    command = [*HAM_HF, "report", str(run)]
+    seconds = finish(command)
     files = [run / name for name in REPORT] + sorted((run / "plots").glob("*.png"))
     new = {file: file.read_bytes() for file in files}
     found: Counter[str] = Counter()
     while found.total() < kills:
         for file in files:
             file.write_bytes(OLD)
-        if not _kill(command, rng.uniform(0, seconds), rng):
+        if kill(command, rng.uniform(0, seconds), rng) is None:
             continue
         now = {file: file.read_bytes() for file in files}
         whole = all(content in (OLD, new[file]) for file, content in now.items())
         kinds = {content == OLD for content in now.values()}
         state = "some files old, some new" if len(kinds) == 2 else "all old" if kinds == {True} else "all new"
-        _finish(command)
+        finish(command)
         same = all(file.read_bytes() == new[file] for file in files)
         found[f"report: {state}, then the new one" if whole and same else "report: WRONG"] += 1
     return found
 
 
 def _kill_evaluations(run: Path, folder: Path, kills: int, rng: random.Random) -> Counter[str]:
-    command = ["evaluate", str(run), "--data_dir", "synthetic", "--output_dir", str(folder)]
-    seconds = _finish(command)
-    expected = _answers(folder)
+    command = [*HAM_HF, "evaluate", str(run), "--data_dir", "synthetic", "--output_dir", str(folder)]
+    seconds = finish(command)
+    expected = _contents(folder)
     found: Counter[str] = Counter()
     while found.total() < kills:
         shutil.rmtree(folder)
-        killed = _kill(command, rng.uniform(0, seconds), rng)
+        killed = kill(command, rng.uniform(0, seconds), rng) is not None
         absent = not folder.exists()
         if absent:
-            _finish(command)
+            finish(command)
         if killed:
-            right = _answers(folder) == expected
+            right = _contents(folder) == expected
             state = "no folder" if absent else "the whole folder"
-            found[f"evaluation: {state}, then the same answers" if right else "evaluation: WRONG"] += 1
+            found[f"evaluation: {state}, then the same predictions" if right else "evaluation: WRONG"] += 1
     return found
 
 
-def _answers(folder: Path) -> dict[str, bytes | None]:
+def _contents(folder: Path) -> dict[str, bytes | None]:
     """Return every file of an evaluation, with the contents of those without timestamps."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(file.relative_to(folder)): file.read_bytes() if file.suffix == ".csv" else None for file in files}
-
-
-def _start(command: list[str]) -> subprocess.Popen:
-    words = [sys.executable, "-m", "ham_hf", *command]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def _kill(command: list[str], seconds: float, rng: random.Random) -> bool:
-    """Start, wait, kill; return whether it was still running."""
-    process = _start(command)
-    try:
-        process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
-        process.communicate()
-        return True
-    return False
-
-
-def _finish(command: list[str]) -> float:
-    """Return the seconds it took."""
-    started = time.monotonic()
-    process = _start(command)
-    out, _ = process.communicate()
-    if process.returncode != 0:
-        raise SystemExit(f"it ended with exit code {process.returncode}:\n{out[-3000:]}")
-    return time.monotonic() - started
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 EfficientNet-Lite0 in float32 at 96 pixels on 512 training images, with averaged weights, evaluated and saved every
 fourth step. The process is ended by SIGKILL or SIGTERM after a random time and started again with --resume, until all
-kills are done; then it may finish. Exit code 1 where its weights or answers are not those of the unbroken run to the
-byte.
+kills are done; then it may finish. Exit code 1 if its weights or predictions differ from those of the uninterrupted
+run.
 """
 
 import argparse
@@ -52,24 +52,24 @@ def main() -> int:
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory(prefix="ham_hf-kills-") as temporary:
         split = _write_split(args.data_dir, Path(temporary) / "split.csv")
-        runs = {name: Path(temporary) / name for name in ("unbroken", "killed")}
+        runs = {name: Path(temporary) / name for name in ("uninterrupted", "killed")}
         command = [sys.executable, "-m", "ham_hf.train", "--data_dir", args.data_dir, "--split", str(split)]
         command += [str(part) for key, value in FLAGS.items() for part in (f"--{key}", value)]
-        started = time.monotonic()
-        _finish([*command, "--output_dir", str(runs["unbroken"])])
-        print(f"uninterrupted: {time.monotonic() - started:.0f} s", flush=True)
+        seconds = finish([*command, "--output_dir", str(runs["uninterrupted"])])
+        print(f"uninterrupted: {seconds:.0f} s", flush=True)
         command += ["--output_dir", str(runs["killed"]), "--resume"]
         moments: Counter[str] = Counter()
         while moments.total() < args.kills:
-            moment = _kill(command, runs["killed"], rng.uniform(1, args.longest), rng.choice(("KILL", "TERM")))
-            if moment is None:
+            killed = kill(command, rng.uniform(1, args.longest), rng)
+            if killed is None:
                 print("it finished between two kills: training again")
                 for path in runs["killed"].glob("*"):
                     subprocess.run(["rm", "-r", str(path)], check=True)
                 continue
+            moment = f"by {killed} {_moment(runs['killed'])}"
             moments[moment] += 1
             print(f"{moments.total()}: {moment}", flush=True)
-        _finish(command)
+        finish(command)
         same = {name: len({(run / name).read_bytes() for run in runs.values()}) == 1 for name in COMPARED}
     print(f"\n{moments.total()} kills: " + ", ".join(f"{count} {moment}" for moment, count in sorted(moments.items())))
     for name, is_same in same.items():
@@ -95,24 +95,28 @@ def _write_split(data_dir: str, path: Path) -> Path:
     return path
 
 
-def _kill(command: list[str], run: Path, seconds: float, name: str) -> str | None:
-    """Start, wait, kill; return where it was, or None if it had finished."""
+def kill(command: list[str], seconds: float, rng: random.Random) -> str | None:
+    """Start, wait, kill; return the signal, or None if it had finished."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         out, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.send_signal(getattr(signal, f"SIG{name}"))
+        number = rng.choice((signal.SIGKILL, signal.SIGTERM))
+        process.send_signal(number)
         process.communicate()
-        return f"by SIG{name} {_moment(run)}"
+        return number.name
     if process.returncode != 0:
         raise SystemExit(f"it ended by itself with exit code {process.returncode}:\n{out[-3000:]}")
     return None
 
 
-def _finish(command: list[str]) -> None:
+def finish(command: list[str]) -> float:
+    """Run a command that must succeed, and return its seconds."""
+    started = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         raise SystemExit(f"it ended with exit code {done.returncode}:\n{done.stdout[-3000:]}")
+    return time.monotonic() - started
 
 
 def _moment(run: Path) -> str:
@@ -120,7 +124,7 @@ def _moment(run: Path) -> str:
     if any(not (checkpoint / CHECKSUMS).exists() for checkpoint in checkpoints):
         return "while a checkpoint was written or removed"
     if (run / "model.safetensors").exists():
-        return "after the training, while answers were written"
+        return "after the training, while predictions were written"
     return "before the first checkpoint" if not checkpoints else "later, before or between steps"
 
 

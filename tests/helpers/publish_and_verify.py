@@ -36,7 +36,7 @@ from transformers import pipeline
 repo, photo = sys.argv[1:]
 classify = pipeline("image-classification", model=repo, trust_remote_code="patient" in repo, device="cpu")
 asked = {"image": photo, "age": 45, "sex": "female", "localization": "back"} if "patient" in repo else photo
-print(json.dumps({answer["label"]: answer["score"] for answer in classify(asked, top_k=7)}))
+print(json.dumps({result["label"]: result["score"] for result in classify(asked, top_k=7)}))
 """
 
 
@@ -71,10 +71,7 @@ def publish_and_verify(
     without_us = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
     loaded = json.loads(call([python, "-c", LOAD, repo, str(photo)], without_us).splitlines()[-1])
     patient = " --age 45 --sex female --site back" if kind == "patient" else ""
-    call(
-        f"{sys.executable} -m ham_hf predict {repo} {photo} --csv {folder / 'out.csv'}{patient}",
-        environment,
-    )
+    call(f"{sys.executable} -m ham_hf predict {repo} {photo} --csv {folder / 'out.csv'}{patient}", environment)
     header, row = (line.split(",") for line in (folder / "out.csv").read_text().splitlines())
     ours = dict(zip(header[2:], map(float, row[2:]), strict=True))
     difference = max(abs(loaded[label] - ours[label]) for label in ours)

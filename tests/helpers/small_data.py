@@ -4,10 +4,13 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from ham_hf.data.dataset import load_ham10000
+from ham_hf.data.sources.isic import ISIC_DIAGNOSES
 from ham_hf.labels import LABELS
+from ham_hf.system.errors import InputError
 
 COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
 
@@ -29,9 +32,9 @@ def make_rows(lesions: int = 35, images: int = 2) -> list[dict[str, str]]:
     ]
 
 
-def ham10000_rows() -> list[dict[str, str]]:
+def ham10000_rows(lesions: int = 35, images: int = 2) -> list[dict[str, str]]:
     """Return the rows of `make_rows` with ids of HAM10000."""
-    return [row | {"image_id": f"ISIC_{24306 + number:07d}"} for number, row in enumerate(make_rows())]
+    return [row | {"image_id": f"ISIC_{24306 + number:07d}"} for number, row in enumerate(make_rows(lesions, images))]
 
 
 def write_table(
@@ -41,6 +44,17 @@ def write_table(
         writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, quoting=quoting)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_split(path: Path, splits: dict[str, str]) -> str:
+    """Write the split of each image_id, and return the path as an option."""
+    write_table(path, [{"image_id": image_id, "split": split} for image_id, split in splits.items()])
+    return str(path)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def write_image(path: Path, seed: int) -> None:
@@ -59,3 +73,36 @@ def write_folder(folder: Path, rows: list[dict[str, str]], images: str = "images
 
 def load(folder: Path | str, **changes):
     return load_ham10000(folder, **{"split": "grouped"} | changes)
+
+
+def noise(width: int = 90, height: int = 60, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def isic_rows(lesions: int = 35) -> list[dict[str, str]]:
+    name = {"vasc": "", "akiec": "Squamous cell carcinoma, NOS"} | {
+        code: next(name for name, other in ISIC_DIAGNOSES.items() if other == code)
+        for code in LABELS
+        if code not in ("vasc", "akiec")
+    }
+    return [
+        {
+            "isic_id": row["image_id"],
+            "lesion_id": row["lesion_id"],
+            "age_approx": "",
+            "anatom_site_general": "head/neck",
+            "diagnosis_1": "Benign",
+            "diagnosis_2": "Benign soft tissue proliferations - Vascular",
+            "diagnosis_3": name[row["dx"]],
+            "diagnosis_confirm_type": "histopathology",
+            "sex": "male",
+        }
+        for row in make_rows(lesions, images=1)
+    ]
+
+
+def refusal(folder: Path | str, **changes) -> str:
+    """Return the message with which the data in `folder` is refused."""
+    with pytest.raises(InputError) as caught:
+        load(folder, **changes)
+    return str(caught.value)

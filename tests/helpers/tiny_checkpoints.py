@@ -27,8 +27,11 @@ from transformers import (
     ViTMAEForPreTraining,
 )
 
+from ham_hf.labels import LABELS
+from ham_hf.models.build import build_model, build_processor, classifier_of
+
 IMAGE_SIZE = 32  # pixels
-LABELS = 1000  # as in ImageNet, so that a seven-class head is always a new one
+IMAGENET_LABELS = 1000  # as in ImageNet, so that a seven-class head is always a new one
 
 ENCODER = {
     "hidden_size": 16,
@@ -71,7 +74,7 @@ def _tiny_model(name: str) -> PreTrainedModel:
     match name:
         case "google/vit-base-patch16-224" | "facebook/deit-base-patch16-224":
             # DeiT without its distillation token is a ViT, and the Hub's config says model_type: vit
-            return ViTForImageClassification(ViTConfig(**ENCODER, num_labels=LABELS))
+            return ViTForImageClassification(ViTConfig(**ENCODER, num_labels=IMAGENET_LABELS))
         case "facebook/vit-mae-large":
             decoder = {
                 "decoder_hidden_size": 16,
@@ -85,17 +88,17 @@ def _tiny_model(name: str) -> PreTrainedModel:
             return BeitForMaskedImageModeling(config)
         case "microsoft/resnet-50":
             config = ResNetConfig(
-                embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=LABELS
+                embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=IMAGENET_LABELS
             )
             return ResNetForImageClassification(config)
         case "facebook/convnextv2-large-22k-384":
             return ConvNextV2ForImageClassification(
-                ConvNextV2Config(hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=LABELS)
+                ConvNextV2Config(hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=IMAGENET_LABELS)
             )
         case "pypi:efficientnet-lite0" | "pypi:efficientnet-lite1":
             # timm's own small EfficientNet: those of the recipes have a fixed width, and 4 million parameters
             return TimmWrapperForImageClassification(
-                TimmWrapperConfig(architecture="test_efficientnet", num_labels=LABELS)
+                TimmWrapperConfig(architecture="test_efficientnet", num_labels=IMAGENET_LABELS)
             )
     raise ValueError(f"no tiny checkpoint for {name}: add one here, with the architecture of the real one")
 
@@ -123,10 +126,10 @@ def _save_bert(folder: Path) -> None:
 def _save_like_timm(architecture: str, tag: str, folder: Path) -> None:
     """Write what the Hub holds for timm/…: timm's own config.json and names of weights, no processor file."""
     arguments = TIMM_ARGUMENTS[architecture]
-    model = timm.create_model(architecture, num_classes=LABELS, **arguments)
+    model = timm.create_model(architecture, num_classes=IMAGENET_LABELS, **arguments)
     config = {
         "architecture": architecture,
-        "num_classes": LABELS,
+        "num_classes": IMAGENET_LABELS,
         "num_features": model.num_features,
         "model_args": arguments,
         "pretrained_cfg": get_pretrained_cfg(f"{architecture}.{tag}").to_dict(),
@@ -134,3 +137,23 @@ def _save_like_timm(architecture: str, tag: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def make_run_folder(folder: Path, name: str = "google/vit-base-patch16-224", labels=LABELS) -> Path:
+    """A folder as `ham-hf train` saves it: a model of seven diagnoses, and its BitImageProcessor."""
+    checkpoint = str(make_tiny_checkpoint(name, folder.with_name(folder.name + "-pretrained")))
+    model = build_model(checkpoint, labels=labels)
+    for module in classifier_of(model):  # fresh heads are nearly flat: make the seven probabilities differ
+        torch.nn.init.normal_(module.weight)
+        torch.nn.init.normal_(module.bias)
+    model.save_pretrained(folder)
+    build_processor(
+        checkpoint, revision=None, image_size=32, eval_resize=None, normalization="imagenet"
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_classifier(folder: Path, labels) -> Path:
+    ViTForImageClassification(ViTConfig(**ENCODER, id2label=dict(enumerate(labels)))).save_pretrained(folder)
+    BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from ham_hf.cli.main import main
@@ -10,8 +11,13 @@ from ham_hf.data.dataset import load_checked
 from ham_hf.evaluation.training_record import TrainingRecord, images_of, write_record
 from ham_hf.reporting.report import write_report
 from ham_hf.system.environment import weights_sha256
-from tests.inference.test_predict import make_run_folder
-from tests.reporting.test_report import change_facts, make_run
+from tests.helpers.fake_runs import change_facts, make_run
+from tests.helpers.tiny_checkpoints import make_run_folder
+
+
+def flags_of(values: Mapping[str, object]) -> list[str]:
+    """Return the words of a command line that sets these options."""
+    return [str(word) for name, value in values.items() for word in (f"--{name}", value)]
 
 
 def tiny_flags(checkpoint: Path, data: Path, output: Path, **changes) -> list[str]:
@@ -32,7 +38,7 @@ def tiny_flags(checkpoint: Path, data: Path, output: Path, **changes) -> list[st
         "bf16": False,
         "output_dir": output,
     }
-    return [str(part) for key, value in (values | changes).items() for part in (f"--{key}", value)]
+    return flags_of(values | changes)
 
 
 def make_true_run(folder: Path, data: Path) -> Path:

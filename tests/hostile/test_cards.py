@@ -24,9 +24,9 @@ from ham_hf.reporting.formats import escape
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
 from ham_hf.system.terminal import printable, printable_lines
+from tests.helpers.fake_runs import change_facts, make_run
 from tests.hostile.cases import ESCAPES, JUNK, blank_pictures, broken, cases, changed, ends_well, within
 from tests.hostile.test_recipes import BOMBS
-from tests.reporting.test_report import change_facts, make_run
 
 HASHES = {"train": "0" * 64, "validation": "1" * 64, "test": "2" * 64}
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -159,18 +159,9 @@ def test_a_corrected_card_does_not_follow_a_link(reported, tmp_path):
 
 
 HOSTILE_NAMES = (
-    SCRIPT,
-    "a|b|c",
-    "[x](javascript:alert(1))",
-    "![x](http://example.com/x.png)",
-    "`code` **bold** _it_ ~~no~~ # h",
-    "\n\n# heading\n\n- item\n",
-    "```\n<b>out</b>\n```",
-    "</details></table>",
-    "&lt;b&gt; &#60;script&#62;",
-    "$x^2$",
-    ESCAPES,
-    "\u202egnp.exe",
+    *(SCRIPT, "a|b|c", "[x](javascript:alert(1))", "![x](http://example.com/x.png)"),
+    *("`code` **bold** _it_ ~~no~~ # h", "\n\n# heading\n\n- item\n", "```\n<b>out</b>\n```", "</details></table>"),
+    *("&lt;b&gt; &#60;script&#62;", "$x^2$", ESCAPES, "\u202egnp.exe"),
 )
 
 
@@ -239,12 +230,12 @@ def test_no_name_of_others_becomes_html_or_markdown(tmp_path):
         assert shapes == expected, name
 
 
-def test_what_is_escaped_comes_back_as_it_was():
+def test_escaping_is_reversible():
     for name in HOSTILE_NAMES:
         assert re.sub(r"\\([!-/:-@[-`{-~])", r"\1", escape(name)) == printable(" ".join(name.split()))
 
 
-def test_what_is_printable_is_left_and_the_rest_spelled_out():
+def test_unprintable_characters_are_spelled_out():
     assert printable("Nävus ± 5 µm – 皮膚") == "Nävus ± 5 µm – 皮膚"
     assert printable("a\tb\r\n\x1b[0m\x9b\udcff\u202e") == r"a\tb\r\n\x1b[0m\x9b\udcff\u202e"
     assert printable_lines("a\x07\n\tb") == "a\\x07\n\tb"
@@ -263,7 +254,7 @@ def test_an_error_cannot_draw_on_the_terminal(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["predict {} x.jpg", "report {}", "train {}", "data audit {}"])
-def test_names_that_no_disk_takes_are_refused(command, capsys):
+def test_invalid_path_names_are_refused(command, capsys):
     for name in ("a" * 5000, "/" + "b" * 300, "..", "~root/x", "\ud800x"):
         assert main([word.format(name) for word in command.split()]) == 2
         assert capsys.readouterr().err.startswith("error: ")

@@ -24,8 +24,8 @@ from ham_hf.models import safe_loading
 from ham_hf.models.build import build_model, build_processor
 from ham_hf.models.multimodal import find_text_encoder
 from ham_hf.system.errors import InputError
-from tests.cli.test_bad_input import save_classifier
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+from tests.helpers.fake_runs import change_json
+from tests.helpers.tiny_checkpoints import make_tiny_checkpoint, save_classifier
 from tests.hostile.cases import ESCAPES, JUNK, broken, cases, changed, ends_well, or_refused, within
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -55,8 +55,7 @@ def model(classifier, tmp_path) -> Path:
 
 
 def spoil(folder: Path, name: str = "config.json", **values) -> None:
-    path = folder / name
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    change_json(folder / name, **values)
 
 
 def refusal(folder: Path) -> str:
@@ -83,7 +82,7 @@ def spoilt_file(draw, folder: Path) -> tuple[str, bytes]:
 
 @cases(300)
 @given(st.data())
-def test_a_spoilt_model_answers_or_is_refused(classifier, timm_classifier, tmp_path_factory, draw):
+def test_a_corrupted_model_predicts_or_is_refused(classifier, timm_classifier, tmp_path_factory, draw):
     source = draw.draw(st.sampled_from([classifier, classifier, timm_classifier]))
     name, content = draw.draw(spoilt_file(source))
     folder = tmp_path_factory.getbasetemp() / "spoilt"
@@ -101,7 +100,7 @@ def test_a_spoilt_model_answers_or_is_refused(classifier, timm_classifier, tmp_p
 
 @cases(80)
 @given(st.data())
-def test_a_spoilt_checkpoint_is_trained_from_or_refused(classifier, timm_classifier, tmp_path_factory, draw):
+def test_a_corrupted_checkpoint_is_loaded_or_refused(classifier, timm_classifier, tmp_path_factory, draw):
     source = draw.draw(st.sampled_from([classifier, timm_classifier]))
     name, content = draw.draw(spoilt_file(source))
     folder = tmp_path_factory.getbasetemp() / "spoilt checkpoint"
@@ -199,7 +198,7 @@ def test_a_config_cannot_name_another_file_of_weights(model, timm_classifier, tm
     assert not (tmp_path / "owned").exists()
 
 
-def test_an_adapter_is_no_model(model):
+def test_adapters_are_refused(model):
     (model / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
     assert "is an adapter (adapter_config.json) of another model: expected a complete model" in refusal(model)
 
@@ -283,7 +282,7 @@ def test_a_kernel_of_the_hub_is_code_too(model):
         ({str(n): f"{label}{ESCAPES}" for n, label in enumerate(LABELS)}, "must not contain control characters"),
     ],
 )
-def test_labels_that_cannot_be_told_are_refused(id2label, said, model, tmp_path, capsys):
+def test_ambiguous_labels_are_refused(id2label, said, model, tmp_path, capsys):
     spoil(model, id2label=id2label)
     message = refusal(model)
     assert re.search(said if "|" in said else re.escape(said), message)
@@ -311,7 +310,7 @@ def test_labels_in_another_order_are_mapped_and_a_contradiction_is_refused(model
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_no_numbers_are_refused_by_name(value, model):
+def test_weights_that_are_not_finite_are_named_and_refused(value, model):
     weights = load_file(model / "model.safetensors")
     names = sorted(weights)
     weights[names[3]].view(-1)[1] = value
@@ -323,7 +322,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value, model):
         build_model(str(model))
 
 
-def test_running_means_that_are_no_numbers_are_refused_too(timm_classifier, tmp_path):
+def test_buffers_that_are_not_finite_are_refused_too(timm_classifier, tmp_path):
     folder = shutil.copytree(timm_classifier, tmp_path / "timm")
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in weights if name.endswith("running_var"))

@@ -1,6 +1,5 @@
 """Nothing secret is published: tokens, patients' data, and whatever a link points to."""
 
-import csv
 import json
 import logging
 import os
@@ -14,9 +13,9 @@ from ham_hf.hub.model_repo import stage
 from ham_hf.labels import LABELS
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
-from tests.cli.test_bad_input import save_classifier
-from tests.helpers.small_data import make_rows, write_folder
-from tests.reporting.test_report import make_run
+from tests.helpers.fake_runs import make_run
+from tests.helpers.small_data import make_rows, read_rows, write_folder
+from tests.helpers.tiny_checkpoints import save_classifier
 
 TOKEN = "hf_aRecognisableTokenOfTheHub0123456789"
 AGE, SITE = "87.25", "retroauricular"
@@ -66,7 +65,8 @@ def test_a_token_in_a_recipe_or_on_the_command_line_is_refused_and_not_repeated(
     for words in ([str(tmp_path / "recipe.yaml")], flags):
         assert main(["train", *words]) == 2
     shown = capfd.readouterr()
-    assert "hub_token is set" in shown.err and TOKEN not in shown.out + shown.err
+    assert shown.err.count("hub_token is set: it would be written into the run's files") == 2
+    assert TOKEN not in shown.out + shown.err
 
 
 # Links: what they point to is never written
@@ -79,8 +79,7 @@ def test_predictions_replace_a_link_and_leave_what_it_points_to(folder, tmp_path
     Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
     assert main(["predict", str(folder / "model"), str(tmp_path / "photo.png"), "--csv", str(link)]) == 0
     assert private.read_text() == "mine" and not link.is_symlink()
-    with link.open(newline="") as file:
-        assert [row["file"] for row in csv.DictReader(file)] == [str(tmp_path / "photo.png")]
+    assert [row["file"] for row in read_rows(link)] == [str(tmp_path / "photo.png")]
 
 
 def test_a_report_replaces_links_and_leaves_what_they_point_to(tmp_path):
@@ -138,7 +137,7 @@ def test_names_of_files_that_are_no_utf8_are_predicted_and_shown(folder, tmp_pat
     assert name in (tmp_path / "out.csv").read_bytes()
 
 
-def test_a_run_of_others_cannot_make_predict_stumble(folder, tmp_path, capsys):
+def test_a_malformed_run_json_is_an_error(folder, tmp_path, capsys):
     Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
     path = folder / "model" / "run.json"
     for content in ("[]", '{"data": []}', '{"data": {"synthetic": 1}}' * 2, "[" * 100_000, "\ud800"):

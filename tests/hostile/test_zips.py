@@ -110,10 +110,7 @@ def test_a_member_that_says_it_is_huge_is_refused(folder):
     tail = tail_of(bytes(data))
     data[tail + 24 : tail + 28] = struct.pack("<I", 4_000_000_000)
     path.write_bytes(data)
-    with (
-        within(60),
-        pytest.raises(InputError, match="has 4,000,000,000 bytes: expected at most 100,000,000"),
-    ):
+    with within(60), pytest.raises(InputError, match="has 4,000,000,000 bytes: expected at most 100,000,000"):
         read_folder(folder)
 
 
@@ -135,15 +132,7 @@ def test_members_that_overlap_are_refused(folder):
         read_folder(folder)
 
 
-def test_an_image_that_is_there_twice_is_read_once_or_refused(folder):
-    with zipfile.ZipFile(folder / "images.zip") as archive:
-        content = archive.read("part/IMG_000_0.jpg")
-    add(folder, "again/IMG_000_0.jpg", content)
-    assert read_folder(folder).table["has_image"].all()
-    add(folder, "changed/IMG_000_0.jpg", content[:-1] + b"x")
-    with pytest.raises(InputError, match="two different files for image IMG_000_0: .*; remove one"):
-        read_folder(folder)
-    (folder / "more.zip").unlink()
+def test_two_members_of_one_name_are_refused(folder):
     with pytest.warns(UserWarning, match="Duplicate name"):
         add(folder, "IMG_001_0.jpg", b"one")
         add(folder, "IMG_001_0.jpg", b"two")
@@ -159,7 +148,7 @@ def test_an_image_that_is_there_twice_is_read_once_or_refused(folder):
         (zipfile.ZIP_LZMA, 0, "is compressed by method 14: expected stored or deflated"),
     ],
 )
-def test_members_that_are_packed_otherwise_are_refused(method, flag, said, folder):
+def test_members_with_other_compression_are_refused(method, flag, said, folder):
     path = add(folder, "x/IMG_000_0.jpg", b"x" * 100, method)
     data = bytearray(path.read_bytes())
     data[tail_of(bytes(data)) + 8] |= flag
@@ -168,10 +157,7 @@ def test_members_that_are_packed_otherwise_are_refused(method, flag, said, folde
         read_folder(folder)
 
 
-def test_what_is_no_zip_by_a_zips_name(folder):
+def test_folders_and_broken_links_named_like_zips_are_skipped(folder):
     (folder / "folder.zip").mkdir()
     (folder / "link.zip").symlink_to(folder / "gone.zip")
     assert read_folder(folder).table["has_image"].all()
-    (folder / "text.zip").write_bytes(b"<html>")
-    with pytest.raises(InputError, match="text.zip is not a readable zip file .*: download it again"):
-        read_folder(folder)

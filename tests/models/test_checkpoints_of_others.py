@@ -86,11 +86,7 @@ CHECKPOINTS = {
     ),
     "pvt": lambda: PvtForImageClassification(
         PvtConfig(
-            image_size=32,
-            depths=[1] * 4,
-            hidden_sizes=[8, 8, 20, 16],
-            num_attention_heads=[1, 2, 5, 8],
-            num_labels=11,
+            image_size=32, depths=[1] * 4, hidden_sizes=[8, 8, 20, 16], num_attention_heads=[1, 2, 5, 8], num_labels=11
         )
     ),
     "naflex vit": lambda: _timm("naflexvit_base_patch16_gap", embed_dim=16, depth=1, num_heads=2, patch_size=8),
@@ -160,7 +156,7 @@ def states() -> list:
 
 @pytest.mark.parametrize("freeze", ["none", "backbone"])
 @pytest.mark.parametrize("kind", TRAINED)
-def test_they_pass_the_check_which_changes_nothing(kind, freeze, saved):
+def test_the_training_check_passes_and_changes_nothing(kind, freeze, saved):
     model = build_model(saved(kind))
     if freeze == "backbone":
         freeze_parts(model, freeze)
@@ -178,7 +174,7 @@ def test_they_pass_the_check_which_changes_nothing(kind, freeze, saved):
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_does_not_take_our_images_is_refused_in_one_sentence(kind, saved):
+def test_models_that_do_not_accept_our_images_are_refused_in_one_sentence(kind, saved):
     folder = saved(kind)
     model = build_model(folder)
     with pytest.raises(
@@ -194,7 +190,7 @@ def test_images_too_small_for_the_model_are_refused():
         check_training(model, None, "inception", train_size=64, eval_size=64)
 
 
-def test_an_evaluation_size_of_its_own_is_checked_too():
+def test_a_separate_evaluation_size_is_checked_too():
     model = ViTForImageClassification(ViTConfig(**VIT))
     with pytest.raises(InputError, match="64 x 64 pixels"):
         check_training(model, None, "vit", train_size=32, eval_size=64)
@@ -215,13 +211,13 @@ def test_a_classifier_with_other_outputs_than_labels_is_refused_and_not_cut_off(
 
 
 @pytest.mark.parametrize("kind", ["resnet", "levit with teacher", "perceiver"])
-def test_gradient_checkpointing_that_a_model_has_not_is_refused(kind, saved):
+def test_unsupported_gradient_checkpointing_is_refused(kind, saved):
     model = build_model(saved(kind))
     with pytest.raises(InputError, match="gradient_checkpointing: .* does not support it: set it to false"):
         check_training(model, None, kind, train_size=32, eval_size=32, checkpointing=True)
 
 
-def test_gradient_checkpointing_that_a_model_has_is_off_again_after_the_check(saved):
+def test_gradient_checkpointing_is_off_again_after_the_check(saved):
     model = build_model(saved("deit with teacher"))
     check_training(model, None, "deit", train_size=32, eval_size=32, checkpointing=True)
     assert not model.is_gradient_checkpointing
@@ -289,12 +285,12 @@ def timm_answer(model: torch.nn.Module, image: Image.Image) -> np.ndarray:
         return model(transform(image)[None]).double().softmax(dim=1)[0].numpy()
 
 
-def test_a_folder_of_timm_predicts_as_in_timm(timm_model, timm_folders, photo):
+def test_a_timm_folder_predicts_as_in_timm(timm_model, timm_folders, photo):
     [row] = probabilities(load_classifier(str(timm_folders["named"])), [photo])
     np.testing.assert_allclose(row, timm_answer(timm_model, photo), atol=1e-6)
 
 
-def test_a_folder_of_timm_without_labels_needs_a_label_map(timm_model, timm_folders, photo, tmp_path, capsys):
+def test_a_timm_folder_without_labels_requires_a_label_map(timm_model, timm_folders, photo, tmp_path, capsys):
     command = ["predict", str(timm_folders["nameless"]), str(tmp_path / "photo.png"), "--csv", str(tmp_path / "o.csv")]
     assert ham_hf(command) == 2
     assert "LABEL_6" in (err := capsys.readouterr().err) and "--label_map" in err
@@ -303,13 +299,13 @@ def test_a_folder_of_timm_without_labels_needs_a_label_map(timm_model, timm_fold
     np.testing.assert_allclose(np.array(row, float), timm_answer(timm_model, photo), atol=1e-6)
 
 
-def test_a_folder_of_timm_is_trained_from(timm_model, timm_folders):
+def test_training_starts_from_a_timm_folder(timm_model, timm_folders):
     model = build_model(str(timm_folders["named"]))
     assert torch.equal(model.timm_model.fc.weight, timm_model.fc.weight)
     assert "num_classes" not in model.config.model_args
 
 
-def test_a_folder_of_timm_is_explained_and_exported(timm_folders, photo, tmp_path):
+def test_a_timm_folder_is_explained_and_exported(timm_folders, photo, tmp_path):
     pytest.importorskip("onnxscript", reason="needs the extra: pip install -e '.[onnx]'")
     from ham_hf.inference.export import export_onnx
 
@@ -332,7 +328,7 @@ def test_outputs_that_share_a_diagnosis_are_not_exported(timm_folders, tmp_path)
         export_onnx(str(timm_folders["nameless"]), tmp_path / "model.onnx", label_map=labels)
 
 
-def test_a_preparation_of_timm_that_fills_the_memory_is_refused(timm_folders):
+def test_a_timm_transform_that_would_fill_the_memory_is_refused(timm_folders):
     processor = load_classifier(str(timm_folders["named"])).processor
     processor.data_config["crop_pct"] = 1e-6
     with pytest.raises(InputError, match="crop_pct 1e-06: expected 0.1 at least"):

@@ -46,6 +46,6 @@ def test_the_outputs_and_gradients_are_those_of_the_stride(side):
     assert ours.state_dict().keys() == theirs.state_dict().keys()
 
 
-def test_a_convolution_that_is_safe_stays_as_it_is():
+def test_safe_convolutions_are_not_changed():
     safe = [nn.Conv2d(16, 8, 1, 2), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, 2), nn.Conv2d(8, 8, 1, 2, padding=1)]
     assert take_strides_first(nn.Sequential(*safe)) == 0

@@ -8,28 +8,24 @@ from ham_hf.inference.load import load_classifier
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
 from ham_hf.training.resume import Settings, resume_settings
+from tests.helpers.fake_runs import change_facts, change_json, make_run
 from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
-from tests.helpers.tiny_runs import make_run
 
 GONE = "requires color_constancy, which was removed after ham_hf 0.1.0: use that version, or train it again"
 
 
 def test_a_model_with_color_constancy_is_not_loaded(tmp_path):
     model = make_tiny_checkpoint("microsoft/resnet-50", tmp_path / "model")
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"image_processor_type": "ColorConstancyImageProcessor"}))
+    change_json(model / "config.json", image_processor_type="ColorConstancyImageProcessor")
     with pytest.raises(InputError, match=GONE):
         load_classifier(str(model))
 
 
 def test_a_run_with_color_constancy_is_not_reported(tmp_path):
     run = make_run(tmp_path / "run", images=(12, 12))
-    facts = json.loads((run / "run.json").read_text())
-    for used in (False, True):
-        facts["model"]["color_constancy"] = used
-        (run / "run.json").write_text(json.dumps(facts))
-        if not used:
-            write_report(run)
+    change_facts(run, model__color_constancy=False)
+    write_report(run)
+    change_facts(run, model__color_constancy=True)
     with pytest.raises(InputError, match=GONE):
         write_report(run)
 

@@ -130,7 +130,6 @@ class MMBT(Common):
 
 
 class Fields(MMBT):
-    kind = "fields"
     test_resize_tokens_embeddings = not_applicable('with encoding "fields", a patient has no words')
     test_resize_embeddings_untied = not_applicable('with encoding "fields", a patient has no words')
 
@@ -139,28 +138,13 @@ class OverResNet:
     test_get_image_features_attentions = not_applicable("the image encoder, a ResNet, has no attention")
 
 
-class MMBTCodesResNetTest(OverResNet, MMBT, unittest.TestCase):
-    kind, image = "codes", "resnet"
-
-
-class MMBTCodesViTTest(MMBT, unittest.TestCase):
-    kind, image = "codes", "vit"
-
-
-class MMBTSentenceResNetTest(OverResNet, MMBT, unittest.TestCase):
-    kind, image = "sentence", "resnet"
-
-
-class MMBTSentenceViTTest(MMBT, unittest.TestCase):
-    kind, image = "sentence", "vit"
-
-
-class MMBTFieldsResNetTest(OverResNet, Fields, unittest.TestCase):
-    image = "resnet"
-
-
-class MMBTFieldsViTTest(Fields, unittest.TestCase):
-    image = "vit"
+for _kind in ("codes", "sentence", "fields"):
+    for _image in ("resnet", "vit"):
+        _bases = (OverResNet,) if _image == "resnet" else ()
+        _bases += (Fields if _kind == "fields" else MMBT, unittest.TestCase)
+        _name = f"MMBT{_kind.title()}{'ResNet' if _image == 'resnet' else 'ViT'}Test"
+        globals()[_name] = type(_name, _bases, {"kind": _kind, "image": _image, "__module__": __name__})
+del _kind, _image, _bases, _name
 
 
 class Fusion(Common):

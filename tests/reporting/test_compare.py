@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,31 +10,15 @@ from ham_hf.cli.main import main
 from ham_hf.config.metric_names import COMPARED_METRICS
 from ham_hf.evaluation.bootstrap import lesion_weights, paired_intervals
 from ham_hf.evaluation.metrics import compute_scores
-from ham_hf.evaluation.predictions import read_predictions, write_predictions
+from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.reporting.compare import compare_runs, mcnemar, render_comparison
 from ham_hf.reporting.report import read_run, write_report
 from ham_hf.system.errors import InputError
 from ham_hf.train import main as train
-from tests.evaluation.test_metrics import some_predictions
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
-from tests.reporting.test_report import cell, change_facts, make_run
+from tests.helpers.fake_runs import blurred, cell, change_facts, make_other_run, make_run, some_predictions
+from tests.helpers.tiny_runs import tiny_flags
 
 ABLATIONS = ("age_hidden", "sex_hidden", "localization_hidden", "all_hidden", "shuffled")
-
-
-def blurred(probabilities, seed, noise=1.0):
-    """The probabilities with noise on their logarithms: another, worse model of the same images."""
-    powers = probabilities * np.exp(noise * np.random.default_rng(seed).normal(size=probabilities.shape))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def make_other_run(folder: Path, seed: int, noise=1.0, **changes) -> Path:
-    """A run on the same images as `make_run`'s, with other answers."""
-    run = make_run(folder, **changes)
-    for path in run.glob("predictions_*.csv"):
-        predictions = read_predictions(path)
-        write_predictions(path, predictions._replace(probabilities=blurred(predictions.probabilities, seed, noise)))
-    return run
 
 
 # Intervals of differences
@@ -271,18 +254,9 @@ def test_the_report_has_paired_differences_for_ablations(ablated):
     )
 
 
-def test_training_with_patient_data_reports_ablations(synthetic_dir, tmp_path):
-    values = {
-        "data_dir": synthetic_dir,
-        "split": "grouped",
-        "model_name_or_path": make_tiny_checkpoint("microsoft/resnet-50", tmp_path / "resnet50"),
-        "fusion": "mlp",
-        "image_size": 32,
-        "max_steps": 1,
-        "bf16": False,
-        "output_dir": tmp_path / "run",
-    }
-    train([str(part) for key, value in values.items() for part in (f"--{key}", value)])
+def test_training_with_patient_data_reports_ablations(tiny_checkpoint, synthetic_dir, tmp_path):
+    flags = {"fusion": "mlp", "max_steps": 1, "eval_steps": 1, "save_steps": 1}
+    train(tiny_flags(tiny_checkpoint("microsoft/resnet-50"), synthetic_dir, tmp_path / "run", **flags))
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert tuple(report["ablation"]) == ABLATIONS
 

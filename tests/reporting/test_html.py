@@ -20,8 +20,7 @@ from ham_hf.reporting.formats import escape, number
 from ham_hf.reporting.html import most_confident_errors, render_html
 from ham_hf.reporting.rendering import inline
 from ham_hf.reporting.report import build_report, read_run, write_report
-from tests.evaluation.test_subgroups import add_patients
-from tests.reporting.test_report import change_facts, make_run
+from tests.helpers.fake_runs import add_patients, change_facts, make_run
 
 CSS = resources.files("ham_hf.reporting").joinpath("templates/report.css").read_text("utf-8")
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (640).to_bytes(4, "big") + (480).to_bytes(4, "big")

@@ -13,7 +13,7 @@ from ham_hf.labels import DISCLAIMER, NEVUS_OR_OTHER
 from ham_hf.reporting.formats import SYNTHETIC
 from ham_hf.reporting.model_card import REPO_ID
 from ham_hf.reporting.report import write_report
-from tests.reporting.test_report import change_facts, make_run
+from tests.helpers.fake_runs import change_facts, make_run
 
 
 def card_of(run: Path) -> str:

@@ -1,3 +1,5 @@
+"""The report of a run: report.json, the card and the figures; and what a run folder must contain."""
+
 import hashlib
 import json
 import re
@@ -16,97 +18,7 @@ from ham_hf.labels import DIAGNOSES, DISCLAIMER, LABELS
 from ham_hf.reporting.formats import headline_line
 from ham_hf.reporting.report import read_run, write_report
 from ham_hf.system.errors import InputError
-
-PREVALENCE = np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10015
-
-
-def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> Path:
-    """A run folder as training leaves it, without the model; `images` of validation and test."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    splits = {"train": {"images": 500, "lesions": 400, "absent_images": 0, "classes": dict.fromkeys(names, 50)}}
-    splits["train"]["sha256"] = "01" * 32
-    for split, count in zip(("validation", "test"), images, strict=True):
-        labels = rng.choice(len(names), count, p=PREVALENCE if len(names) == 7 else None)
-        splits[split] = {
-            "images": count,
-            "lesions": count * 3 // 4,
-            "absent_images": 0 if count else 2001,
-            "classes": {name: int((labels == index).sum()) for index, name in enumerate(names)},
-            "sha256": hashlib.sha256(split.encode()).hexdigest(),
-        }
-        if not count:
-            continue
-        powers = np.exp(1.5 * rng.normal(size=(count, len(names))) + 2.5 * np.eye(len(names))[labels])
-        image_ids = [f"ISIC_{split}{number:05d}" for number in range(count)]
-        lesion_ids = [f"HAM_{split}{number * 3 // 4:05d}" for number in range(count)]
-        probabilities = powers / powers.sum(axis=1, keepdims=True)
-        predictions = Predictions(image_ids, lesion_ids, labels, probabilities, names)
-        write_predictions(folder / f"predictions_{split}.csv", predictions)
-    history = []
-    for step in range(10, 101, 10):
-        history.append(
-            {"loss": 2 / step**0.3, "learning_rate": 1e-3 * (1 - step / 100), "step": step, "epoch": step / 50}
-        )
-    history += [{"eval_loss": 0.9, "step": 50, "epoch": 1}, {"eval_loss": 0.7, "step": 100, "epoch": 2}]
-    history.append({"train_runtime": 60.0, "train_loss": 0.8, "step": 100, "epoch": 2})
-    (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    near = {"method": "perceptual hash", "pairs_across_splits": 1, "grouped": False}
-    near["pairs"] = [["ISIC_1", "train", "ISIC_2", "test", 2]]
-    facts = {
-        "recipe": "recipes/x.yaml",
-        "argv": ["recipes/x.yaml", "--data_dir", "my images"],
-        "seed": 42,
-        "versions": {"python": "3.11", "ham_hf": "0.1.0"},
-        "hardware": {"processor": "two cores"},
-        "data": {
-            "source": "my images",
-            "kind": "folder",
-            "synthetic": synthetic,
-            "split": "study",
-            "split_seed": None,
-            "split_sha256": "ab" * 32,
-            "images_sha256": "cd" * 32,
-            "splits": splits,
-            "audit": {"lesions_in_two_splits": 0, "identical_images": 0, "near_duplicates": near},
-        },
-        "model": {
-            "name": "pypi:efficientnet-lite0",
-            "revision": None,
-            "architecture": "TimmWrapperForImageClassification",
-            "parameters": 3_380_000,
-            "trainable_parameters": 3_380_000,
-            "labels": list(names),
-            "image_size": 224,
-        },
-        "training": {
-            "images": 500,
-            "learning_rate": 1e-3,
-            "best_metric": "balanced_accuracy",
-            "best_value": 0.741,
-            "best_step": 50,
-            "epochs": 2.0,
-            "steps": 100,
-            "processes": 1,
-            "precision": "bf16",
-            "channels_last": True,
-            "seconds": 83.2,
-        },
-    }
-    (folder / "run.json").write_text(json.dumps(facts))
-    return folder
-
-
-def change_facts(run: Path, **changes) -> None:
-    """Set entries of run.json, named with __ for the dot."""
-    facts = json.loads((run / "run.json").read_text())
-    for name, value in changes.items():
-        *path, last = name.split("__")
-        entry = facts
-        for key in path:
-            entry = entry[key]
-        entry[last] = value
-    (run / "run.json").write_text(json.dumps(facts))
+from tests.helpers.fake_runs import cell, change_facts, make_run, replace
 
 
 @pytest.fixture(scope="module")
@@ -254,19 +166,6 @@ def test_predictions_come_back_as_they_were(tmp_path):
     assert (back.labels == np.arange(50) % 7).all()
     assert (back.probabilities == probabilities).all()
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
-
-
-def replace(old, new, count=1):
-    return lambda text: text.replace(old, new, count)
-
-
-def cell(row, column, value):
-    def edit(text):
-        lines = [line.split(",") for line in text.splitlines()]
-        lines[row - 1][column] = value
-        return "\n".join(map(",".join, lines))
-
-    return edit
 
 
 @pytest.mark.parametrize(

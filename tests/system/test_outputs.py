@@ -16,7 +16,7 @@ from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 from ham_hf.system.files import descriptor_of, new_folder, replace_file, special_kind
 from ham_hf.system.outputs import check_table, writing_table
-from tests.cli.test_bad_input import save_classifier
+from tests.helpers.tiny_checkpoints import save_classifier
 
 HEADER = ["file", "prediction", *LABELS]
 

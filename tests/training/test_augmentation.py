@@ -8,8 +8,6 @@ from torchvision.transforms.v2 import functional as F
 from transformers import BitImageProcessor
 
 from ham_hf.config.arguments import ImageArguments, LossArguments
-from ham_hf.config.recipe import parse_recipe
-from ham_hf.system.errors import InputError
 from ham_hf.training.augmentation import DRAWN, Augment, auto_augment, box_mask, call_seeded
 from ham_hf.training.losses import ClassificationLoss, class_weights
 from ham_hf.training.transforms import FinishBatch
@@ -181,22 +179,3 @@ def test_automatic_augmentation_depends_on_the_seed_alone(kind):
     one, same, other = (call_seeded(transform, seed, pixels()[0]) for seed in (1, 1, 4))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert one.shape == (3, 64, 64) and one.dtype == torch.uint8
-
-
-@pytest.mark.parametrize(
-    ("flags", "text"),
-    [
-        ("--rotation 200", "rotation is 200: expected a number from 0 to 180, such as 30"),
-        ("--mixup -1", "mixup is -1: expected a number from 0 to 100, such as 0.2"),
-        ("--augment false --mixup 0.2", "mixup has no effect with augment: false"),
-        (
-            "--randaugment_magnitude 5",
-            "randaugment_magnitude requires auto_augment: randaugment, but auto_augment is 'none'",
-        ),
-        ("--fusion mlp --cutmix 1", "fusion: mlp does not support mixup and cutmix"),
-    ],
-)
-def test_what_cannot_be_is_refused(flags, text):
-    with pytest.raises(InputError) as raised:
-        parse_recipe([*"--data_dir synthetic --model_name_or_path pypi:efficientnet-lite0".split(), *flags.split()])
-    assert text in str(raised.value)

@@ -14,8 +14,8 @@ from ham_hf.evaluation.predictions import read_predictions, write_predictions
 from ham_hf.reporting.report import write_report
 from ham_hf.train import main
 from ham_hf.training.callbacks import CollapseGuard
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
-from tests.reporting.test_report import make_run
+from tests.helpers.fake_runs import make_run
+from tests.helpers.tiny_runs import tiny_flags
 
 
 def history(*shares, start=1):
@@ -56,7 +56,7 @@ def test_the_spread_of_predictions_by_hand():
         ([1.0, 1.0, 1.0, 0.5, 1.0, 1.0], [20, 30, 60]),
     ],
 )
-def test_it_takes_two_evaluations_running(shares, steps):
+def test_a_collapse_takes_two_consecutive_evaluations(shares, steps):
     assert collapsed_steps(history(*shares)) == steps
 
 
@@ -97,22 +97,10 @@ def test_a_collapse_stops_the_training_only_with_stop_on_collapse(tmp_path, stop
     assert not guarded(tmp_path, [1.0, 1.0, 0.9], stop).should_training_stop
 
 
-def test_images_normalized_twice_collapse_and_the_run_stops_early_and_completes(synthetic_dir, tmp_path, caplog):
-    checkpoint = make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path / "resnet18")
-    values = {
-        "data_dir": synthetic_dir,
-        "split": "grouped",
-        "model_name_or_path": checkpoint,
-        "normalization": "twice",
-        "image_size": 32,
-        "num_train_epochs": 3,
-        "max_train_samples": 24,
-        "learning_rate": 1e-3,
-        "bf16": False,
-        "stop_on_collapse": True,
-        "output_dir": tmp_path / "run",
-    }
-    flags = [str(part) for key, value in values.items() for part in (f"--{key}", value)]
+def test_images_normalized_twice_collapse_and_the_run_stops_early_and_completes(tiny, synthetic_dir, tmp_path, caplog):
+    settings = {"normalization": "twice", "num_train_epochs": 3, "max_train_samples": 24, "stop_on_collapse": True}
+    settings |= {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    flags = tiny_flags(tiny, synthetic_dir, tmp_path / "run", **settings)
     main(flags)
     warnings = [record.getMessage() for record in caplog.records if "has collapsed" in record.getMessage()]
     assert len(warnings) == 1
@@ -160,7 +148,7 @@ def test_the_report_says_whether_it_collapsed(tmp_path):
     assert "first at step 20**, but not at the end." in page
 
 
-def test_an_older_run_without_these_figures_has_a_report(tmp_path):
+def test_an_older_run_without_collapse_metrics_has_a_report(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     collapse = write_report(run)["collapse"]
     assert collapse["evaluations"] == [] and collapse["saved_model"]["top_class_share"] < 0.9

@@ -1,6 +1,5 @@
 """Cross-validation predicts every lesion once, by a model that never saw it, and resumes."""
 
-import csv
 import json
 import shutil
 from contextlib import nullcontext
@@ -16,13 +15,8 @@ from ham_hf.system.errors import InputError
 from ham_hf.training import child_run
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.cross_validation import write_summary
-from tests.helpers.small_data import make_rows, write_folder, write_table
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
+from tests.helpers.fake_runs import change_facts
+from tests.helpers.small_data import make_rows, read_rows, write_folder, write_table
 
 
 def command(tiny: Path, data: Path, folder: Path, *more: str) -> list[str]:
@@ -38,13 +32,8 @@ def done(tiny, synthetic_dir, tmp_path_factory, in_this_process):
     return folder
 
 
-def rows(path: Path) -> list[dict]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_every_lesion_is_predicted_once_by_a_model_that_never_saw_it(done):
-    fold_of = {row["image_id"]: row["fold"] for row in rows(done / "folds.csv")}
+    fold_of = {row["image_id"]: row["fold"] for row in read_rows(done / "folds.csv")}
     pooled = read_predictions(done / "predictions_validation.csv")
     assert sorted(pooled.image_ids) == sorted(image_id for image_id, fold in fold_of.items() if fold != "0")
     lesions: dict[str, set[str]] = {}
@@ -79,26 +68,24 @@ def test_an_ensemble_of_the_folds_is_evaluated_only_on_test_images(done, synthet
     report = json.loads((folder / "report.json").read_text())
     assert report["results"]["validation"] is None and report["results"]["test"]["images"] > 0
     assert [member["run"] for member in report["run"]["model"]["members"]] == ["fold_1", "fold_2"]
-    trained = {row["image_id"] for row in rows(done / "folds.csv") if row["fold"] != "0"}
+    trained = {row["image_id"] for row in read_rows(done / "folds.csv") if row["fold"] != "0"}
     assert {image.image_id for image in read_record(folder / FILE).images} == trained
     assert report["run"]["data"]["overlap"]["test"]["train"] == 0
     pooled = read_predictions(done / "predictions_validation.csv")
     assert report["run"]["model"]["calibration"] is None
     stage(folder, tmp_path / "staged", repo_id="you/folds")
     assert (tmp_path / "staged" / "split.csv").is_file()
-    test_ids = {row["image_id"] for row in rows(folder / "predictions_test.csv")}
+    test_ids = {row["image_id"] for row in read_rows(folder / "predictions_test.csv")}
     assert not test_ids & set(pooled.image_ids)
     capsys.readouterr()
     assert main([*words[:-1], str(tmp_path / "again"), "--greedy", "accuracy"]) == 2
     assert "which the folds together have all seen" in capsys.readouterr().err
 
 
-def test_the_page_says_that_the_images_were_made_up(done, tmp_path):
+def test_the_page_says_that_the_images_are_synthetic(done, tmp_path):
     shutil.copytree(done, tmp_path / "cv")
     for run in ("fold_1", "fold_2"):
-        facts = json.loads((tmp_path / "cv" / run / "run.json").read_text())
-        facts["data"]["synthetic"] = True
-        (tmp_path / "cv" / run / "run.json").write_text(json.dumps(facts))
+        change_facts(tmp_path / "cv" / run, data__synthetic=True)
     write_summary(tmp_path / "cv", 2)
     assert "MADE FROM SYNTHETIC IMAGES" in (tmp_path / "cv" / "cross_validation.md").read_text()
 
@@ -111,9 +98,7 @@ def test_folds_on_other_images_or_with_other_predictions_are_not_pooled(done, tm
     with pytest.raises(InputError, match="fold_1/predictions_validation.csv does not match the validation images"):
         write_summary(folder, 2)
     of_first.write_text(whole)
-    facts = json.loads((folder / "fold_2" / "run.json").read_text())
-    facts["data"]["images_sha256"] = "0" * 64
-    (folder / "fold_2" / "run.json").write_text(json.dumps(facts))
+    change_facts(folder / "fold_2", data__images_sha256="0" * 64)
     with pytest.raises(
         InputError, match="fold_2 was trained on other images than .*fold_1: the data has changed since"
     ):
@@ -121,7 +106,7 @@ def test_folds_on_other_images_or_with_other_predictions_are_not_pooled(done, tm
 
 
 def test_the_record_of_a_fold_lists_its_training_images(done):
-    fold_of = {row["image_id"]: row["fold"] for row in rows(done / "folds.csv")}
+    fold_of = {row["image_id"]: row["fold"] for row in read_rows(done / "folds.csv")}
     for fold in ("1", "2"):
         images = read_record(done / f"fold_{fold}" / FILE).images
         assert {image.image_id for image in images} == {name for name, of in fold_of.items() if of not in ("0", fold)}
@@ -133,9 +118,8 @@ def test_an_interrupted_cross_validation_resumes(done, tiny, synthetic_dir, tmp_
     shutil.copytree(done, folder)
     # argv has the folder's name: as if fold 1 had been trained here
     for run in ("fold_1", "fold_2"):
-        facts = json.loads((folder / run / "run.json").read_text())
-        facts["argv"] = [word.replace(str(done), str(folder)) for word in facts["argv"]]
-        (folder / run / "run.json").write_text(json.dumps(facts))
+        argv = json.loads((folder / run / "run.json").read_text())["argv"]
+        change_facts(folder / run, argv=[word.replace(str(done), str(folder)) for word in argv])
     shutil.rmtree(folder / "fold_2")
     (folder / "cross_validation.md").unlink()
     (folder / "fold_1" / "training.json").write_text("{}")  # as after a kill just before it was removed
@@ -196,9 +180,7 @@ def test_a_second_cross_validation_is_refused_while_the_first_one_runs(tiny, syn
     assert "another process is writing in" in capsys.readouterr().err
 
 
-def test_a_training_is_never_continued_with_another_recipe_and_started_afresh_where_nothing_was_learned(
-    tmp_path, monkeypatch
-):
+def test_a_run_is_never_resumed_with_another_recipe(tmp_path, monkeypatch):
     run, recipe = tmp_path / "run", tmp_path / "recipe.yaml"
 
     def train(code, learning_rate, words, checkpoint=True):

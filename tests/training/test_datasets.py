@@ -8,15 +8,9 @@ import pytest
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training import datasets
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+from tests.helpers.tiny_runs import flags_of
 
 pytestmark = pytest.mark.usefixtures("without_report")
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    names = ("timm/resnet18.tv_in1k", "google/vit-base-patch16-224")
-    return {name: make_tiny_checkpoint(name, tmp_path_factory.mktemp("tiny") / "model") for name in names}
 
 
 def run(checkpoint: Path, data: Path, output: Path, **changes) -> tuple[list[dict], str]:
@@ -34,19 +28,17 @@ def run(checkpoint: Path, data: Path, output: Path, **changes) -> tuple[list[dic
         "disable_tqdm": True,
         "output_dir": output,
     } | changes
-    main([str(part) for key, value in values.items() for part in (f"--{key}", value)])
+    main(flags_of(values))
     history = json.loads((output / "trainer_state.json").read_text())["log_history"]
     losses = [{key: entry[key] for key in ("loss", "eval_loss") if key in entry} for entry in history]
     return losses, (output / "predictions_validation.csv").read_text()
 
 
 @pytest.mark.parametrize("augment", [True, False])
-def test_a_cache_of_pixels_changes_no_prediction(augment, checkpoints, synthetic_dir, tmp_path):
+def test_a_cache_of_pixels_changes_no_prediction(augment, tiny, synthetic_dir, tmp_path):
     settings = {"augment": augment, "num_train_epochs": 1, "max_train_samples": 32}
-    decoded = run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path / "decoded", **settings)
-    cached = run(
-        checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path / "cached", **settings, pixel_cache=True
-    )
+    decoded = run(tiny, synthetic_dir, tmp_path / "decoded", **settings)
+    cached = run(tiny, synthetic_dir, tmp_path / "cached", **settings, pixel_cache=True)
     assert cached == decoded
 
 
@@ -54,14 +46,14 @@ def test_a_cache_of_pixels_changes_no_prediction(augment, checkpoints, synthetic
     ("name", "pixel_cache"), [("timm/resnet18.tv_in1k", True), ("google/vit-base-patch16-224", False)]
 )
 def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
-    name, pixel_cache, checkpoints, synthetic_dir, tmp_path, monkeypatch, caplog
+    name, pixel_cache, tiny_checkpoint, synthetic_dir, tmp_path, monkeypatch, caplog
 ):
     settings = {"freeze": "backbone", "augment": False, "pixel_cache": pixel_cache}
     with caplog.at_level("INFO", "ham_hf.train"):
-        losses, predictions = run(checkpoints[name], synthetic_dir, tmp_path / "once", **settings)
+        losses, predictions = run(tiny_checkpoint(name), synthetic_dir, tmp_path / "once", **settings)
     assert "computing its features once" in caplog.text
     monkeypatch.setattr(datasets, "_trains_on_features", lambda *_: False)
-    live_losses, live_predictions = run(checkpoints[name], synthetic_dir, tmp_path / "live", **settings)
+    live_losses, live_predictions = run(tiny_checkpoint(name), synthetic_dir, tmp_path / "live", **settings)
     assert len(losses) == len(live_losses) > 4
     for once, live in zip(losses, live_losses, strict=True):
         assert once == pytest.approx(live, abs=1e-5)
@@ -70,12 +62,12 @@ def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
         assert list(map(float, once.split(",")[3:])) == pytest.approx(list(map(float, live.split(",")[3:])), abs=1e-5)
 
 
-def test_a_frozen_backbone_before_random_crops_runs_every_time(checkpoints, synthetic_dir, tmp_path, caplog):
+def test_a_frozen_backbone_before_random_crops_runs_every_time(tiny, synthetic_dir, tmp_path, caplog):
     with caplog.at_level("INFO", "ham_hf.train"):
-        run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, freeze="backbone", max_steps=1)
+        run(tiny, synthetic_dir, tmp_path, freeze="backbone", max_steps=1)
     assert "computing its features once" not in caplog.text
 
 
-def test_settings_of_augmentation_are_refused_without_it(checkpoints, synthetic_dir, tmp_path):
+def test_settings_of_augmentation_are_refused_without_it(tiny, synthetic_dir, tmp_path):
     with pytest.raises(InputError, match="color_jitter has no effect with augment: false"):
-        run(checkpoints["timm/resnet18.tv_in1k"], synthetic_dir, tmp_path, augment=False, color_jitter=0.2)
+        run(tiny, synthetic_dir, tmp_path, augment=False, color_jitter=0.2)

@@ -21,7 +21,9 @@ from ham_hf.system.files import new_folder
 from ham_hf.train import main
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.ensemble import join, select_greedily
-from tests.inference.test_predict import make_run_folder, noise
+from tests.helpers.fake_runs import change_facts, change_json
+from tests.helpers.small_data import noise
+from tests.helpers.tiny_checkpoints import make_run_folder
 
 KINDS = ("google/vit-base-patch16-224", "timm/resnet18.tv_in1k")
 
@@ -80,13 +82,13 @@ def test_it_returns_its_members_hidden_states_and_attentions_on_request(vit_and_
     model, images = vit_and_resnet, torch.rand(2, 3, 32, 32)
     model.set_attn_implementation("eager")
     plain = model(images)
-    answer = model(images, output_hidden_states=True, output_attentions=True)
+    output = model(images, output_hidden_states=True, output_attentions=True)
     assert plain.hidden_states is None and plain.attentions is None
     shapes = 3 * [(2, 17, 16)] + [(2, 4, 8, 8), (2, 4, 8, 8), (2, 8, 4, 4)]
-    assert [tuple(state.shape) for state in answer.hidden_states] == shapes
-    assert [tuple(weights.shape) for weights in answer.attentions] == 2 * [(2, 2, 17, 17)]
+    assert [tuple(state.shape) for state in output.hidden_states] == shapes
+    assert [tuple(weights.shape) for weights in output.attentions] == 2 * [(2, 2, 17, 17)]
     [by_tuple] = model(images, return_dict=False)
-    assert torch.equal(answer.logits, plain.logits) and torch.equal(by_tuple, plain.logits)
+    assert torch.equal(output.logits, plain.logits) and torch.equal(by_tuple, plain.logits)
 
 
 def test_its_members_use_the_requested_attention(vit_and_resnet, tmp_path):
@@ -104,9 +106,9 @@ def test_in_half_precision_it_takes_images_in_float32(vit_and_resnet, dtype, tmp
     half = EnsembleForImageClassification.from_pretrained(tmp_path, dtype=dtype)
     assert {tensor.dtype for tensor in half.state_dict().values()} == {dtype, torch.int64}  # counts of batches
     with torch.no_grad():
-        answer, expected = half(images).logits, vit_and_resnet(images).logits
-    assert answer.dtype == dtype
-    torch.testing.assert_close(answer.float(), expected, rtol=0, atol=0.02)
+        output, expected = half(images).logits, vit_and_resnet(images).logits
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.float(), expected, rtol=0, atol=0.02)
 
 
 def test_a_classifier_that_no_checkpoint_holds_changes_nothing(vit_and_resnet):
@@ -139,7 +141,7 @@ def test_it_is_published_with_its_code_and_a_pipeline_reads_it(ensemble, tmp_pat
     assert {"modeling_ensemble.py", "configuration_ensemble.py"} <= {path.name for path in staged.iterdir()}
     check_that_it_loads(ensemble, staged)
     classify = pipeline("image-classification", model=str(ensemble), trust_remote_code=True, top_k=7)
-    assert sum(answer["score"] for answer in classify(noise())) == pytest.approx(1, abs=1e-5)
+    assert sum(result["score"] for result in classify(noise())) == pytest.approx(1, abs=1e-5)
 
 
 def test_greedy_selection_takes_the_best_and_leaves_out_who_makes_it_worse():
@@ -191,24 +193,17 @@ def test_a_second_ensemble_is_refused_at_once_while_the_first_one_is_built(runs,
 def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, capsys):
     words = f"--data_dir {synthetic_dir} --split grouped --output_dir {tmp_path / 'new'}".split()
     assert ham_hf(["ensemble", str(runs[0]), *words]) == 2
-    assert "an ensemble requires at least two members, but there is 1 run" in capsys.readouterr().err
-    settings = json.loads((runs[1] / "preprocessor_config.json").read_text())
-    other = tmp_path / "other"
-    other.mkdir()
-    for path in runs[1].iterdir():
-        if path.is_file():
-            (other / path.name).write_bytes(path.read_bytes())
-    (other / "preprocessor_config.json").write_text(json.dumps(settings | {"image_mean": [0.1, 0.2, 0.3]}))
+    assert "an ensemble of 1 run: expected at least two" in capsys.readouterr().err
+    other = shutil.copytree(runs[1], tmp_path / "other", ignore=shutil.ignore_patterns("checkpoint-*"))
+    change_json(other / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3])
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
     assert "prepare images differently" in capsys.readouterr().err
-    facts = json.loads((runs[1] / "run.json").read_text())
-    facts["data"]["splits"]["train"]["sha256"] = "0" * 64
-    (other / "preprocessor_config.json").write_text(json.dumps(settings))
-    (other / "run.json").write_text(json.dumps(facts))
+    shutil.copy(runs[1] / "preprocessor_config.json", other)
+    change_facts(other, data__splits__train__sha256="0" * 64)
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
     assert "has other train images: expected" in capsys.readouterr().err
-    (other / "run.json").write_bytes((runs[1] / "run.json").read_bytes())
-    (other / "predictions_validation.csv").write_bytes((runs[1] / "predictions_test.csv").read_bytes())
+    shutil.copy(runs[1] / "run.json", other)
+    shutil.copy(runs[1] / "predictions_test.csv", other / "predictions_validation.csv")
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
     assert "other/predictions_validation.csv does not match the validation images" in capsys.readouterr().err
     assert ham_hf(["ensemble", str(runs[0]), str(tmp_path / "nothing"), *words]) == 2

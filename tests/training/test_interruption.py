@@ -21,7 +21,6 @@ from ham_hf.system.command import run_command
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training.checkpointing import CHECKSUMS, find_damage, last_whole_checkpoint, only_writer
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 from tests.helpers.tiny_runs import tiny_flags
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +39,7 @@ train.main(sys.argv[1:])
 
 
 @pytest.fixture(scope="module")
-def flags(synthetic_dir, tmp_path_factory):
-    tiny = make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
+def flags(tiny, synthetic_dir):
     return partial(tiny_flags, tiny, synthetic_dir, save_total_limit=5)
 
 

@@ -11,7 +11,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from ham_hf.config.recipe import RunArguments, parse_recipe
 from ham_hf.labels import LABELS
 from ham_hf.models.build import build_model
-from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training.optimization import (
     blocks_from_the_top,
@@ -21,8 +20,7 @@ from ham_hf.training.optimization import (
     set_rates_by_block,
     unfreeze_gradually,
 )
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
-from tests.inference.test_predict import make_run_folder
+from tests.helpers.tiny_checkpoints import make_run_folder
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -61,8 +59,10 @@ def test_a_base_rate_is_scaled_by_the_images_of_a_step():
     assert recipe.training.learning_rate == pytest.approx(1e-3 * 16 * 8 / 256)
 
 
-def tiny_model(tmp_path, name="google/vit-base-patch16-224"):
-    return build_model(str(make_tiny_checkpoint(name, tmp_path / "tiny")), labels=LABELS)
+@pytest.fixture
+def tiny_model(tiny_checkpoint):
+    """Return a function from a checkpoint's name to a model of seven diagnoses."""
+    return lambda name="google/vit-base-patch16-224": build_model(str(tiny_checkpoint(name)), labels=LABELS)
 
 
 def rates_of(optimizer, model):
@@ -77,8 +77,8 @@ def adamw(model):
     return torch.optim.AdamW([{"params": weights[::2]}, {"params": weights[1::2], "weight_decay": 0}], lr=1e-3)
 
 
-def test_each_block_learns_slower_than_the_one_above_and_the_head_at_its_own_rate(tmp_path):
-    model = tiny_model(tmp_path)
+def test_each_block_learns_slower_than_the_one_above_and_the_head_at_its_own_rate(tiny_model, tmp_path):
+    model = tiny_model()
     optimizer = adamw(model)
     args = arguments(tmp_path, learning_rate=1e-3, layer_decay=0.5, head_learning_rate=1e-2)
     set_rates_by_block(optimizer, model, args)
@@ -93,7 +93,7 @@ def test_each_block_learns_slower_than_the_one_above_and_the_head_at_its_own_rat
     assert [decays[weight] for weight in model.parameters()][:2] == [0.01, 0]
 
 
-def test_a_model_of_many_blocks_has_two_groups_for_each(tmp_path):
+def test_a_model_of_many_blocks_has_two_groups_for_each():
     model = nn.ModuleDict({"blocks": nn.ModuleList(nn.Linear(2, 2) for _ in range(40)), "classifier": nn.Linear(2, 2)})
     optimizer = adamw(model)
     for part in (model["classifier"], *model["blocks"]):
@@ -101,8 +101,8 @@ def test_a_model_of_many_blocks_has_two_groups_for_each(tmp_path):
     assert len(optimizer.param_groups) == 2 + 2 * 41
 
 
-def test_blocks_thaw_from_the_top_down(tmp_path):
-    model = tiny_model(tmp_path)
+def test_blocks_thaw_from_the_top_down(tiny_model, tmp_path):
+    model = tiny_model()
     optimizer = adamw(model)
     set_rates_by_block(optimizer, model, arguments(tmp_path, learning_rate=1e-3, gradual_unfreezing=1.0))
     schedule = LambdaLR(optimizer, lambda step: 1.0)
@@ -119,8 +119,8 @@ def test_blocks_thaw_from_the_top_down(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["microsoft/resnet-50", "timm/resnet18.tv_in1k"])
-def test_a_convolutional_model_has_blocks_too(name, tmp_path):
-    model = tiny_model(tmp_path, name)
+def test_a_convolutional_model_has_blocks_too(name, tiny_model):
+    model = tiny_model(name)
     blocks = blocks_from_the_top(model)
     assert len(blocks) >= 6  # classifier, four stages, stem
     assert sum(map(len, blocks)) == len(list(model.parameters()))
@@ -151,35 +151,3 @@ def test_a_training_that_gets_no_better_stops_and_its_plateau_lowers_the_rate(st
     assert stopped_early["epoch"] == 3
     rates = [entry["learning_rate"] for entry in stopped_early["log_history"] if "learning_rate" in entry]
     assert rates[-1] < rates[0]
-
-
-@pytest.mark.parametrize(
-    ("flags", "text"),
-    [
-        ("--layer_decay 1.5", "layer_decay is 1.5: expected a number from above 0 to 1, such as 0.75"),
-        ("--head_learning_rate -1", "head_learning_rate is -1: expected a number from 0 to 100"),
-        ("--fusion mlp --layer_decay 0.8", "layer_decay does not support fusion: mlp"),
-        ("--sgd_nesterov true", "sgd_nesterov requires optimizer: sgd"),
-        ("--early_stopping_patience 0", "early_stopping_patience is 0: expected at least 1"),
-        (
-            "--gradual_unfreezing 1 --lr_scheduler_type reduce_lr_on_plateau",
-            "reduce_lr_on_plateau both set the",
-        ),
-        ("--metric_for_best_model auroc", "metric_for_best_model is 'auroc': expected one of balanced_accuracy,"),
-        ("--eval_on_start true", "eval_on_start is true: it would count the untrained model"),
-        (
-            "--eval_strategy steps --eval_steps 2 --save_strategy steps --save_steps 6",
-            "save_steps is 6, eval_steps is 2: expected the same",
-        ),
-        ("--restore_callback_states_from_checkpoint true", "--resume restores them; remove it"),
-        ("--num_train_epochs -1", "num_train_epochs is -1: expected a number from above 0"),
-        ("--learning_rate -1", "learning_rate is -1: expected a number from 0 to 100"),
-        ("--lr_decay_epochs 2", "lr_decay_epochs is 2, which has no effect without lr_decay_factor"),
-        ("--class_weighting balanced --class_weighting_start -1", "class_weighting_start is -1: expected at least 0"),
-        ("--gradual_unfreezing 1 --freeze backbone", "gradual_unfreezing and freeze: backbone contradict each other"),
-    ],
-)
-def test_what_cannot_be_is_refused(flags, text):
-    with pytest.raises(InputError) as raised:
-        parse_recipe([*"--data_dir synthetic --model_name_or_path x".split(), *flags.split()])
-    assert text in str(raised.value)

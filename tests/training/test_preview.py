@@ -7,12 +7,11 @@ from PIL import Image
 from ham_hf.cli.main import main as ham_hf
 from ham_hf.config.recipe import parse_recipe
 from ham_hf.training.preview import EPOCHS, draw_preview
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 
 
 @pytest.fixture
-def flags(tmp_path, synthetic_dir):
-    checkpoint = make_tiny_checkpoint("google/vit-base-patch16-224", tmp_path / "tiny")
+def flags(tiny_checkpoint, synthetic_dir):
+    checkpoint = tiny_checkpoint("google/vit-base-patch16-224")
     return f"--model_name_or_path {checkpoint} --data_dir {synthetic_dir} --split grouped --image_size 64".split()
 
 

