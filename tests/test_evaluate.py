@@ -240,7 +240,7 @@ def test_possible_training_images_are_evaluated_only_with_a_given_split(model_fo
     shutil.copy(tmp_path / "first" / "run.json", trained)
     change_facts(trained, data__splits__train__sha256=64 * "0", data__split_sha256=64 * "0")
     assert run(*words) == 2
-    assert "it may have seen the evaluated ones: give a --split" in capsys.readouterr().err
+    assert "it may have seen the evaluated ones: if it has not, set --split" in capsys.readouterr().err
     change_facts(trained, data__split="ours.csv")
     assert run(*words) == 2
     assert "was trained with the split of a CSV: add --split path/to/ours.csv" in capsys.readouterr().err

@@ -291,3 +291,16 @@ def test_debug_shows_the_traceback(photo, tmp_path, capsys):
     err = capsys.readouterr().err
     assert err.startswith("Traceback (most recent call last)")
     assert f"error: no folder '{tmp_path / 'absent'}'" in err
+
+
+def test_a_home_that_cannot_be_written_names_hf_home_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").touch()  # no folder can be made below a file, not even by root
+    caches = ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "MPLCONFIGDIR", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in caches}
+    environment |= {"HOME": str(tmp_path / "file" / "home"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "ham_hf", "train", "quickstart", "--max_steps", "2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    error = done.stderr[done.stderr.index("error: ") :]
+    assert "Set HF_HOME to a folder that you can write to" in error and error.count("\n") == 1
+    assert "Matplotlib" not in done.stderr and list(tmp_path.iterdir()) == [tmp_path / "file"]

@@ -35,7 +35,7 @@ def test_every_training_argument_has_a_rule():
     assert {field.name for field in fields(TrainingArguments)} <= set(TRAINING_ARGUMENTS)
 
 
-def test_an_error_rate_is_minimised_by_either_of_its_names():
+def test_an_error_rate_is_minimized_by_either_of_its_names():
     for name in ("ece", "eval_ece", "brier", "eval_loss", "log_loss"):
         words = f"--data_dir synthetic --model_name_or_path x --metric_for_best_model {name}".split()
         assert parse_recipe(words).training.greater_is_better is False

@@ -16,7 +16,7 @@ from ham_hf.data.sources.synthetic import LOOKS, draw_image
 from ham_hf.inference.batches import image_reader, prepared_batches
 from ham_hf.system.errors import InputError
 from ham_hf.training.transforms import EvalTransform, TrainTransform
-from tests.helpers.icc import ADOBE_RGB, DISPLAY_P3, SRGB, cmyk_profile, gamma, rgb_profile, srgb_curve
+from tests.helpers.icc import ADOBE_RGB, DISPLAY_P3, SRGB, cmyk_profile, gamma, gray_profile, rgb_profile, srgb_curve
 from tests.helpers.small_data import load, make_rows, write_folder
 
 P3 = rgb_profile(DISPLAY_P3, srgb_curve, "Display P3")
@@ -102,7 +102,7 @@ def test_the_name_of_a_profile_does_not_make_it_srgb():
 
 
 def test_profiles_of_gray_cmyk_transparent_palette_and_16_bit_images():
-    grey = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(20, 0))
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(20, 0))
     expected = 255 * (1.055 * (np.arange(256) / 255) ** (1.8 / 2.4) - 0.055).clip(0)
     read = np.asarray(read_image(encoded(gray, gray_profile(gamma(1.8)))))
     assert np.abs(read[0, 40:, 0] - expected[40:]).max() <= 2 and (read[..., 0] == read[..., 2]).all()

@@ -202,7 +202,7 @@ def test_a_second_process_waits_and_resumes_after_the_first_is_killed(server, fi
     assert (tmp_path / PART_2).read_bytes() == files[PART_2] and not part.exists()
 
 
-# The licence
+# The license
 
 
 def test_without_a_terminal_the_license_requires_a_flag(server, tmp_path, capsys):

@@ -36,13 +36,13 @@ def test_photographs_are_rotated_by_their_exif_tag(orientation, tmp_path):
 
 def test_every_pixel_format_becomes_rgb(tmp_path):
     color = gradient()
-    grey = color.convert("L")
-    sixteen_bits = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    gray = color.convert("L")
+    sixteen_bits = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     shown = {
         "rgb.png": (color, color),
-        "grey.jpg": (grey, grey.convert("RGB")),
-        "sixteen.png": (sixteen_bits, grey.convert("RGB")),
-        "sixteen.tif": (sixteen_bits, grey.convert("RGB")),
+        "gray.jpg": (gray, gray.convert("RGB")),
+        "sixteen.png": (sixteen_bits, gray.convert("RGB")),
+        "sixteen.tif": (sixteen_bits, gray.convert("RGB")),
         "cmyk.jpg": (color.convert("CMYK"), color),
         "palette.gif": (color.convert("P"), color.convert("P").convert("RGB")),
         "phone.mpo": (color, color),

@@ -91,4 +91,4 @@ def test_training_saves_and_reports_the_threshold_and_verify_checks_it(run, synt
 def test_predict_shows_the_melanoma_threshold(run, tmp_path, capsys):
     Image.new("RGB", (60, 45), "brown").save(tmp_path / "photo.png")
     assert ham_hf(["predict", str(run), str(tmp_path / "photo.png")]) == 0
-    assert "Melanoma is to be suspected where its probability is at least" in capsys.readouterr().out
+    assert "Suspect melanoma if its probability is at least" in capsys.readouterr().out

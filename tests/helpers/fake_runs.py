@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ham_hf.evaluation.patients import write_patients
+from ham_hf.evaluation.patients import Patients, write_patients
 from ham_hf.evaluation.predictions import Predictions, read_predictions, write_predictions
 from ham_hf.labels import LABELS
 
@@ -31,14 +31,11 @@ def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> 
         if not count:
             continue
         powers = np.exp(1.5 * rng.normal(size=(count, len(names))) + 2.5 * np.eye(len(names))[labels])
-        write_predictions(
-            folder / f"predictions_{split}.csv",
-            [f"ISIC_{split}{number:05d}" for number in range(count)],
-            [f"HAM_{split}{number * 3 // 4:05d}" for number in range(count)],
-            [names[label] for label in labels],
-            powers / powers.sum(axis=1, keepdims=True),
-            names,
-        )
+        image_ids = [f"ISIC_{split}{number:05d}" for number in range(count)]
+        lesion_ids = [f"HAM_{split}{number * 3 // 4:05d}" for number in range(count)]
+        probabilities = powers / powers.sum(axis=1, keepdims=True)
+        predictions = Predictions(image_ids, lesion_ids, labels, probabilities, names)
+        write_predictions(folder / f"predictions_{split}.csv", predictions)
     history = []
     for step in range(10, 101, 10):
         history.append(
@@ -129,17 +126,12 @@ def blurred(probabilities, seed, noise=1.0):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def write_like(path: Path, predictions: Predictions, probabilities: np.ndarray) -> None:
-    codes = [predictions.names[label] for label in predictions.labels]
-    write_predictions(path, predictions.image_ids, predictions.lesion_ids, codes, probabilities, predictions.names)
-
-
 def make_other_run(folder: Path, seed: int, noise=1.0, **changes) -> Path:
     """A run on the same images as `make_run`'s, with other predictions."""
     run = make_run(folder, **changes)
     for path in run.glob("predictions_*.csv"):
         predictions = read_predictions(path)
-        write_like(path, predictions, blurred(predictions.probabilities, seed, noise))
+        write_predictions(path, predictions._replace(probabilities=blurred(predictions.probabilities, seed, noise)))
     return run
 
 
@@ -161,4 +153,4 @@ def add_patients(run, split="validation", age=None):
     ids = read_predictions(run / f"predictions_{split}.csv").image_ids
     sexes = [("female", "male")[number % 2] for number in range(len(ids))]
     others = [[value] * len(ids) for value in ("back", "histo")]
-    write_patients(run / f"patients_{split}.csv", ids, [age] * len(ids), sexes, *others)
+    write_patients(run / f"patients_{split}.csv", ids, Patients([age] * len(ids), sexes, *others))

@@ -169,7 +169,7 @@ def test_invalid_photographs_get_one_sentence_without_a_path(url, tmp_path, uplo
         response = ask(url, tmp_path / name)
         assert response.startswith('<p class="error" role="alert">cannot use ') and reason in response
         assert "Traceback" not in response and str(uploads) not in response and "<b>" not in response
-    assert "choose one first" in ask(url, None)
+    assert "choose a photograph first" in ask(url, None)
 
 
 @pytest.mark.parametrize("words", [{"path": "SECRET"}, {"path": "SECRET", "meta": None}, {"path": 3}, {}, "SECRET"])
@@ -219,7 +219,7 @@ def test_a_model_that_reads_the_patient_asks_about_one(patient_run, photo, uploa
         response = ask(url, photo, "45", "female", "back")
         assert rows(response) == expected_rows(patient_run, photo, [(45.0, "female", "back")])
         assert "<p>Age: 45 years. Sex: female. Body site: back.</p>" in response
-        assert "only shown for models that use the image alone" in response and "base64" not in response
+        assert "only if it uses the image alone" in response and "base64" not in response
         unknown = ask(url, photo, "", "unknown", "unknown")
         assert rows(unknown) == expected_rows(patient_run, photo) != rows(response)
         assert "<p>Age: unknown. Sex: unknown. Body site: unknown.</p>" in unknown

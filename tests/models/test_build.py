@@ -283,7 +283,7 @@ def save_labeled(folder, labels) -> torch.Tensor:
     ],
 )
 def test_a_trained_classifier_is_kept_only_for_the_same_diagnoses(own, labels, kept, tmp_path):
-    trained = save_labelled(tmp_path, own)
+    trained = save_labeled(tmp_path, own)
     backbone = ViTForImageClassification.from_pretrained(tmp_path).vit.state_dict()
     model = build_model(str(tmp_path), labels=labels)
     assert [model.config.id2label[i] for i in range(len(labels))] == list(labels)

@@ -10,7 +10,7 @@ from ham_hf.cli.main import main
 from ham_hf.config.metric_names import COMPARED_METRICS
 from ham_hf.evaluation.bootstrap import lesion_weights, paired_intervals
 from ham_hf.evaluation.metrics import compute_scores
-from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.evaluation.predictions import read_predictions, write_predictions
 from ham_hf.reporting.compare import compare_runs, mcnemar, render_comparison
 from ham_hf.reporting.report import read_run, write_report
 from ham_hf.system.errors import InputError

@@ -193,7 +193,7 @@ def test_a_second_ensemble_is_refused_at_once_while_the_first_one_is_built(runs,
 def test_members_that_do_not_fit_are_refused(runs, synthetic_dir, tmp_path, capsys):
     words = f"--data_dir {synthetic_dir} --split grouped --output_dir {tmp_path / 'new'}".split()
     assert ham_hf(["ensemble", str(runs[0]), *words]) == 2
-    assert "an ensemble of 1 run: expected at least two" in capsys.readouterr().err
+    assert "an ensemble requires at least two members, but there is 1 run" in capsys.readouterr().err
     other = shutil.copytree(runs[1], tmp_path / "other", ignore=shutil.ignore_patterns("checkpoint-*"))
     change_json(other / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3])
     assert ham_hf(["ensemble", str(runs[0]), str(other), *words]) == 2
