@@ -86,7 +86,7 @@ def refusal(words: str) -> str:
         ),
         ("--restore_callback_states_from_checkpoint true", "--resume restores them; remove it"),
         ("--num_train_epochs -1", "num_train_epochs is -1: expected a number from above 0"),
-        ("--lr_decay_epochs 0", "lr_decay_epochs is 0, which has no effect without lr_decay_factor"),
+        ("--lr_decay_epochs 0", "lr_decay_epochs is 0: expected at least 1"),
         ("--class_weighting balanced --class_weighting_start -1", "class_weighting_start is -1: expected at least 0"),
         ("--gradual_unfreezing 1 --freeze backbone", "gradual_unfreezing and freeze: backbone contradict each other"),
         # Augmentation
