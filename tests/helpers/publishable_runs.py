@@ -11,8 +11,8 @@ from ham_hf.labels import LABELS
 from ham_hf.models.build import Revisions, build_model, build_processor
 from ham_hf.models.multimodal import build_patient_model, build_patient_processor, copy_pipeline
 from ham_hf.reporting.report import write_report
+from tests.helpers.fake_runs import make_run
 from tests.helpers.tiny_checkpoints import IMAGE_SIZE, make_tiny_checkpoint
-from tests.reporting.test_report import make_run
 
 SITES = ["back", "face"]
 SETTINGS = {"revision": None, "image_size": IMAGE_SIZE, "eval_resize": 36, "normalization": "checkpoint"}

@@ -9,7 +9,7 @@ from markupsafe import escape
 
 from ham_hf.hub.model_repo import stage
 from ham_hf.reporting.report import write_report
-from tests.reporting.test_report import change_facts, make_run
+from tests.helpers.fake_runs import change_facts, make_run
 
 REPO = "ada/skin"
 CARD = "---\nlicense: cc-by-nc-4.0\nlibrary_name: transformers\npipeline_tag: image-classification\n---\n\n# Skin\n"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ham_hf.cli.main import main
-from ham_hf.data.dataset import canonical_features
+from ham_hf.data.schema import canonical_features
 from ham_hf.evaluation.metadata_ablation import write_ablations
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.inference import export
