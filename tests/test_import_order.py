@@ -5,7 +5,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Packages of one entry do not import each other. The two main scripts and explain are modules.
+# Packages of one entry do not import each other. The two main scripts, duplicates and explain are modules.
 ORDER = [
     {"labels"},
     {"system"},
@@ -15,7 +15,7 @@ ORDER = [
     {"evaluation"},
     {"reporting"},
     {"training"},
-    {"train", "evaluate", "explain", "hub"},
+    {"train", "evaluate", "duplicates", "explain", "hub"},
     {"cli"},
     {"__main__"},
 ]

@@ -20,13 +20,13 @@ from ham_hf.cli import (
     train,
     verify,
 )
-from ham_hf.cli.data import audit, cache, download, preview, push_data
+from ham_hf.cli.data import audit, cache, download, duplicates, preview, push_data
 from ham_hf.cli.parser import Parser, add_group
 from ham_hf.system.command import run_command
 
 TRAINING = (train, cross_validate, sweep, ensemble, recipes)
 MODELS = (predict, demo, evaluate, report, compare, explain, verify, export, push)
-DATA = (download, audit, preview, cache, push_data)
+DATA = (download, audit, duplicates, preview, cache, push_data)
 # They read a recipe, whose options come from transformers, and therefore parse their own arguments
 WITH_RECIPE: Mapping[tuple[str, ...], Callable[[list[str]], int | None]] = {
     ("train",): train.run,

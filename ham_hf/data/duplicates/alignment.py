@@ -1,0 +1,86 @@
+"""Align two images by their local features, and measure how much they show the same."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ham_hf.data.duplicates.local_features import LocalFeatures
+
+_RATIO = 0.8  # the best match must be nearer than this share of the second best (Lowe, 2004)
+_TOLERANCE = 4.0  # pixels of the scaled image between a point and its match, aligned
+CELL = 8  # pixels; inliers in one cell of the grid count once
+_FEWEST_PIXELS = 500  # of the overlap, for a similarity
+
+
+class Alignment(NamedTuple):
+    """A similarity transform from one image to another, both scaled to the same shorter side.
+
+    `inliers` is the number of points that it maps onto their match, and `cells` of cells of the image that hold one: a
+    hair or the marks of a ruler match at many points that lie in few cells of one line. `matrix` (2, 3) maps points
+    (x, y) of the second image, mirrored left to right if `mirrored`, to the first.
+    """
+
+    inliers: int
+    cells: int
+    matrix: np.ndarray
+    mirrored: bool
+
+    @property
+    def scale(self) -> float:
+        """Size of the first image's content relative to the second's."""
+        return float(np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
+
+    @property
+    def rotation(self) -> float:
+        """Clockwise rotation of the second image onto the first, in degrees, -180 to 180."""
+        return float(np.degrees(np.arctan2(self.matrix[1, 0], self.matrix[0, 0])))
+
+
+def align(first: LocalFeatures, second: LocalFeatures, mirrored: bool) -> Alignment | None:
+    """Return the transform with the most inliers (OpenCV's RANSAC), or None if no two points match."""
+    import cv2
+
+    second = second.mirrored() if mirrored else second
+    if len(first.points) < 2 or len(second.points) < 2:
+        return None
+    matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(
+        first.descriptors.astype(np.float32), second.descriptors.astype(np.float32), k=2
+    )
+    good = np.array(
+        [(best.queryIdx, best.trainIdx) for best, other in matches if best.distance < _RATIO * other.distance]
+    ).reshape(-1, 2)
+    if len(good) < 2:
+        return None
+    target, source = first.points[good[:, 0]], second.points[good[:, 1]]
+    matrix, fits = cv2.estimateAffinePartial2D(
+        source, target, method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE, maxIters=2000, confidence=0.99
+    )
+    if matrix is None:
+        return None
+    inside = fits.ravel() > 0
+    # In both images: a transform that shrinks everything to a point fits as well
+    cells = min(len(np.unique((points[inside] // CELL).astype(int), axis=0)) for points in (target, source))
+    return Alignment(int(inside.sum()), cells, matrix, mirrored)
+
+
+def warp(second: np.ndarray, alignment: Alignment, size: tuple[int, int]) -> np.ndarray:
+    """Return the second image (H, W) or (H, W, 3), drawn where the first one, of `size` (height, width), has it."""
+    import cv2
+
+    second = np.ascontiguousarray(second[:, ::-1]) if alignment.mirrored else second
+    return cv2.warpAffine(second, alignment.matrix, size[::-1], flags=cv2.INTER_AREA)
+
+
+def similarity(first: np.ndarray, second: np.ndarray, alignment: Alignment) -> float:
+    """Return the correlation of the brightness of two images where they overlap once aligned, -1 to 1.
+
+    It is 0 where they overlap in too few pixels, or one of them is uniform there.
+    """
+    size = first.shape
+    inside = warp(np.full(second.shape, 255, np.uint8), alignment, size) == 255
+    if inside.sum() < _FEWEST_PIXELS:
+        return 0.0
+    a, b = first[inside].astype(float), warp(second, alignment, size)[inside].astype(float)
+    if a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])

@@ -1,0 +1,135 @@
+"""Search a collection of images, or two, for pairs that show one lesion: candidates, then their alignment."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+from datasets import Dataset
+from datasets.utils import tqdm
+
+from ham_hf.data.duplicates.alignment import Alignment, align, similarity
+from ham_hf.data.duplicates.candidates import candidate_pairs
+from ham_hf.data.duplicates.local_features import LocalFeatures, cache_folder, compute_local_features, scaled_gray
+from ham_hf.data.image_hashes import ImageCheck
+from ham_hf.data.image_io import encoded_bytes, read_image
+from ham_hf.system.files import lines_digest, replace_file
+from ham_hf.system.installation import require
+
+VERSION = 1  # of the search: another one may find other pairs
+FEWEST_CELLS = 8
+
+
+class Pair(NamedTuple):
+    """Two images that show one lesion, or one patch of skin, with the transform of the second onto the first."""
+
+    image_a: str
+    image_b: str
+    alignment: Alignment
+    similarity: float
+
+    @property
+    def score(self) -> float:
+        """Number of cells with inliers, times the similarity of the aligned images."""
+        return self.alignment.cells * max(self.similarity, 0.0)
+
+
+def require_search() -> None:
+    """Raise InputError with the install command if OpenCV or faiss is not installed."""
+    for package in ("cv2", "faiss"):
+        require(package, "audit", "the search for duplicates")
+
+
+def search_duplicates(
+    dataset: Dataset, checks: Mapping[str, ImageCheck], collections: Mapping[str, object] | None = None
+) -> list[Pair]:
+    """Return the pairs of images with `FEWEST_CELLS` cells of inliers or more, highest score first.
+
+    The result is kept in the datasets cache by the pixels of all images: in other files, or with other lesions, they
+    are not searched again.
+
+    Args:
+        dataset: canonical columns.
+        checks: of images of the dataset that decode; the others are not searched.
+        collections: image_id → collection: only images of different collections are compared.
+
+    Raises:
+        InputError: OpenCV or faiss is not installed.
+    """
+    require_search()
+    ids = sorted(checks)
+    groups = [(collections or {}).get(image_id, row) for row, image_id in enumerate(ids)]
+    file = _cache_file(
+        [f"{checks[image_id].pixels_sha256} {group}" for image_id, group in zip(ids, groups, strict=True)]
+    )
+    found = _read(file)
+    if found is None:
+        found = _search(dataset, checks, ids, groups)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, json.dumps(found))
+    pairs = [_pair(ids, row) for row in found]
+    return sorted(pairs, key=lambda pair: (-pair.score, pair.image_a, pair.image_b))
+
+
+def _search(
+    dataset: Dataset, checks: Mapping[str, ImageCheck], ids: Sequence[str], groups: Sequence[object]
+) -> list[list]:
+    features = compute_local_features(dataset, checks, ids)
+    candidates = candidate_pairs(features, groups)
+    aligned = _align_all(features, candidates.itertuples(index=False, name=None), len(candidates))
+    grays = _Grays(dataset, ids)
+    return [
+        [first, second, found.inliers, found.cells, found.matrix.ravel().tolist(), found.mirrored]
+        + [similarity(grays[first], grays[second], found)]
+        for (first, second), found in tqdm(sorted(aligned.items()), desc="Comparing aligned images", unit=" pairs")
+    ]
+
+
+def _align_all(features: Sequence[LocalFeatures], candidates, count: int) -> dict[tuple[int, int], Alignment]:
+    """Return the better alignment of every pair, as it is or mirrored, that has enough cells."""
+
+    def aligned(candidate: tuple[int, int, bool, int]) -> tuple[tuple[int, int], Alignment | None]:
+        first, second, mirrored, _ = candidate
+        return (first, second), align(features[first], features[second], mirrored)
+
+    best: dict[tuple[int, int], Alignment] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV frees the interpreter lock
+        for pair, found in tqdm(pool.map(aligned, candidates), total=count, desc="Aligning candidates", unit=" pairs"):
+            if found is not None and found.cells >= FEWEST_CELLS:
+                if pair not in best or found.inliers > best[pair].inliers:
+                    best[pair] = found
+    return best
+
+
+class _Grays:
+    """Brightness of images by their position, decoded when asked for, the last ones kept."""
+
+    def __init__(self, dataset: Dataset, ids: Sequence[str]):
+        self._encoded = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
+        row_of = {image_id: row for row, image_id in enumerate(dataset["image_id"][:])}
+        self._rows = [row_of[image_id] for image_id in ids]
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        return scaled_gray(read_image(encoded_bytes(self._encoded[self._rows[position]]["image"])))
+
+
+def _pair(ids: Sequence[str], row: list) -> Pair:
+    first, second, inliers, cells, matrix, mirrored, similar = row
+    return Pair(ids[first], ids[second], Alignment(inliers, cells, np.array(matrix).reshape(2, 3), mirrored), similar)
+
+
+def _cache_file(images: list[str]) -> Path:
+    name = f"duplicates-{VERSION}-{lines_digest(images)}.json"
+    return cache_folder() / name
+
+
+def _read(file: Path) -> list[list] | None:
+    """Return the rows that `_search` found, or None if the file is missing or damaged."""
+    try:
+        return json.loads(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,93 @@
+"""Find images of one lesion under different lesion ids, and write a table and a page to review them.
+
+ham-hf data duplicates path/to/HAM10000 --output_dir duplicates
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import PIL.Image
+from datasets import Dataset, concatenate_datasets
+
+from ham_hf.config.arguments import DataArguments
+from ham_hf.data.audit import check_ids
+from ham_hf.data.dataset import read_source
+from ham_hf.data.duplicates.alignment import Alignment
+from ham_hf.data.duplicates.search import require_search, search_duplicates
+from ham_hf.data.duplicates.table import alignment_of, duplicates_table
+from ham_hf.data.image_hashes import check_images
+from ham_hf.data.image_io import encoded_bytes, read_image
+from ham_hf.data.schema import Source
+from ham_hf.data.splits import assign_splits
+from ham_hf.reporting.duplicates_page import HEIGHT, render_duplicates
+from ham_hf.system.files import check_new_folder, new_folder, replace_file
+
+TABLE, PAGE = "duplicates.csv", "duplicates.html"
+
+
+def write_duplicates(data: DataArguments, folder: Path, against: DataArguments | None = None) -> pd.DataFrame:
+    """Search for duplicates, and write duplicates.csv and duplicates.html into the new `folder`.
+
+    Args:
+        data: the images; their `split` is shown, '' for none.
+        folder: must not exist, or be empty.
+        against: another collection: only pairs of an image of each are searched for.
+
+    Returns:
+        The rows of duplicates.csv, see `duplicates_table`.
+
+    Raises:
+        InputError: a source or the split cannot be read, OpenCV or faiss is not installed, or `folder` has files.
+    """
+    require_search()
+    check_new_folder(folder)
+    sources = [read_source(data)] if against is None else [read_source(data), read_source(against)]
+    for source in sources:
+        check_ids(source.table)
+    dataset, names = _joined(sources)
+    checks = {name: check for name, check in check_images(dataset).items() if check.error is None}
+    collections = {name: name[0] for name in checks} if against is not None else None
+    found = search_duplicates(dataset, checks, collections)
+    pairs = [pair._replace(image_a=names[pair.image_a], image_b=names[pair.image_b]) for pair in found]
+    split = assign_splits(sources[0].table, data.split, data.split_seed) if data.split else None
+    table = duplicates_table(pairs, [source.table for source in sources], split)
+    row_of = [{name: row for row, name in enumerate(source.dataset["image_id"][:])} for source in sources]
+    encoded = [
+        source.dataset.select_columns("image").cast_column("image", datasets.Image(decode=False)) for source in sources
+    ]
+
+    def image_of(row: int, side: str) -> PIL.Image.Image:
+        which = 0 if side == "a" else -1
+        cell = encoded[which][row_of[which][table.loc[row, f"image_{side}"]]]["image"]
+        return read_image(encoded_bytes(cell))
+
+    with new_folder(folder) as unfinished:
+        table.to_csv(unfinished / TABLE, index=False)
+        matrices = {row: _with_mirror(alignment_of(table.loc[row]), image_of(row, "b")) for row in table.index}
+        replace_file(unfinished / PAGE, render_duplicates(table, image_of, matrices))
+    return table
+
+
+def _joined(sources: Sequence[Source]) -> tuple[Dataset, dict[str, str]]:
+    """Return all images as one Dataset, under ids that begin with the number of their source, and id → image_id.
+
+    Two collections may use the same ids.
+    """
+    parts, names = [], {}
+    for number, source in enumerate(sources):
+        images = source.dataset.select_columns(["image", "image_id"])
+        ids = [f"{number} {image_id}" for image_id in images["image_id"][:]]
+        names |= dict(zip(ids, images["image_id"][:], strict=True))
+        parts.append(images.remove_columns("image_id").add_column("image_id", ids))
+    return concatenate_datasets(parts), names
+
+
+def _with_mirror(alignment: Alignment, image: PIL.Image.Image) -> np.ndarray:
+    """Return the transform (2, 3) of the second image's own pixels, scaled to a shorter side of `HEIGHT`."""
+    if not alignment.mirrored:
+        return alignment.matrix
+    width = round(image.width * HEIGHT / min(image.size))
+    return alignment.matrix @ np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]])
