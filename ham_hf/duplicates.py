@@ -76,7 +76,8 @@ def _joined(sources: Sequence[Source]) -> tuple[Dataset, dict[str, str]]:
 
     Two collections may use the same ids.
     """
-    parts, names = [], {}
+    parts: list[Dataset] = []
+    names: dict[str, str] = {}
     for number, source in enumerate(sources):
         images = source.dataset.select_columns(["image", "image_id"])
         ids = [f"{number} {image_id}" for image_id in images["image_id"][:]]

@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -45,7 +45,7 @@ class LocalFeatures(NamedTuple):
 
 
 def compute_local_features(
-    dataset: Dataset, checks: dict[str, ImageCheck], image_ids: Sequence[str]
+    dataset: Dataset, checks: Mapping[str, ImageCheck], image_ids: Sequence[str]
 ) -> list[LocalFeatures]:
     """Return the local features of the images named, in that order.
 
@@ -89,7 +89,7 @@ def extract_features(gray: np.ndarray) -> LocalFeatures:
     """Return the local features of a brightness image (H, W), uint8."""
     import cv2
 
-    points, descriptors = cv2.SIFT_create(POINTS, contrastThreshold=_CONTRAST).detectAndCompute(gray, None)
+    points, descriptors = cv2.SIFT.create(POINTS, contrastThreshold=_CONTRAST).detectAndCompute(gray, None)
     if descriptors is None:  # not one point, as in an image of one color
         descriptors = np.zeros((0, _DIMENSIONS))
     strongest = slice(POINTS)  # OpenCV returns more where several are equally strong
