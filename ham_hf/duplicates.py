@@ -14,13 +14,13 @@ from datasets import Dataset, concatenate_datasets
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.audit import check_ids
-from ham_hf.data.dataset import read_source
 from ham_hf.data.duplicates.alignment import Alignment
 from ham_hf.data.duplicates.search import require_search, search_duplicates
 from ham_hf.data.duplicates.table import alignment_of, duplicates_table
 from ham_hf.data.image_hashes import check_images
 from ham_hf.data.image_io import encoded_bytes, read_image
 from ham_hf.data.schema import Source
+from ham_hf.data.source import read_source
 from ham_hf.data.splits import assign_splits
 from ham_hf.reporting.duplicates_page import HEIGHT, render_duplicates
 from ham_hf.system.files import check_new_folder, new_folder, replace_file

@@ -15,12 +15,12 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tqdm import tqdm
 
 from ham_hf.config.arguments import DataArguments
-from ham_hf.data.dataset import read_source
 from ham_hf.data.duplicates.alignment import align
 from ham_hf.data.duplicates.candidates import candidate_pairs
 from ham_hf.data.duplicates.local_features import compute_local_features, extract_features, scaled_gray
 from ham_hf.data.duplicates.search import FEWEST_CELLS
 from ham_hf.data.image_hashes import check_images
+from ham_hf.data.source import read_source
 
 Edit = Callable[[Image.Image, random.Random], Image.Image]
 

@@ -273,7 +273,7 @@ class Handler(BaseHTTPRequestHandler):
         return user["role"] == "write" and (owner == user["name"] or user["orgs"].get(owner) == "write")
 
     def is_direct(self, revision: str) -> bool:
-        """Return whether a request commits to a branch; whoever may read it may write to its pull requests."""
+        """Return whether a request commits to a branch: with read access alone one may write to pull requests."""
         return "create_pr" not in self.query and not unquote(revision).startswith("refs/pr/")
 
     def repo(self, kind: str, name: str, write: bool = False) -> Repo:

@@ -1,4 +1,4 @@
-"""What of a run folder is published as a model, and what is removed from it."""
+"""A run folder is published as a model: these files, and without what is private."""
 
 import json
 import shlex

@@ -28,12 +28,15 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Search, and print what was found and where it is."""
-    from ham_hf.duplicates import PAGE, TABLE, write_duplicates
+    from ham_hf.data.source import source_kind
 
     data = data_arguments(args)
     against = None
     if args.against is not None:
+        source_kind(args.against)
         against = replace(data, data_dir=args.against, metadata_csv=None, split="", data_revision=None)
+    from ham_hf.duplicates import PAGE, TABLE, write_duplicates
+
     table = write_duplicates(data, args.output_dir, against)
     what = "in both collections" if against else "of different lesions"
     print(f"{len(table):,} pairs of images {what} that may show one lesion")
