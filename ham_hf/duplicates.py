@@ -3,23 +3,20 @@
 ham-hf data duplicates path/to/HAM10000 --output_dir duplicates
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pandas as pd
 import PIL.Image
-from datasets import Dataset, concatenate_datasets
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.audit import check_ids
 from ham_hf.data.duplicates.alignment import Alignment
-from ham_hf.data.duplicates.search import require_search, search_duplicates
+from ham_hf.data.duplicates.search import Collection, require_search, search_duplicates
 from ham_hf.data.duplicates.table import alignment_of, duplicates_table
 from ham_hf.data.image_hashes import check_images
 from ham_hf.data.image_io import encoded_bytes, read_image
-from ham_hf.data.schema import Source
 from ham_hf.data.source import read_source
 from ham_hf.data.splits import assign_splits
 from ham_hf.reporting.duplicates_page import HEIGHT, render_duplicates
@@ -47,11 +44,13 @@ def write_duplicates(data: DataArguments, folder: Path, against: DataArguments |
     sources = [read_source(data)] if against is None else [read_source(data), read_source(against)]
     for source in sources:
         check_ids(source.table)
-    dataset, names = _joined(sources)
-    checks = {name: check for name, check in check_images(dataset).items() if check.error is None}
-    collections = {name: name[0] for name in checks} if against is not None else None
-    found = search_duplicates(dataset, checks, collections)
-    pairs = [pair._replace(image_a=names[pair.image_a], image_b=names[pair.image_b]) for pair in found]
+    collections = [
+        Collection(
+            source.dataset, {k: check for k, check in check_images(source.dataset).items() if check.error is None}
+        )
+        for source in sources
+    ]
+    pairs = search_duplicates(*collections)
     split = assign_splits(sources[0].table, data.split, data.split_seed) if data.split else None
     table = duplicates_table(pairs, [source.table for source in sources], split)
     row_of = [{name: row for row, name in enumerate(source.dataset["image_id"][:])} for source in sources]
@@ -69,21 +68,6 @@ def write_duplicates(data: DataArguments, folder: Path, against: DataArguments |
         matrices = {row: _with_mirror(alignment_of(table.loc[row]), image_of(row, "b")) for row in table.index}
         replace_file(unfinished / PAGE, render_duplicates(table, image_of, matrices))
     return table
-
-
-def _joined(sources: Sequence[Source]) -> tuple[Dataset, dict[str, str]]:
-    """Return all images as one Dataset, under ids that begin with the number of their source, and id → image_id.
-
-    Two collections may use the same ids.
-    """
-    parts: list[Dataset] = []
-    names: dict[str, str] = {}
-    for number, source in enumerate(sources):
-        images = source.dataset.select_columns(["image", "image_id"])
-        ids = [f"{number} {image_id}" for image_id in images["image_id"][:]]
-        names |= dict(zip(ids, images["image_id"][:], strict=True))
-        parts.append(images.remove_columns("image_id").add_column("image_id", ids))
-    return concatenate_datasets(parts), names
 
 
 def _with_mirror(alignment: Alignment, image: PIL.Image.Image) -> np.ndarray:

@@ -12,7 +12,7 @@ import pandas as pd
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data import audit
 from ham_hf.data.image_hashes import ImageCheck, check_images
-from ham_hf.data.lesions import compare_lesions, look_alikes, official_lesions, published_duplicates
+from ham_hf.data.lesions import compare_lesions, look_alikes, official_lesions, known_duplicates
 from ham_hf.data.schema import some
 from ham_hf.data.source import read_source
 from ham_hf.data.splits import UNUSED, assign_splits, read_split_csv
@@ -160,9 +160,9 @@ def _copies(
     split: Mapping[str, str] | None,
     fixed: bool,
 ) -> tuple[list[str], list[str]]:
-    """Return the leaks and the suspected leaks among near-duplicates and HAM10000's published duplicates.
+    """Return the leaks and the suspected leaks among near-duplicates and HAM10000's known duplicates.
 
-    `fixed` is true for the study's split, in which the published duplicates cannot be moved. Identical images are
+    `fixed` is true for the study's split, in which the known duplicates cannot be moved. Identical images are
     reported apart.
     """
     lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
@@ -173,12 +173,12 @@ def _copies(
             return False
         return split is None or split[first] != split[second]
 
-    published = sorted(pair for pair in published_duplicates() if is_apart(*pair))
+    listed = sorted(pair for pair in known_duplicates() if is_apart(*pair))
     near = [pair for pair in pairs if is_apart(*pair[:2]) and pixels[pair[0]] != pixels[pair[1]]]
-    movable = [pair for pair in near if split is not None and not (fixed and pair[:2] in published)]
+    movable = [pair for pair in near if split is not None and not (fixed and pair[:2] in listed)]
     certain = [pair for pair in movable if pair[2] <= audit.CERTAIN_BITS]
-    suspected = [pair for pair in near if pair not in certain and pair[:2] not in published]
-    known = [(*pair, 0) for pair in published if pair not in [pair[:2] for pair in certain]]
+    suspected = [pair for pair in near if pair not in certain and pair[:2] not in listed]
+    known = [(*pair, 0) for pair in listed if pair not in [pair[:2] for pair in certain]]
     where = "" if split is None else " across splits"
     leaks = [
         f"near-certain copies under different lesions{where}, distance <= {audit.CERTAIN_BITS}: {_pairs(certain)}"
@@ -187,7 +187,7 @@ def _copies(
     if suspected:
         others.append(f"near-duplicates of different lesions{where}: {_pairs(suspected)}")
     if known:
-        others.append(f"HAM10000's published duplicates, one lesion under two lesion ids{where}: {_pairs(known)}")
+        others.append(f"HAM10000's known duplicates, one lesion under two lesion ids{where}: {_pairs(known)}")
     return leaks if certain else [], others
 
 

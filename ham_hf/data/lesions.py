@@ -33,12 +33,14 @@ def official_lesions() -> dict[str, str]:
 
 
 @functools.cache
-def published_duplicates() -> frozenset[tuple[str, str]]:
-    """Return the published pairs of HAM10000 images of one lesion under two lesion_ids (arXiv 2401.14497)."""
+def known_duplicates() -> frozenset[tuple[str, str]]:
+    """Return the pairs of HAM10000 images, in alphabetical order, that show one lesion under two lesion_ids.
+
+    Some are published (arXiv 2401.14497), the others were found by `ham-hf data duplicates` and looked at.
+    """
     text = resources.files("ham_hf.data").joinpath("ham10000_duplicates.csv").read_text(encoding="ascii")
     lines = [line for line in text.splitlines() if not line.startswith("#")][1:]
-    first_two = (sorted(line.split(",")[:2]) for line in lines)
-    return frozenset((first, second) for first, second in first_two)
+    return frozenset((first, second) for first, second in (line.split(",")[:2] for line in lines))
 
 
 def complete_lesions(table: pd.DataFrame, groupings: Iterable[Grouping] = ()) -> pd.DataFrame:

@@ -132,15 +132,15 @@ def main() -> None:
     for original, kind in zip(tqdm(drawn, "copying"), kinds, strict=True):
         copy = KINDS[kind](dataset[row_of[ids[original]]]["image"].convert("RGB"), rng)
         copies.append(extract_features(scaled_gray(copy)))
-    pairs = candidate_pairs([*features, *copies], [0] * len(ids) + [1] * len(copies))
+    pairs = candidate_pairs(features, copies)
     found, others = set(), []
     for first, second, mirrored, _ in tqdm(pairs.itertuples(index=False, name=None), "aligning", len(pairs)):
-        alignment = align(features[first], copies[second - len(ids)], mirrored)
+        alignment = align(features[first], copies[second], mirrored)
         if alignment is not None and alignment.cells >= FEWEST_CELLS:
-            if drawn[second - len(ids)] == first:
-                found.add(second - len(ids))
+            if drawn[second] == first:
+                found.add(second)
             else:
-                others.append((ids[first], ids[drawn[second - len(ids)]]))
+                others.append((ids[first], ids[drawn[second]]))
     print(f"{len(ids):,} images, {len(copies):,} copies, {len(pairs):,} candidates")
     print("| copies | found of " + str(args.images) + " | recall |\n|---|---:|---:|")
     for kind in KINDS:

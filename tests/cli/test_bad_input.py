@@ -241,7 +241,7 @@ def test_a_hub_id_in_offline_mode_is_refused_at_once(photo, refused, refused_tra
         refused("predict", "someone/some-model", photo),
         refused_training("--data_dir", "synthetic", model="someone/some-model"),
     ):
-        assert "'someone/some-model' is no folder here" in message and "offline mode is on" in message
+        assert "'someone/some-model' is not a local folder" in message and "offline mode is on" in message
 
 
 def run(*argv: str | Path, **environment: str) -> tuple[subprocess.CompletedProcess, float]:
@@ -290,7 +290,7 @@ def test_debug_shows_the_traceback(photo, tmp_path, capsys):
     assert main(["predict", str(tmp_path / "absent"), str(photo), "--debug"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("Traceback (most recent call last)")
-    assert f"error: no folder '{tmp_path / 'absent'}'" in err
+    assert f"error: '{tmp_path / 'absent'}' is neither an existing folder nor a Hub id" in err
 
 
 def test_a_home_that_cannot_be_written_names_hf_home_and_leaves_nothing(tmp_path):

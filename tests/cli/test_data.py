@@ -201,11 +201,11 @@ def write_ham10000(folder, first, second) -> Path:
     return folder
 
 
-def test_ham10000s_published_duplicates_do_not_fail_the_studys_split(tmp_path, capsys):
+def test_ham10000s_known_duplicates_do_not_fail_the_studys_split(tmp_path, capsys):
     known = write_ham10000(tmp_path / "known", *HAM)
     assert audit(known, "--split", "study") == 0
     shown = capsys.readouterr().out
-    assert f"published duplicates, one lesion under two lesion ids across splits: 1 ({HAM[0]} ~ {HAM[1]})" in shown
+    assert f"known duplicates, one lesion under two lesion ids across splits: 1 ({HAM[0]} ~ {HAM[1]})" in shown
     assert "No leaks found." not in shown
     other = write_ham10000(tmp_path / "other", "ISIC_0025226", "ISIC_0024307")
     split = study_split(pd.Series(["ISIC_0025226", "ISIC_0024307"]))

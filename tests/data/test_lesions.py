@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ham_hf.data.lesions import compare_lesions, is_ham10000, official_lesions, published_duplicates
+from ham_hf.data.lesions import compare_lesions, is_ham10000, official_lesions, known_duplicates
 from ham_hf.data.schema import clean_table
 from ham_hf.data.sources.isic import CHALLENGE_COLUMNS
 from tests.helpers.small_data import load, make_rows, refusal, write_folder, write_image, write_split, write_table
@@ -45,10 +45,10 @@ def test_the_shipped_lesions_are_those_of_the_published_table(ham10000_dir):
     assert all(map(is_ham10000, official_lesions())) and len(official_lesions()) == 10015
 
 
-def test_the_published_duplicates_are_pairs_of_two_lesions():
+def test_the_known_duplicates_are_pairs_of_two_lesions():
     lesions = official_lesions()
-    assert len(published_duplicates()) == 20
-    assert all(first < second and lesions[first] != lesions[second] for first, second in published_duplicates())
+    assert len(known_duplicates()) == 20
+    assert all(first < second and lesions[first] != lesions[second] for first, second in known_duplicates())
 
 
 def test_ham10000s_images_have_known_lesions_in_a_ground_truth(tmp_path):

@@ -142,11 +142,11 @@ def test_an_image_model_refuses_a_patient(tmp_path, capsys):
     photos(1)[0].save(tmp_path / "a.png")
     words = [str(make_run_folder(tmp_path / "model")), str(tmp_path / "a.png"), "--age", "45"]
     assert main(["predict", *words]) == 2
-    assert "reads the photograph alone: remove --age" in capsys.readouterr().err
+    assert "uses only the photograph: remove --age" in capsys.readouterr().err
 
 
 def test_a_model_that_reads_the_patient_is_not_exported(published, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export, "require_packages", lambda *names: None)
     assert main(["export", "onnx", str(published("mlp")), "--output", str(tmp_path / "model.onnx")]) == 2
-    assert "reads patient data beside the image" in capsys.readouterr().err
+    assert "uses patient data in addition to the image" in capsys.readouterr().err
     assert not (tmp_path / "model.onnx").exists()

@@ -38,4 +38,4 @@ def test_a_preview_that_cannot_be_drawn_is_refused(flags, tmp_path, capsys):
     assert ham_hf(["data", "preview", *flags, "--augment", "false"]) == 2
     assert "augment is false" in capsys.readouterr().err
     assert ham_hf(["data", "preview", *flags, "--output", str(tmp_path / "no" / "sheet.png")]) == 2
-    assert "no: make that folder, or name another" in capsys.readouterr().err
+    assert "no does not exist or is not writable" in capsys.readouterr().err

@@ -201,16 +201,17 @@ def test_a_recipe_that_is_edited_or_gone_during_the_search_stops_it(recipe, tmp_
 def test_missing_data_stop_the_search_and_a_loss_that_is_infinite_does_not(
     recipe, tmp_path, synthetic_dir, in_this_process, capfd
 ):
-    folder, away = tmp_path / "sweep", tmp_path / "away"
+    folder, away = tmp_path / "sweep", tmp_path / "away.csv"
     data = Path(shutil.copytree(synthetic_dir, tmp_path / "data"))
+    table = data / "HAM10000_metadata.csv"
     recipe.write_text(recipe.read_text().replace(str(synthetic_dir), str(data)))
     text = "method: greedy\nvariables: {freeze: [no_such_part], learning_rate: [100.0]}\n"
     longer = recipe.read_text().replace("max_steps: 2", "max_steps: 30\nweight_decay: 100")
     recipe.write_text(longer.replace("_steps: 1", "_steps: 30"))
-    data.rename(away)
+    table.rename(away)
     assert run(recipe, text, folder) == 2
     assert "trial_1 failed with the error above; run the same command again to retry" in capfd.readouterr().err
-    away.rename(data)
+    away.rename(table)
     assert run(recipe, text, folder) == 0
     assert outcomes(folder) == ["complete", "failed", "failed"]
     assert sorted(path.parent.name for path in folder.glob("*/failed.txt")) == ["trial_2", "trial_3"]

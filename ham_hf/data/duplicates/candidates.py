@@ -8,50 +8,59 @@ from datasets.utils import tqdm
 
 from ham_hf.data.duplicates.local_features import LocalFeatures
 
-POINTS = 200  # strongest points of each image that are looked up
 _NEIGHBORS = 12  # nearest descriptors of each; the last one shows how near unrelated ones are
-_RATIO = 0.8  # a descriptor counts if it is nearer than this share of the last one's distance (Lowe, 2004)
+_RATIO = 0.85  # a descriptor counts if it is nearer than this share of the last one's distance (after Lowe, 2004)
 _CERTAIN = 100.0  # or nearer than this, whatever the last one: an image may have more than _NEIGHBORS copies
+_FEWEST_VOTES = 2
 _MOST_PAIRS = 50  # candidates of an image
 _QUERIES = 50_000  # descriptors looked up at a time
 
 
-def candidate_pairs(features: Sequence[LocalFeatures], groups: Sequence[object]) -> pd.DataFrame:
-    """Return the pairs of images that share at least one rare local feature.
+def candidate_pairs(features: Sequence[LocalFeatures], others: Sequence[LocalFeatures] | None = None) -> pd.DataFrame:
+    """Return the pairs of images that share at least two rare local features.
 
     Every descriptor is looked up among those of all images (faiss, inverted lists), as it is and mirrored. A pair gets
     a vote for each descriptor of one that is much nearer to one of the other than descriptors usually are.
 
     Args:
         features: of every image.
-        groups: a value for every image; two images with the same value are no pair.
+        others: of every image of another collection; if given, only pairs of an image of each are returned.
 
     Returns:
-        Columns first < second (positions in `features`), mirrored (bool) and votes, sorted.
+        Columns first, second (positions in `features` and in `others`, or first < second in `features`), mirrored
+        (bool) and votes, sorted.
     """
-    image = np.repeat(np.arange(len(features)), [min(len(found.points), POINTS) for found in features])
-    codes = pd.factorize(pd.Series(groups))[0]
-    empty = pd.DataFrame({"first": [], "second": [], "mirrored": [], "votes": []}).astype(int)
-    if not len(image):
-        return empty.astype({"mirrored": bool})
-    descriptors = np.concatenate([found.descriptors[:POINTS] for found in features])  # (M, 128), uint8
-    turned = np.concatenate([found.mirrored().descriptors[:POINTS] for found in features])
-    index = _build_index(descriptors)
-    chunks = [empty]
-    for mirrored, queries in ((False, descriptors), (True, turned)):
-        what = "Looking up mirrored features" if mirrored else "Looking up features"
-        for start in tqdm(range(0, len(queries), _QUERIES), desc=what):
-            part = queries[start : start + _QUERIES].astype(np.float32)
-            distances, rows = index.search(part, _NEIGHBORS)  # squared distances, nearest first; row -1 for none
-            near = distances < np.maximum(_RATIO**2 * distances[:, -1:], _CERTAIN**2)
-            query, _ = np.nonzero(near & (rows >= 0))
-            first, second = image[start + query], image[rows[near & (rows >= 0)]]
-            apart = codes[first] != codes[second]
-            pairs = np.sort(np.stack([first[apart], second[apart]], axis=1), axis=1)
-            chunks.append(pd.DataFrame({"first": pairs[:, 0], "second": pairs[:, 1], "mirrored": int(mirrored)}))
-            chunks[-1]["votes"] = 1
+    queried = features if others is None else others
+    image, query_image = _image_of_descriptors(features), _image_of_descriptors(queried)
+    pairs = pd.DataFrame({"first": [], "second": [], "mirrored": []}, dtype=int)
+    chunks = [pairs.assign(votes=pairs["first"])]
+    if len(image):
+        index = _build_index(np.concatenate([found.descriptors for found in features]))
+        for mirrored in (False, True):
+            sources = [found.mirrored() if mirrored else found for found in queried]
+            descriptors = np.concatenate([found.descriptors for found in sources])  # (M, 128), uint8
+            what = "Looking up mirrored features" if mirrored else "Looking up features"
+            for start in tqdm(range(0, len(descriptors), _QUERIES), desc=what):
+                # Squared distances, nearest first; row -1 for none
+                distances, rows = index.search(descriptors[start : start + _QUERIES].astype(np.float32), _NEIGHBORS)
+                near = (distances < np.maximum(_RATIO**2 * distances[:, -1:], _CERTAIN**2)) & (rows >= 0)
+                found_by = query_image[start + np.nonzero(near)[0]]
+                chunks.append(_count(image[rows[near]], found_by, mirrored, others is None))
     votes = pd.concat(chunks).groupby(["first", "second", "mirrored"], as_index=False)["votes"].sum()
-    return _most_voted(votes).astype({"mirrored": bool})
+    return _most_voted(votes[votes["votes"] >= _FEWEST_VOTES]).astype({"mirrored": bool})
+
+
+def _image_of_descriptors(features: Sequence[LocalFeatures]) -> np.ndarray:
+    return np.repeat(np.arange(len(features)), [len(found.points) for found in features])
+
+
+def _count(first: np.ndarray, second: np.ndarray, mirrored: bool, one_collection: bool) -> pd.DataFrame:
+    """Return how often each pair occurs; in one collection, pairs have no order, and no image is its own pair."""
+    if one_collection:
+        first, second = np.minimum(first, second), np.maximum(first, second)
+        first, second = first[first != second], second[first != second]
+    pairs = pd.DataFrame({"first": first, "second": second, "mirrored": int(mirrored)})
+    return pairs.groupby(list(pairs.columns), as_index=False).size().rename(columns={"size": "votes"})
 
 
 def _build_index(descriptors: np.ndarray):

@@ -19,7 +19,9 @@ from ham_hf.data.image_io import DECODING, encoded_bytes, read_image
 from ham_hf.system.files import replace_file
 
 HEIGHT = 300  # shorter side in pixels: copies of every size then have points of the same scale
-POINTS = 400  # strongest points of an image; every image of HAM10000 has as many
+POINTS = 400  # of an image; every image of HAM10000 has as many
+# Diameter in pixels. Half of the points are larger: the strongest small ones may all lie on hairs
+_LARGE = 5.0
 _CONTRAST = 0.001  # low, as many lesions are smooth: with OpenCV's 0.04 some images have no point
 _DIMENSIONS = 128  # of a descriptor: 4 rows x 4 columns x 8 directions around the point
 
@@ -28,7 +30,7 @@ _MIRRORED = np.arange(_DIMENSIONS).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 
 
 
 class LocalFeatures(NamedTuple):
-    """Points of an image, strongest first.
+    """Points of an image, the strongest large ones and the strongest small ones.
 
     `points` (N, 2), float32, are x and y in the image scaled to a shorter side of `HEIGHT`; `descriptors` (N, 128),
     uint8, describe the surroundings of each, whatever its direction and size; `width` is that of the scaled image.
@@ -89,19 +91,23 @@ def extract_features(gray: np.ndarray) -> LocalFeatures:
     """Return the local features of a brightness image (H, W), uint8."""
     import cv2
 
-    points, descriptors = cv2.SIFT.create(POINTS, contrastThreshold=_CONTRAST).detectAndCompute(gray, None)
+    sift = cv2.SIFT.create(contrastThreshold=_CONTRAST)
+    found = sorted(sift.detect(gray), key=lambda point: -point.response)
+    large = [point for point in found if point.size > _LARGE]
+    small = [point for point in found if point.size <= _LARGE]
+    half = max(POINTS // 2, POINTS - len(small))
+    points, descriptors = sift.compute(gray, large[:half] + small[: POINTS - len(large[:half])])
     if descriptors is None:  # not one point, as in an image of one color
         descriptors = np.zeros((0, _DIMENSIONS))
-    strongest = slice(POINTS)  # OpenCV returns more where several are equally strong
     places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
-    return LocalFeatures(places[strongest], descriptors[strongest].astype(np.uint8), gray.shape[1])
+    return LocalFeatures(places, descriptors.astype(np.uint8), gray.shape[1])
 
 
 def cache_folder() -> Path:
     """Return the folder of the datasets cache for features and what was found with them."""
     import cv2
 
-    name = f"local-features-{HEIGHT}-{POINTS}-decoding{DECODING}-opencv{cv2.__version__}"
+    name = f"local-features-2-{HEIGHT}-{POINTS}-decoding{DECODING}-opencv{cv2.__version__}"
     return Path(datasets.config.HF_DATASETS_CACHE) / "ham_hf" / name
 
 

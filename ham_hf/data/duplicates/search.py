@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import datasets
 import numpy as np
+import pandas as pd
 from datasets import Dataset
 from datasets.utils import tqdm
 
@@ -20,11 +21,23 @@ from ham_hf.data.image_io import encoded_bytes, read_image
 from ham_hf.system.files import lines_digest, replace_file
 from ham_hf.system.installation import require
 
-VERSION = 1  # of the search: another one may find other pairs
+VERSION = 2  # of the search: another one may find other pairs
 FEWEST_CELLS = 8
 # Measured on HAM10000's training and validation images: of 67 pairs with as many cells, the one of different lesions,
 # which shares a printed ruler, has a score of 4; the others have 6 to 184
 LOWEST_SCORE = 5.0
+
+
+class Collection(NamedTuple):
+    """Images to search: rows with the canonical columns, and the check of each image that decodes, by image_id."""
+
+    dataset: Dataset
+    checks: Mapping[str, ImageCheck]
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The images that are searched."""
+        return sorted(self.checks)
 
 
 class Pair(NamedTuple):
@@ -47,61 +60,59 @@ def require_search() -> None:
         require(package, "audit", "the search for duplicates")
 
 
-def search_duplicates(
-    dataset: Dataset, checks: Mapping[str, ImageCheck], collections: Mapping[str, object] | None = None
-) -> list[Pair]:
+def search_duplicates(collection: Collection, other: Collection | None = None) -> list[Pair]:
     """Return the pairs of images with a score of at least `LOWEST_SCORE`, highest first.
 
     The result is kept in the datasets cache by the pixels of all images: in other files, or with other lesions, they
     are not searched again.
 
     Args:
-        dataset: canonical columns.
-        checks: of images of the dataset that decode; the others are not searched.
-        collections: image_id → collection: only images of different collections are compared.
+        collection: the images.
+        other: another collection; if given, only pairs of an image of each are searched for.
 
     Raises:
         InputError: OpenCV or faiss is not installed.
     """
     require_search()
-    ids = sorted(checks)
-    groups = [(collections or {}).get(image_id, row) for row, image_id in enumerate(ids)]
+    both = [collection] if other is None else [collection, other]
     file = _cache_file(
-        [f"{checks[image_id].pixels_sha256} {group}" for image_id, group in zip(ids, groups, strict=True)]
+        [f"{n} {part.checks[name].pixels_sha256}" for n, part in enumerate(both) for name in part.image_ids]
     )
     found = _read(file)
     if found is None:
-        found = _search(dataset, checks, ids, groups)
+        found = _search(both)
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, json.dumps(found))
+    ids = both[0].image_ids, both[-1].image_ids
     pairs = [pair for row in found if (pair := _pair(ids, row)).score >= LOWEST_SCORE]
     return sorted(pairs, key=lambda pair: (-pair.score, pair.image_a, pair.image_b))
 
 
-def _search(
-    dataset: Dataset, checks: Mapping[str, ImageCheck], ids: Sequence[str], groups: Sequence[object]
-) -> list[list]:
-    features = compute_local_features(dataset, checks, ids)
-    candidates = candidate_pairs(features, groups)
-    aligned = _align_all(features, candidates.itertuples(index=False, name=None), len(candidates))
-    grays = _Grays(dataset, ids)
+def _search(both: Sequence[Collection]) -> list[list]:
+    features = [compute_local_features(part.dataset, part.checks, part.image_ids) for part in both]
+    candidates = candidate_pairs(*features)
+    aligned = _align_all(features[0], features[-1], candidates)
+    first_grays, second_grays = _Grays(both[0]), _Grays(both[-1])
     return [
         [first, second, found.inliers, found.cells, found.matrix.ravel().tolist(), found.mirrored]
-        + [similarity(grays[first], grays[second], found)]
+        + [similarity(first_grays[first], second_grays[second], found)]
         for (first, second), found in tqdm(sorted(aligned.items()), desc="Comparing aligned images", unit=" pairs")
     ]
 
 
-def _align_all(features: Sequence[LocalFeatures], candidates, count: int) -> dict[tuple[int, int], Alignment]:
+def _align_all(
+    features: Sequence[LocalFeatures], others: Sequence[LocalFeatures], candidates: pd.DataFrame
+) -> dict[tuple[int, int], Alignment]:
     """Return the better alignment of every pair, as it is or mirrored, that has enough cells."""
 
     def aligned(candidate: tuple[int, int, bool, int]) -> tuple[tuple[int, int], Alignment | None]:
         first, second, mirrored, _ = candidate
-        return (first, second), align(features[first], features[second], mirrored)
+        return (first, second), align(features[first], others[second], mirrored)
 
     best: dict[tuple[int, int], Alignment] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV frees the interpreter lock
-        for pair, found in tqdm(pool.map(aligned, candidates), total=count, desc="Aligning candidates", unit=" pairs"):
+        results = pool.map(aligned, candidates.itertuples(index=False, name=None))
+        for pair, found in tqdm(results, total=len(candidates), desc="Aligning candidates", unit=" pairs"):
             if found is not None and found.cells >= FEWEST_CELLS:
                 if pair not in best or found.inliers > best[pair].inliers:
                     best[pair] = found
@@ -109,20 +120,21 @@ def _align_all(features: Sequence[LocalFeatures], candidates, count: int) -> dic
 
 
 class _Grays:
-    """Brightness of images by their position, decoded when asked for, the last ones kept."""
+    """Brightness of images by their position, decoded when asked for."""
 
-    def __init__(self, dataset: Dataset, ids: Sequence[str]):
-        self._encoded = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
-        row_of = {image_id: row for row, image_id in enumerate(dataset["image_id"][:])}
-        self._rows = [row_of[image_id] for image_id in ids]
+    def __init__(self, collection: Collection):
+        self._encoded = collection.dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
+        row_of = {image_id: row for row, image_id in enumerate(collection.dataset["image_id"][:])}
+        self._rows = [row_of[image_id] for image_id in collection.image_ids]
 
     def __getitem__(self, position: int) -> np.ndarray:
         return scaled_gray(read_image(encoded_bytes(self._encoded[self._rows[position]]["image"])))
 
 
-def _pair(ids: Sequence[str], row: list) -> Pair:
+def _pair(ids: tuple[list[str], list[str]], row: list) -> Pair:
     first, second, inliers, cells, matrix, mirrored, similar = row
-    return Pair(ids[first], ids[second], Alignment(inliers, cells, np.array(matrix).reshape(2, 3), mirrored), similar)
+    alignment = Alignment(inliers, cells, np.array(matrix).reshape(2, 3), mirrored)
+    return Pair(ids[0][first], ids[1][second], alignment, similar)
 
 
 def _cache_file(images: list[str]) -> Path:
