@@ -12,7 +12,7 @@ import pandas as pd
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data import audit
 from ham_hf.data.image_hashes import ImageCheck, check_images
-from ham_hf.data.lesions import compare_lesions, look_alikes, official_lesions, known_duplicates
+from ham_hf.data.lesions import compare_lesions, known_duplicates, look_alikes, official_lesions
 from ham_hf.data.schema import some
 from ham_hf.data.source import read_source
 from ham_hf.data.splits import UNUSED, assign_splits, read_split_csv

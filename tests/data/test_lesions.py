@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ham_hf.data.lesions import compare_lesions, is_ham10000, official_lesions, known_duplicates
+from ham_hf.data.lesions import compare_lesions, is_ham10000, known_duplicates, official_lesions
 from ham_hf.data.schema import clean_table
 from ham_hf.data.sources.isic import CHALLENGE_COLUMNS
 from tests.helpers.small_data import load, make_rows, refusal, write_folder, write_image, write_split, write_table
