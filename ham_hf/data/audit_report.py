@@ -3,7 +3,7 @@
 ham-hf data audit path/to/HAM10000 --split my_split.csv
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data import audit
+from ham_hf.data.duplicates.search import Collection, Pair, require_search, search_duplicates
 from ham_hf.data.image_hashes import ImageCheck, check_images
 from ham_hf.data.lesions import compare_lesions, known_duplicates, look_alikes, official_lesions
 from ham_hf.data.schema import some
@@ -38,8 +39,10 @@ class Inspection(NamedTuple):
     undecided: bool
 
 
-def inspect_data(args: DataArguments) -> Inspection:
+def inspect_data(args: DataArguments, *, thorough: bool = False) -> Inspection:
     """Return all problems of the data, where training would stop at the first.
+
+    With `thorough`, images are compared by local features as well, which takes minutes the first time.
 
     The split is 'study', 'grouped', or a CSV (image_id, split) with splits of any names, in which images may be
     missing; '' audits the copy alone. Images without a split, and those that a CSV calls "unused", are not compared
@@ -48,6 +51,8 @@ def inspect_data(args: DataArguments) -> Inspection:
     Raises:
         InputError: the source or the split cannot be read, or 'grouped' cannot be drawn since lesions are unknown.
     """
+    if thorough:
+        require_search()
     source = read_source(args)
     table = source.table
     lines = [f"{args.data_dir}: {len(table):,} rows, {_lesions(table)}"]
@@ -67,6 +72,9 @@ def inspect_data(args: DataArguments) -> Inspection:
     lines.append(f"identical images of a lesion under several ids: {_groups(same_lesion)}")
     pairs = audit.near_duplicates(table, present)
     lines.append(f"near-duplicate images of different lesions ({audit.METHOD}): {_pairs(pairs)}")
+    found = search_duplicates(Collection(source.dataset, present)) if thorough else []
+    methods = ["lesion ids", "pixels", f"perceptual hashes ({audit.METHOD})"] + ["local features"] * thorough
+    lines.append(f"compared by {', '.join(methods)}")
     if joined := compare_lesions(table, official_lesions()).joined:
         lines.append(f"lesion ids that join several lesions of HAM10000: {_counted(joined)}")
     split = None
@@ -85,7 +93,7 @@ def inspect_data(args: DataArguments) -> Inspection:
         leaks.append(f"identical images of different or unknown lesions: {_groups(other_lesion)}")
     certain, suspected = _copies(table, present, pairs, split, args.split == "study")
     missing, undecided = _not_compared(table, checks, present, split)
-    suspected += _look_alikes(table, split)
+    suspected += _aligned(table, found, split) + _look_alikes(table, split)
     return Inspection(lines, absent, list(broken), leaks + certain, suspected, missing, undecided)
 
 
@@ -165,14 +173,8 @@ def _copies(
     `fixed` is true for the study's split, in which the known duplicates cannot be moved. Identical images are
     reported apart.
     """
-    lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
+    is_apart = _separator(table, split)
     pixels = {image_id: check.pixels_sha256 for image_id, check in present.items()}
-
-    def is_apart(first: str, second: str) -> bool:
-        if first not in lesion or second not in lesion or lesion[first] == lesion[second]:
-            return False
-        return split is None or split[first] != split[second]
-
     listed = sorted(pair for pair in known_duplicates() if is_apart(*pair))
     near = [pair for pair in pairs if is_apart(*pair[:2]) and pixels[pair[0]] != pixels[pair[1]]]
     movable = [pair for pair in near if split is not None and not (fixed and pair[:2] in listed)]
@@ -189,6 +191,32 @@ def _copies(
     if known:
         others.append(f"HAM10000's known duplicates, one lesion under two lesion ids{where}: {_pairs(known)}")
     return leaks if certain else [], others
+
+
+def _separator(table: pd.DataFrame, split: Mapping[str, str] | None) -> Callable[[str, str], bool]:
+    """Return a function that tells whether two images of the table differ in their lesions and in their splits."""
+    lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
+
+    def is_apart(first: str, second: str) -> bool:
+        if first not in lesion or second not in lesion or lesion[first] == lesion[second]:
+            return False
+        return split is None or split[first] != split[second]
+
+    return is_apart
+
+
+def _aligned(table: pd.DataFrame, pairs: list[Pair], split: Mapping[str, str] | None) -> list[str]:
+    """Return the suspected leaks among the pairs that the search found, without HAM10000's known duplicates."""
+    is_apart = _separator(table, split)
+    names = [
+        f"{pair.image_a} ~ {pair.image_b}, score {pair.score:.0f}"
+        for pair in pairs
+        if is_apart(pair.image_a, pair.image_b) and (pair.image_a, pair.image_b) not in known_duplicates()
+    ]
+    where = "" if split is None else " across splits"
+    return [
+        f"images of different lesions{where} that show the same by their local features: {_counted(names)}"
+    ] * bool(names)
 
 
 def _look_alikes(table: pd.DataFrame, split: Mapping[str, str] | None) -> list[str]:

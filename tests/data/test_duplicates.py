@@ -213,6 +213,17 @@ def test_an_interrupted_search_keeps_the_features_it_has(folder, tmp_path, cache
     assert (tmp_path / "one" / "duplicates.csv").read_text() == (tmp_path / "two" / "duplicates.csv").read_text()
 
 
+def test_a_thorough_audit_suspects_the_copy(folder, capsys):
+    assert main(["data", "audit", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "IMG_007_0" not in shown and "local features" not in shown
+    assert main(["data", "audit", str(folder), "--thorough"]) == 0
+    shown = capsys.readouterr().out
+    assert "distance <= 38), local features\n" in shown
+    assert "show the same by their local features: 1 (IMG_000_0 ~ IMG_007_0, score " in shown
+    assert "No certain leaks found; see below." in shown
+
+
 def test_a_missing_package_is_named_before_any_work(folder, tmp_path, monkeypatch, capsys):
     found = installation.importlib.util.find_spec
     monkeypatch.setattr(
