@@ -36,7 +36,7 @@ def official_lesions() -> dict[str, str]:
 def known_duplicates() -> frozenset[tuple[str, str]]:
     """Return the pairs of HAM10000 images, in alphabetical order, that show one lesion under two lesion_ids.
 
-    Some are published (arXiv 2401.14497), the others were found by `ham-hf data duplicates` and looked at.
+    Some are published (arXiv 2401.14497), the others were found by local features and confirmed by eye.
     """
     text = resources.files("ham_hf.data").joinpath("ham10000_duplicates.csv").read_text(encoding="ascii")
     lines = [line for line in text.splitlines() if not line.startswith("#")][1:]
