@@ -38,6 +38,7 @@ def test_the_threshold_is_the_highest_with_the_sensitivity(sensitivity, threshol
     of = predictions([0.9, 0.7, 0.4, 0.1], [0.5, 0.3, 0.2, 0.05])
     assert fit_threshold(of, sensitivity) == pytest.approx(threshold)
     results = threshold_results(of, threshold)
+    assert threshold_results(of, threshold) == results  # the same draws every time
     assert (results["sensitivity"]["value"], results["specificity"]["value"]) == (found, spared)
 
 
