@@ -25,7 +25,7 @@ def add_to(commands: Commands) -> None:
         "--thorough",
         action="store_true",
         help="compare images by local features as well, as `ham-hf data duplicates` does: finds copies that were "
-        "turned, cropped or edited, in some 20 minutes for HAM10000 on two cores, in seconds once that is cached",
+        "turned, cropped or edited, in some 15 minutes for HAM10000 on two cores, in seconds once that is cached",
     )
     parser.set_defaults(run=run, allow_missing_images=True)
 
