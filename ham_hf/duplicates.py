@@ -5,18 +5,17 @@ ham-hf data duplicates path/to/HAM10000 --output_dir duplicates
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pandas as pd
 import PIL.Image
 
 from ham_hf.config.arguments import DataArguments
-from ham_hf.data.audit import check_ids
+from ham_hf.data.audit import check_ids, check_known
 from ham_hf.data.duplicates.alignment import Alignment
+from ham_hf.data.duplicates.local_features import image_by_id
 from ham_hf.data.duplicates.search import Collection, require_search, search_duplicates
 from ham_hf.data.duplicates.table import alignment_of, duplicates_table
 from ham_hf.data.image_hashes import check_images
-from ham_hf.data.image_io import encoded_bytes, read_image
 from ham_hf.data.source import read_source
 from ham_hf.data.splits import assign_splits
 from ham_hf.reporting.duplicates_page import HEIGHT, render_duplicates
@@ -44,6 +43,10 @@ def write_duplicates(data: DataArguments, folder: Path, against: DataArguments |
     sources = [read_source(data)] if against is None else [read_source(data), read_source(against)]
     for source in sources:
         check_ids(source.table)
+    if data.split == "grouped":
+        check_known(sources[0].table)
+    # Before the search, which takes minutes
+    split = assign_splits(sources[0].table, data.split, data.split_seed) if data.split else None
     collections = [
         Collection(
             source.dataset, {k: check for k, check in check_images(source.dataset).items() if check.error is None}
@@ -51,17 +54,11 @@ def write_duplicates(data: DataArguments, folder: Path, against: DataArguments |
         for source in sources
     ]
     pairs = search_duplicates(*collections)
-    split = assign_splits(sources[0].table, data.split, data.split_seed) if data.split else None
     table = duplicates_table(pairs, [source.table for source in sources], split)
-    row_of = [{name: row for row, name in enumerate(source.dataset["image_id"][:])} for source in sources]
-    encoded = [
-        source.dataset.select_columns("image").cast_column("image", datasets.Image(decode=False)) for source in sources
-    ]
+    readers = {"a": image_by_id(sources[0].dataset), "b": image_by_id(sources[-1].dataset)}
 
     def image_of(row: int, side: str) -> PIL.Image.Image:
-        which = 0 if side == "a" else -1
-        cell = encoded[which][row_of[which][table.loc[row, f"image_{side}"]]]["image"]
-        return read_image(encoded_bytes(cell))
+        return readers[side](table.loc[row, f"image_{side}"])
 
     with new_folder(folder) as unfinished:
         table.to_csv(unfinished / TABLE, index=False)

@@ -109,6 +109,9 @@ def test_an_image_without_a_point_matches_nothing():
     blank = features(Image.new("RGB", (400, 300), "white"))
     assert len(blank.points) == 0
     assert len(candidate_pairs([blank, blank])) == 0
+    assert (
+        len(candidate_pairs([features(picture(0))], [blank])) == len(candidate_pairs([features(picture(0))], [])) == 0
+    )
     assert align(blank, features(picture(0)), False) is None
 
 
@@ -182,10 +185,18 @@ def test_images_that_two_collections_share_are_found_under_equal_ids(folder, tmp
             other / "images" / f"{row['image_id']}.png"
         )
     write_table(other / "HAM10000_metadata.csv", rows)
-    assert duplicates(folder, "--against", other, "--output_dir", tmp_path / "out") == 0
-    assert "1 pairs of images in both collections" in capsys.readouterr().out
+    assert duplicates(folder, "--against", other, "--split", "grouped", "--output_dir", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    assert "1 pairs of images in both collections" in shown and "different splits" not in shown
     [row] = pd.read_csv(tmp_path / "out" / "duplicates.csv").to_dict("records")
     assert (row["image_a"], row["image_b"], row["mirrored"]) == ("IMG_002_0", "IMG_000_0", True)
+    assert isinstance(row["split_a"], str) and np.isnan(row["split_b"])  # the second collection has no split
+
+
+def test_a_split_that_does_not_fit_is_refused_before_the_search(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search, "_search", lambda *_: pytest.fail("searched"))
+    assert duplicates(folder, "--split", "study", "--output_dir", tmp_path / "out") == 2
+    assert "8 images are not HAM10000's" in capsys.readouterr().err
 
 
 def test_a_second_search_computes_nothing(folder, tmp_path, cache, monkeypatch):

@@ -40,6 +40,6 @@ def run(args: argparse.Namespace) -> None:
     table = write_duplicates(data, args.output_dir, against)
     what = "in both collections" if against else "of different lesions"
     print(f"{len(table):,} pairs of images {what} that may show one lesion")
-    if args.split and len(table):
+    if args.split and against is None:
         print(f"{(table['split_a'] != table['split_b']).sum():,} of them are in different splits")
     print(f"{args.output_dir / TABLE}\n{args.output_dir / PAGE}: photographs of patients, keep it on this machine")

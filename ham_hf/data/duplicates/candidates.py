@@ -34,7 +34,7 @@ def candidate_pairs(features: Sequence[LocalFeatures], others: Sequence[LocalFea
     image, query_image = _image_of_descriptors(features), _image_of_descriptors(queried)
     pairs = pd.DataFrame({"first": [], "second": [], "mirrored": []}, dtype=int)
     chunks = [pairs.assign(votes=pairs["first"])]
-    if len(image):
+    if len(image) and len(query_image):
         index = _build_index(np.concatenate([found.descriptors for found in features]))
         for mirrored in (False, True):
             sources = [found.mirrored() if mirrored else found for found in queried]

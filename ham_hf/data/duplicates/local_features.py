@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -60,14 +60,13 @@ def compute_local_features(
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    row_of = {image_id: row for row, image_id in enumerate(dataset["image_id"][:])}
-    encoded = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    image_of = image_by_id(dataset)
 
     def features(image_id: str) -> LocalFeatures:
         file = folder / f"{checks[image_id].pixels_sha256}.npz"
         known = _read(file)
         if known is None:
-            known = extract_features(scaled_gray(read_image(encoded_bytes(encoded[row_of[image_id]]["image"]))))
+            known = extract_features(scaled_gray(image_of(image_id)))
             _write(file, known)
         return known
 
@@ -75,6 +74,13 @@ def compute_local_features(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(features, image_ids)
         return list(tqdm(found, total=len(image_ids), desc="Computing local features", unit=" images"))
+
+
+def image_by_id(dataset: Dataset) -> Callable[[str], PIL.Image.Image]:
+    """Return a function that reads the image with an image_id."""
+    row_of = {image_id: row for row, image_id in enumerate(dataset["image_id"][:])}
+    encoded = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    return lambda image_id: read_image(encoded_bytes(encoded[row_of[image_id]]["image"]))
 
 
 def scaled_gray(image: PIL.Image.Image) -> np.ndarray:

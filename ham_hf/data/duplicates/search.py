@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
 import numpy as np
 import pandas as pd
 from datasets import Dataset
@@ -15,9 +14,14 @@ from datasets.utils import tqdm
 
 from ham_hf.data.duplicates.alignment import Alignment, align, similarity
 from ham_hf.data.duplicates.candidates import candidate_pairs
-from ham_hf.data.duplicates.local_features import LocalFeatures, cache_folder, compute_local_features, scaled_gray
+from ham_hf.data.duplicates.local_features import (
+    LocalFeatures,
+    cache_folder,
+    compute_local_features,
+    image_by_id,
+    scaled_gray,
+)
 from ham_hf.data.image_hashes import ImageCheck
-from ham_hf.data.image_io import encoded_bytes, read_image
 from ham_hf.system.files import lines_digest, replace_file
 from ham_hf.system.installation import require
 
@@ -92,12 +96,14 @@ def _search(both: Sequence[Collection]) -> list[list]:
     features = [compute_local_features(part.dataset, part.checks, part.image_ids) for part in both]
     candidates = candidate_pairs(*features)
     aligned = _align_all(features[0], features[-1], candidates)
-    first_grays, second_grays = _Grays(both[0]), _Grays(both[-1])
-    return [
-        [first, second, found.inliers, found.cells, found.matrix.ravel().tolist(), found.mirrored]
-        + [similarity(first_grays[first], second_grays[second], found)]
-        for (first, second), found in tqdm(sorted(aligned.items()), desc="Comparing aligned images", unit=" pairs")
-    ]
+    ids = both[0].image_ids, both[-1].image_ids
+    image_of = image_by_id(both[0].dataset), image_by_id(both[-1].dataset)
+    rows = []
+    for pair, found in tqdm(sorted(aligned.items()), desc="Comparing aligned images", unit=" pairs"):
+        first, second = (scaled_gray(image_of[side](ids[side][pair[side]])) for side in (0, 1))
+        measured = [found.inliers, found.cells, found.matrix.ravel().tolist(), found.mirrored]
+        rows.append([*pair, *measured, similarity(first, second, found)])
+    return rows
 
 
 def _align_all(
@@ -117,18 +123,6 @@ def _align_all(
                 if pair not in best or found.inliers > best[pair].inliers:
                     best[pair] = found
     return best
-
-
-class _Grays:
-    """Brightness of images by their position, decoded when asked for."""
-
-    def __init__(self, collection: Collection):
-        self._encoded = collection.dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
-        row_of = {image_id: row for row, image_id in enumerate(collection.dataset["image_id"][:])}
-        self._rows = [row_of[image_id] for image_id in collection.image_ids]
-
-    def __getitem__(self, position: int) -> np.ndarray:
-        return scaled_gray(read_image(encoded_bytes(self._encoded[self._rows[position]]["image"])))
 
 
 def _pair(ids: tuple[list[str], list[str]], row: list) -> Pair:

@@ -28,8 +28,9 @@ def duplicates_table(
     Args:
         pairs: as found, highest score first.
         tables: one table, or that of the first and of the second collection: the canonical columns and lesion_known.
-        split: image_id → split.
+        split: image_id → split, of the first collection.
     """
+    splits = [split or {}, (split or {}) if len(tables) == 1 else {}]
     first, second = (table.set_index("image_id") for table in (tables[0], tables[-1]))
     rows = []
     for pair in pairs:
@@ -42,7 +43,7 @@ def duplicates_table(
             | {"lesion_a": a["lesion_id"], "lesion_b": b["lesion_id"]}
             | {f"{name}_{side}": row[name] for name in COMPARED for side, row in (("a", a), ("b", b))}
             | {"contradictions": " ".join(differing)}
-            | {"split_a": (split or {}).get(pair.image_a, ""), "split_b": (split or {}).get(pair.image_b, "")}
+            | {"split_a": splits[0].get(pair.image_a, ""), "split_b": splits[1].get(pair.image_b, "")}
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
