@@ -315,13 +315,13 @@ def test_the_folder_one_is_in_is_refused_before_the_work(model_folder, data, tmp
     assert "--output_dir . is the current folder" in capsys.readouterr().err
 
 
-def test_every_command_about_images_knows_the_split_that_keeps_near_duplicates_together():
-    flags = ["--split", "grouped", "--group_near_duplicates"]
+def test_every_command_about_images_knows_the_lists_of_duplicates():
+    flags = ["--split", "study", "--same_lesion", "none", "--drop_hidden_duplicates"]
     for words in (["evaluate", "m"], ["verify", "m"], ["explain", "m"], ["ensemble", "m"], ["data", "push"]):
         of_data = ["here", "ada/data"] if words[0] == "data" else ["--data_dir", "here"]
         folder = ["--output_dir", "new"] if words[0] not in ("verify", "data") else []
         args = build_parser().parse_args([*words, *of_data, *flags, *folder])
-        assert data_arguments(args).group_near_duplicates
+        assert data_arguments(args).same_lesion == "none" and data_arguments(args).drop_hidden_duplicates
         if words[0] == "ensemble":
             trained = parse_recipe(["--model_name_or_path", "m", *training_options(args)])
             assert trained.data == data_arguments(args)

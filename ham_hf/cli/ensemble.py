@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
 def training_options(args: argparse.Namespace) -> list[str]:
     """Return the options that select an ensemble's images, for the training of its members."""
     words = ["--data_dir", args.data_dir, "--split", args.split, "--split_seed", str(args.split_seed)]
-    optional = {name: getattr(args, name) for name in ("data_revision", "metadata_csv", "diagnosis_map")}
+    named = ("data_revision", "metadata_csv", "diagnosis_map", "same_lesion")
+    optional = {name: getattr(args, name) for name in named}
     words += [word for name, value in optional.items() if value is not None for word in (f"--{name}", value)]
-    switches = {name: getattr(args, name) for name in ("group_near_duplicates", "allow_missing_images")}
+    switches = {name: getattr(args, name) for name in ("drop_hidden_duplicates", "allow_missing_images")}
     return words + [f"--{name}" for name, given in switches.items() if given]

@@ -56,9 +56,16 @@ def add_split(parser: argparse.ArgumentParser, *, default: str | None = None, de
         "--split_seed", type=int, default=0, help="random seed of --split grouped (default: %(default)s)"
     )
     parser.add_argument(
-        "--group_near_duplicates",
+        "--same_lesion",
+        metavar="LIST",
+        help="images that show one lesion under two lesion ids: ham10000-1 (HAM10000's known ones, the default), "
+        "none, or a CSV of decisions that the page of `ham-hf data duplicates` exports; --split grouped keeps them in "
+        "the same split",
+    )
+    parser.add_argument(
+        "--drop_hidden_duplicates",
         action="store_true",
-        help="with --split grouped: keep lesions that have near-duplicate images in the same split",
+        help="with a fixed split: drop training images whose lesion is evaluated under another lesion id",
     )
 
 
@@ -109,7 +116,7 @@ def data_arguments(args: argparse.Namespace) -> "DataArguments":
     """
     from ham_hf.config.arguments import DataArguments
     from ham_hf.data.source import source_kind
-    from ham_hf.data.split_names import check_split_name
+    from ham_hf.data.split_names import check_list_name, check_split_name
 
     names = {field.name for field in fields(DataArguments)}
     given = {name: value for name, value in vars(args).items() if name in names}
@@ -117,6 +124,8 @@ def data_arguments(args: argparse.Namespace) -> "DataArguments":
     source_kind(args.data_dir, data.metadata_csv)
     if data.split:
         check_split_name(data.split)
+    if data.same_lesion is not None:
+        check_list_name(data.same_lesion)
     return data
 
 
@@ -128,7 +137,7 @@ def check_recipe_command(words: Sequence[str]) -> None:
     """
     from ham_hf.config.early_checks import check_words
     from ham_hf.data.source import source_kind
-    from ham_hf.data.split_names import check_split_name
+    from ham_hf.data.split_names import check_list_name, check_split_name
     from ham_hf.models.loading import locate
     from ham_hf.system.hub_access import looks_like_repo_id
 
@@ -136,6 +145,8 @@ def check_recipe_command(words: Sequence[str]) -> None:
     source_kind(last.get("data_dir", ""), last.get("metadata_csv"))
     if "split" in last:
         check_split_name(last["split"])
+    if "same_lesion" in last:
+        check_list_name(last["same_lesion"])
     model = last.get("model_name_or_path", "")
     if not model.startswith("pypi:") and (Path(model).exists() or not looks_like_repo_id(model)):
         locate(model)

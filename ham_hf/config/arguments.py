@@ -52,9 +52,21 @@ class DataArguments:
         },
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of the 'grouped' split."})
-    group_near_duplicates: bool = field(
+    same_lesion: str | None = field(
+        default=None,
+        metadata={
+            "help": "Images that show one lesion under two lesion ids: 'ham10000-1' (HAM10000's known duplicates), "
+            "'none', or the CSV that the review page of `ham-hf data duplicates` exports. They are in the same split "
+            "under 'grouped' and in the same fold. Fixed splits report them, and by default keep their lesion ids; "
+            "with this option, lesions of one split count as one for the confidence intervals. Default: ham10000-1."
+        },
+    )
+    drop_hidden_duplicates: bool = field(
         default=False,
-        metadata={"help": "Keep lesions with near-duplicate images in the same split."},
+        metadata={
+            "help": "Of a fixed split: do not train on images whose lesion is in the validation or test split under "
+            "another lesion_id, according to --same_lesion."
+        },
     )
     allow_missing_images: bool = field(
         default=False,

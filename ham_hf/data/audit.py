@@ -152,18 +152,8 @@ def near_duplicates(table: pd.DataFrame, checks: dict[str, ImageCheck]) -> list[
     return sorted(pairs)
 
 
-def group_lesions(table: pd.DataFrame, pairs: list[NearPair]) -> dict[str, str]:
-    """Return lesion_id → first lesion_id of its group; near-duplicate images join lesions into groups."""
-    lesion = dict(zip(table["image_id"], table["lesion_id"], strict=True))
-    group = {name: {name} for name in lesion.values()}
-    for first, second, _ in pairs:
-        merged = group[lesion[first]] | group[lesion[second]]
-        group.update(dict.fromkeys(merged, merged))
-    return {name: min(members) for name, members in group.items()}
-
-
 def audit_facts(
-    rows: pd.DataFrame, split: dict[str, str], identical: list[list[str]], pairs: list[NearPair], grouped: bool
+    rows: pd.DataFrame, split: dict[str, str], identical: list[list[str]], pairs: list[NearPair]
 ) -> dict[str, object]:
     """Return the audit as the report shows it.
 
@@ -187,6 +177,5 @@ def audit_facts(
             "method": METHOD,
             "pairs_across_splits": len(across),
             "pairs": across[:_LISTED],
-            "grouped": grouped,
         },
     }

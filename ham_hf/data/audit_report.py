@@ -4,6 +4,7 @@ ham-hf data audit path/to/HAM10000 --split my_split.csv
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,8 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data import audit
 from ham_hf.data.duplicates.search import Collection, Pair, require_search, search_duplicates
 from ham_hf.data.image_hashes import ImageCheck, check_images
-from ham_hf.data.lesions import compare_lesions, known_duplicates, look_alikes, official_lesions
+from ham_hf.data.lesions import compare_lesions, look_alikes, official_lesions
+from ham_hf.data.same_lesion import ImagePair, group_lesions, read_same_lesion
 from ham_hf.data.schema import some
 from ham_hf.data.source import read_source
 from ham_hf.data.splits import UNUSED, assign_splits, read_split_csv
@@ -53,6 +55,7 @@ def inspect_data(args: DataArguments, *, thorough: bool = False) -> Inspection:
     """
     if thorough:
         require_search()
+    known = read_same_lesion(args.same_lesion).pairs
     source = read_source(args)
     table = source.table
     lines = [f"{args.data_dir}: {len(table):,} rows, {_lesions(table)}"]
@@ -79,7 +82,7 @@ def inspect_data(args: DataArguments, *, thorough: bool = False) -> Inspection:
         lines.append(f"lesion ids that join several lesions of HAM10000: {_counted(joined)}")
     split = None
     if args.split:
-        split = _assignment(args, table, pairs)
+        split = _assignment(args, table, known)
         unassigned = sorted(set(table["image_id"]) - set(split))
         counts = pd.Series(split.values()).value_counts().sort_index()
         sizes = ", ".join(f"{count:,} {name}" for name, count in counts.items())
@@ -91,9 +94,9 @@ def inspect_data(args: DataArguments, *, thorough: bool = False) -> Inspection:
     _, other_lesion = audit.identical_groups(table, present)
     if other_lesion:
         leaks.append(f"identical images of different or unknown lesions: {_groups(other_lesion)}")
-    certain, suspected = _copies(table, present, pairs, split, args.split == "study")
+    certain, suspected = _copies(table, present, pairs, split, known, args.split == "study")
     missing, undecided = _not_compared(table, checks, present, split)
-    suspected += _aligned(table, found, split) + _look_alikes(table, split)
+    suspected += _aligned(table, found, split, known) + _look_alikes(table, split)
     return Inspection(lines, absent, list(broken), leaks + certain, suspected, missing, undecided)
 
 
@@ -125,12 +128,11 @@ def exit_code(inspection: Inspection) -> int:
     return LEAK if inspection.leaks else UNDECIDED if inspection.undecided else 0
 
 
-def _assignment(args: DataArguments, table: pd.DataFrame, pairs: list[audit.NearPair]) -> dict[str, str]:
+def _assignment(args: DataArguments, table: pd.DataFrame, known: AbstractSet[ImagePair]) -> dict[str, str]:
     if args.split == "grouped":
         audit.check_known(table)
     if args.split in ("study", "grouped"):
-        groups = audit.group_lesions(table, pairs) if args.group_near_duplicates else None
-        return assign_splits(table, args.split, args.split_seed, groups)
+        return assign_splits(table, args.split, args.split_seed, group_lesions(table, known))
     rows = read_split_csv(Path(args.split))
     rows = rows[rows["image_id"].isin(table["image_id"])]
     return dict(zip(rows["image_id"], rows["split"], strict=True))
@@ -166,21 +168,22 @@ def _copies(
     present: Mapping[str, ImageCheck],
     pairs: list[audit.NearPair],
     split: Mapping[str, str] | None,
+    known: AbstractSet[ImagePair],
     fixed: bool,
 ) -> tuple[list[str], list[str]]:
-    """Return the leaks and the suspected leaks among near-duplicates and HAM10000's known duplicates.
+    """Return the leaks and the suspected leaks among near-duplicates and `known` duplicates.
 
     `fixed` is true for the study's split, in which the known duplicates cannot be moved. Identical images are
     reported apart.
     """
     is_apart = _separator(table, split)
     pixels = {image_id: check.pixels_sha256 for image_id, check in present.items()}
-    listed = sorted(pair for pair in known_duplicates() if is_apart(*pair))
+    listed = sorted(pair for pair in known if is_apart(*pair))
     near = [pair for pair in pairs if is_apart(*pair[:2]) and pixels[pair[0]] != pixels[pair[1]]]
     movable = [pair for pair in near if split is not None and not (fixed and pair[:2] in listed)]
     certain = [pair for pair in movable if pair[2] <= audit.CERTAIN_BITS]
     suspected = [pair for pair in near if pair not in certain and pair[:2] not in listed]
-    known = [(*pair, 0) for pair in listed if pair not in [pair[:2] for pair in certain]]
+    apart = [(*pair, 0) for pair in listed if pair not in [pair[:2] for pair in certain]]
     where = "" if split is None else " across splits"
     leaks = [
         f"near-certain copies under different lesions{where}, distance <= {audit.CERTAIN_BITS}: {_pairs(certain)}"
@@ -188,8 +191,8 @@ def _copies(
     others = []
     if suspected:
         others.append(f"near-duplicates of different lesions{where}: {_pairs(suspected)}")
-    if known:
-        others.append(f"HAM10000's known duplicates, one lesion under two lesion ids{where}: {_pairs(known)}")
+    if apart:
+        others.append(f"known duplicates, one lesion under two lesion ids{where}: {_pairs(apart)}")
     return leaks if certain else [], others
 
 
@@ -205,13 +208,15 @@ def _separator(table: pd.DataFrame, split: Mapping[str, str] | None) -> Callable
     return is_apart
 
 
-def _aligned(table: pd.DataFrame, pairs: list[Pair], split: Mapping[str, str] | None) -> list[str]:
-    """Return the suspected leaks among the pairs that the search found, without HAM10000's known duplicates."""
+def _aligned(
+    table: pd.DataFrame, pairs: list[Pair], split: Mapping[str, str] | None, known: AbstractSet[ImagePair]
+) -> list[str]:
+    """Return the suspected leaks among the pairs that the search found, without `known` ones."""
     is_apart = _separator(table, split)
     names = [
         f"{pair.image_a} ~ {pair.image_b}, score {pair.score:.0f}"
         for pair in pairs
-        if is_apart(pair.image_a, pair.image_b) and (pair.image_a, pair.image_b) not in known_duplicates()
+        if is_apart(pair.image_a, pair.image_b) and (pair.image_a, pair.image_b) not in known
     ]
     where = "" if split is None else " across splits"
     return [

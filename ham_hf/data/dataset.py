@@ -11,9 +11,17 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data import audit
 from ham_hf.data.image_files import near_miss
 from ham_hf.data.image_hashes import ImageCheck, check_images
+from ham_hf.data.same_lesion import (
+    group_lesions,
+    hidden_duplicates,
+    merge_lesions,
+    read_same_lesion,
+    training_duplicates,
+    with_lesions,
+)
 from ham_hf.data.schema import Source, some
 from ham_hf.data.source import read_source
-from ham_hf.data.splits import SPLITS, assign_splits
+from ham_hf.data.splits import SPLITS, UNUSED, assign_splits
 from ham_hf.labels import LABELS, NEVUS_OR_OTHER
 from ham_hf.system.errors import InputError, as_input_error
 from ham_hf.system.files import lines_digest
@@ -31,7 +39,8 @@ def load_ham10000(
     metadata_csv: str | Path | None = None,
     diagnosis_map: Mapping[str, str | None] | None = None,
     split_seed: int = 0,
-    group_near_duplicates: bool = False,
+    same_lesion: str | Path | None = None,
+    drop_hidden_duplicates: bool = False,
     allow_missing_images: bool = False,
     classes: str = "diagnoses",
 ) -> tuple[DatasetDict, dict]:
@@ -44,7 +53,8 @@ def load_ham10000(
         metadata_csv: path of the metadata table, if it does not have the usual name.
         diagnosis_map: code of each diagnosis of the table that is not known; None for one whose rows are dropped.
         split_seed: of "grouped".
-        group_near_duplicates: of "grouped": lesions with near-duplicate images stay together.
+        same_lesion: a list of images that show one lesion under two lesion ids: see `DataArguments`.
+        drop_hidden_duplicates: of a fixed split: drop training images whose lesion is evaluated under another id.
         allow_missing_images: drop images that are missing or broken, instead of raising an error.
         classes: "diagnoses" or "nevus_or_other".
 
@@ -61,7 +71,8 @@ def load_ham10000(
         metadata_csv=None if metadata_csv is None else str(metadata_csv),
         diagnosis_map=None if diagnosis_map is None else dict(diagnosis_map),
         split_seed=split_seed,
-        group_near_duplicates=group_near_duplicates,
+        same_lesion=None if same_lesion is None else str(same_lesion),
+        drop_hidden_duplicates=drop_hidden_duplicates,
         allow_missing_images=allow_missing_images,
         classes=classes,  # type: ignore[arg-type]  # checked where it is used
     )
@@ -83,14 +94,16 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
     Raises:
         InputError: anything about the source, the split or an image that would make the run fail or its report wrong.
     """
-    if args.group_near_duplicates and args.split != "grouped":
+    if args.drop_hidden_duplicates and args.split == "grouped":
         raise InputError(
-            f"group_near_duplicates requires --split grouped: the split {args.split!r} is fixed and cannot be "
-            "regrouped"
+            "drop_hidden_duplicates has no effect on --split grouped, which keeps duplicates in the same split: "
+            "remove it"
         )
+    same_lesion = read_same_lesion(args.same_lesion)
     source = read_source(args)
     table = source.table
     audit.check_ids(table)
+    groups = group_lesions(table, same_lesion.pairs)
     # What needs no pixels fails before they are read. With images that may be missing, the rows used are known later
     if args.split == "grouped":
         split = None
@@ -104,10 +117,24 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
     identical = audit.identical_images(table, used)
     pairs = audit.near_duplicates(table, used)
     if split is None:
-        groups = audit.group_lesions(table, pairs) if args.group_near_duplicates else None
         split = assign_splits(table, args.split, args.split_seed, groups)
     used_rows = table[table["image_id"].isin(used)]
     audit.check_split(used_rows, split)
+    dropped = training_duplicates(table, split, groups) if args.drop_hidden_duplicates else []
+    split = split | dict.fromkeys(dropped, UNUSED)
+    duplicates = {
+        "list": same_lesion.name,
+        "merged": args.split == "grouped" or args.same_lesion is not None,
+        "dropped": args.drop_hidden_duplicates,
+        "dropped_images": len(present.keys() & set(dropped)),
+        "images": hidden_duplicates(used_rows, split, groups),
+    }
+    _warn_of_duplicates(duplicates)
+    dataset = source.dataset
+    if duplicates["merged"]:
+        # Fixed splits keep their lesion ids, and so the hashes of figures published before, unless a list is given
+        table = table.assign(lesion_id=merge_lesions(table, split, groups))
+        dataset = with_lesions(dataset, table["lesion_id"])
     if unknown := int((~used_rows["lesion_known"]).sum()):
         logger.warning(
             "The lesions of %s of %s images are unknown: confidence intervals treat these images as independent, and "
@@ -117,7 +144,6 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         )
     table = table.assign(split=table["image_id"].map(split), present=table["image_id"].isin(present))
     split_sha256 = _split_sha256(table)  # of the seven diagnoses, whatever is told apart
-    dataset = source.dataset
     if args.classes == "nevus_or_other":
         dataset = _nevus_or_other(dataset)
         table = table.assign(dx=table["dx"].where(table["dx"] == "nv", "other"))
@@ -134,8 +160,8 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "split_sha256": split_sha256,
         "images_sha256": lines_digest(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
         "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
-        "audit": audit.audit_facts(used_rows, split, identical, pairs, args.group_near_duplicates)
-        | {"broken_images": len(broken)},
+        "audit": audit.audit_facts(used_rows, split, identical, pairs) | {"broken_images": len(broken)},
+        "same_lesion": duplicates,
         "dropped_rows": dict(source.dropped),
         "identical_images": identical[:LISTED],
         "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
@@ -164,6 +190,17 @@ def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, Image
             "replace them, or use --allow_missing_images to skip them"
         )
     return present, broken
+
+
+def _warn_of_duplicates(duplicates: Mapping) -> None:
+    images = sum(map(len, duplicates["images"].values()))
+    if images:
+        logger.warning(
+            "%s evaluated images show a lesion that is in training under another lesion_id (list %s): their figures "
+            "are too good; --drop_hidden_duplicates drops the training images",
+            f"{images:,}",
+            duplicates["list"],
+        )
 
 
 def _nevus_or_other(rows: Dataset) -> Dataset:

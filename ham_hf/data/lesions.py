@@ -32,17 +32,6 @@ def official_lesions() -> dict[str, str]:
     return {f"ISIC_{FIRST_IMAGE + i:07d}": f"HAM_{int(number):07d}" for i, number in enumerate(numbers)}
 
 
-@functools.cache
-def known_duplicates() -> frozenset[tuple[str, str]]:
-    """Return the pairs of HAM10000 images, in alphabetical order, that show one lesion under two lesion_ids.
-
-    Some are published (arXiv 2401.14497), the others were found by local features and confirmed by eye.
-    """
-    text = resources.files("ham_hf.data").joinpath("ham10000_duplicates.csv").read_text(encoding="ascii")
-    lines = [line for line in text.splitlines() if not line.startswith("#")][1:]
-    return frozenset((first, second) for first, second in (line.split(",")[:2] for line in lines))
-
-
 def complete_lesions(table: pd.DataFrame, groupings: Iterable[Grouping] = ()) -> pd.DataFrame:
     """Fill in the lesions that a table does not name, as far as they are known.
 

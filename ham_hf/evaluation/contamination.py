@@ -18,6 +18,7 @@ from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.source import read_source
+from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST
 from ham_hf.data.splits import EVALUATION_SPLITS, study_split
 from ham_hf.evaluation.overlap import OVERLAP, SEEN, overlap_sentences
 from ham_hf.evaluation.training_record import TrainingRecord, find_overlap, images_of, join_records, record_of
@@ -82,7 +83,26 @@ def _take_split_of(trained: Mapping | None, data: DataArguments, name: str) -> N
         if data.split not in ("study", "grouped", "all"):
             raise InputError(f"{name} was trained with the split of a CSV: add --split path/to/{data.split}")
         data.split_seed = trained["split_seed"] or 0
-        data.group_near_duplicates = trained["audit"]["near_duplicates"]["grouped"]
+        take_duplicates_of(trained, data, name)
+
+
+def take_duplicates_of(facts: Mapping, data: DataArguments, name: str) -> None:
+    """Set the list of duplicates in `data` to the one that made the split of `facts`, unless a list was given.
+
+    Raises:
+        InputError: that list is not one that ships with ham_hf.
+    """
+    if facts["audit"]["near_duplicates"].get("grouped"):
+        raise InputError(f"the split of {name} was made with --group_near_duplicates, which was removed: set --split")
+    made_with = facts.get("same_lesion", {"list": NO_LIST, "merged": True, "dropped": False})  # of older runs
+    data.drop_hidden_duplicates = made_with["dropped"]
+    if data.same_lesion is not None or not made_with["merged"]:
+        return
+    if made_with["list"] not in (SHIPPED_LIST, NO_LIST):
+        raise InputError(
+            f"the split of {name} was made with a list of duplicates: add --same_lesion path/to/{made_with['list']}"
+        )
+    data.same_lesion = made_with["list"]
 
 
 def are_strangers(data: DataArguments, name: str, revision: str | None = None) -> bool:
@@ -96,7 +116,7 @@ def _load_all_of_strangers(
     """Load all images as test images if none is from HAM10000 or in the record; otherwise return None."""
     if trained is not None and record is None and trained["split"] != "study":  # which has HAM10000's images alone
         return None
-    everything = replace(data, split="all", group_near_duplicates=False)
+    everything = replace(data, split="all", drop_hidden_duplicates=False)
     if any(map(is_ham10000, read_source(everything).table["image_id"])):
         return None
     loaded = splits, facts, checks = load_checked(everything)

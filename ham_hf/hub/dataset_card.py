@@ -12,7 +12,10 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundE
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.lesions import is_ham10000
+from ham_hf.data.same_lesion import with_lesions
 from ham_hf.data.schema import some
+from ham_hf.data.source import read_source
+from ham_hf.data.split_names import SHIPPED_LIST
 from ham_hf.hub.upload import explained
 from ham_hf.labels import LABELS
 from ham_hf.reporting.rendering import render
@@ -32,7 +35,15 @@ def load_publishable(data: DataArguments) -> tuple[DatasetDict, dict]:
             f"{len(foreign)} images are not HAM10000's ({some(foreign)}): expected ISIC_0024306 to ISIC_0034320 "
             "alone. Other photographs need their own license and consent, and are not published from here"
         )
-    used = DatasetDict({name: rows for name, rows in splits.items() if len(rows)})
+    # HAM10000's own lesion ids, whichever of them were merged
+    lesion = dict(read_source(data).table[["image_id", "lesion_id"]].itertuples(index=False, name=None))
+    used = DatasetDict(
+        {
+            name: with_lesions(rows, [lesion[image_id] for image_id in rows["image_id"][:]])
+            for name, rows in splits.items()
+            if len(rows)
+        }
+    )
     return used, {**facts, "source": Path(facts["source"]).name}
 
 
@@ -87,7 +98,8 @@ def _split_flags(facts: Mapping) -> str:
     if facts["split"] == "study":
         return "--split study"
     if facts["split"] == "grouped" and not absent:
-        grouping = " --group_near_duplicates" if facts["audit"]["near_duplicates"]["grouped"] else ""
+        given = facts["same_lesion"]["list"]
+        grouping = "" if given == SHIPPED_LIST else f" --same_lesion {given}"
         return f"--split grouped --split_seed {facts['split_seed']}{grouping}"
     return "--split split.csv"
 

@@ -34,7 +34,6 @@ _FACTS = {
     "data.audit.near_duplicates.method": str,
     "data.audit.near_duplicates.pairs_across_splits": int,
     "data.audit.near_duplicates.pairs": list,
-    "data.audit.near_duplicates.grouped": bool,
     "model.name": str,
     "model.revision": str | None,
     "model.architecture": str,
@@ -63,6 +62,7 @@ _OPTIONAL = {
     "data.overlap": dict,
     "data.split_by_default": bool,
     "data.not_scored": dict,
+    "data.same_lesion": dict,
     "model.fusion": str,
     "model.text_name": str | None,
     "model.text_revision": str | None,
@@ -82,6 +82,7 @@ _OF_CALIBRATION: dict[str, type | UnionType] = {"temperature": _NUMBER, "prior_s
 # Of each split, in newer runs
 _HASHES_OF_SPLIT = ("pixels_sha256", "rows_sha256")
 _OF_OVERLAP = ("images", "train", "validation", "siblings")
+_OF_SAME_LESION: dict[str, type | UnionType] = {"list": str, "merged": bool, "dropped": bool, "dropped_images": int}
 _OF_MEMBER: dict[str, type | UnionType] = {"run": str, "weight": _NUMBER, "base": str, "base_revision": str | None}
 _OF_COLLAPSE = ("eval_top_class_share", "eval_predicted_class_entropy")
 _LOGGED = ("loss", "eval_loss", "learning_rate", *_OF_COLLAPSE)
@@ -130,6 +131,8 @@ def check_facts(facts: Any, path: Path) -> None:
     if "not_scored" in data:
         for key, kind in {"image_id": str, "predicted": bool}.items():
             _check(_at(data["not_scored"], key, path), kind, f"data.not_scored.{key}", path)
+    if "same_lesion" in data:
+        _check_same_lesion(data["same_lesion"], path)
     for pair in data["audit"]["near_duplicates"]["pairs"]:
         fits = isinstance(pair, list) and len(pair) == 5
         _require(fits, path, "data.audit.near_duplicates.pairs", pair, "two images, their splits and a distance")
@@ -163,6 +166,15 @@ def _check_overlap(overlap: dict, path: Path) -> None:
     for split in overlap.keys() - {"record"}:
         for key in _OF_OVERLAP:
             _check(_at(overlap[split], key, path), int, f"data.overlap.{split}.{key}", path)
+
+
+def _check_same_lesion(same_lesion: dict, path: Path) -> None:
+    for key, kind in _OF_SAME_LESION.items():
+        _check(_at(same_lesion, key, path), kind, f"data.same_lesion.{key}", path)
+    for split in _SPLITS[1:]:
+        images, place = _at(same_lesion, f"images.{split}", path), f"data.same_lesion.images.{split}"
+        fits = isinstance(images, list) and all(isinstance(image_id, str) for image_id in images)
+        _require(fits, path, place, images, "a list of image ids")
 
 
 def check_history(history: Any, path: Path) -> None:

@@ -99,6 +99,7 @@ def claims(report: Mapping) -> list[EvalResult]:
                     dataset_args={
                         "classes": classes_of(labels),
                         **({} if data["split_seed"] is None else {"split_seed": data["split_seed"]}),
+                        **_list_of_duplicates(data),
                         "images": results["images"],
                         **({} if results["lesions"] is None else {"lesions": results["lesions"]}),
                     },
@@ -109,6 +110,11 @@ def claims(report: Mapping) -> list[EvalResult]:
                 )
             )
     return found
+
+
+def _list_of_duplicates(data: Mapping) -> dict[str, str]:
+    """Return the list of duplicates that decided the split, if any; older runs had none."""
+    return {"same_lesion": data["same_lesion"]["list"]} if data["split"] == "grouped" and "same_lesion" in data else {}
 
 
 def _dataset_id(data: Mapping) -> str:

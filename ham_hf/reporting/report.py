@@ -14,6 +14,7 @@ from ham_hf import __version__
 from ham_hf.config.metric_names import ABLATION_METRICS
 from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.bootstrap import bootstrap_intervals, paired_intervals
+from ham_hf.evaluation.hidden_duplicates import HIDDEN, hidden_images, hidden_results
 from ham_hf.evaluation.metrics import collapsed_steps, compute_scores, constant_scores, prediction_spread
 from ham_hf.evaluation.patients import Patients, read_patients
 from ham_hf.evaluation.predictions import Predictions, check_rows, in_order_of, read_predictions
@@ -140,6 +141,7 @@ def build_report(run: Run) -> dict:
                     run.patients[split],
                     run.facts["model"].get(THRESHOLD),
                     unknown_lesions=run.facts["data"]["splits"][split].get("unknown_lesions", 0),
+                    hidden=hidden_images(run.facts, split),
                 )
                 for split in EVALUATION_SPLITS
             },
@@ -156,6 +158,7 @@ def split_results(
     melanoma_threshold: float | None = None,
     *,
     unknown_lesions: int = 0,
+    hidden: Sequence[str] = (),
 ) -> dict | None:
     """Return the results of a split: its metrics with intervals, and subgroups if `patients` are given.
 
@@ -164,6 +167,7 @@ def split_results(
         patients: in the order of the predictions; None for older runs.
         melanoma_threshold: adds `threshold_results`.
         unknown_lesions: number of images whose lesion is unknown; if there are any, the number of lesions is None.
+        hidden: images whose lesion is in training under another lesion_id; if there are any, adds `hidden_results`.
     """
     if predictions is None:
         return None
@@ -179,6 +183,7 @@ def split_results(
         "confusion_matrix": matrix,
         "subgroups": None if patients is None else subgroup_results(predictions, patients, not unknown_lesions),
         **({} if melanoma_threshold is None else {THRESHOLD: threshold_results(predictions, melanoma_threshold)}),
+        **({HIDDEN: hidden_results(predictions, hidden)} if hidden else {}),
     }
 
 

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ham_hf.config.metric_names import HEADLINE, METRIC_NAMES, SUBGROUP_METRICS
+from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST
 from ham_hf.evaluation.subgroups import FIELDS
 from ham_hf.labels import MALIGNANT
 from ham_hf.reporting.formats import Table, count, difference, duration, escape, full_name, number, percent
@@ -262,8 +263,17 @@ def _data_dir(data: Mapping) -> str:
 
 def _data_flags(data: Mapping) -> list[str]:
     absent = any(split["absent_images"] for split in data["splits"].values())
-    grouped = data["audit"]["near_duplicates"]["grouped"]
-    return ["--group_near_duplicates"] * bool(grouped) + ["--allow_missing_images"] * absent
+    return [*_duplicates_flags(data), *["--allow_missing_images"] * absent]
+
+
+def _duplicates_flags(data: Mapping) -> list[str]:
+    """Return the options about duplicates that give the same split; older runs had none."""
+    duplicates = data.get("same_lesion", {"list": NO_LIST, "merged": False, "dropped": False})
+    flags = ["--drop_hidden_duplicates"] * duplicates["dropped"]
+    if not duplicates["merged"] or (data["split"] == "grouped" and duplicates["list"] == SHIPPED_LIST):
+        return flags
+    built_in = duplicates["list"] in (SHIPPED_LIST, NO_LIST)
+    return [*flags, "--same_lesion", printable(duplicates["list"] if built_in else f"path/to/{duplicates['list']}")]
 
 
 def model_title(run: Mapping) -> str:

@@ -23,7 +23,9 @@ from ham_hf.config.metric_names import HEADLINE
 from ham_hf.config.recipe import Recipe, parse_recipe
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.pixel_cache import build_cache
+from ham_hf.data.same_lesion import group_lesions, read_same_lesion
 from ham_hf.data.source import read_source
+from ham_hf.data.split_names import SHIPPED_LIST
 from ham_hf.data.splits import UNUSED
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.patients import Patients, read_patients, write_patients
@@ -66,7 +68,8 @@ def cross_validate(words: Sequence[str], folds: int, output_dir: Path | None = N
 def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
     """Return columns image_id and fold (1 to `folds`, or 0 for unused images), and the ids of the test images.
 
-    Folds have whole lesions and are stratified by diagnosis; they depend only on the ids and the seed.
+    Folds have whole lesions, also those of known duplicates, and are stratified by diagnosis; they depend only on the
+    ids and the seed.
 
     Raises:
         InputError: a diagnosis has fewer lesions than there are folds.
@@ -79,10 +82,6 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
     }.items():
         if is_set:
             raise InputError(f"{name} watches the validation images, which are the fold to be evaluated: remove it")
-    if recipe.data.group_near_duplicates:
-        raise InputError(
-            "cross-validation does not support group_near_duplicates: its folds keep only lesions together"
-        )
     splits, facts, checks = load_checked(recipe.data)
     if not len(splits["train"]) + len(splits["validation"]):
         raise InputError(f"the split {facts['split']!r} has no training or validation image: choose another --split")
@@ -95,6 +94,7 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
     if recipe.data.pixel_cache and recipe.image.augment:
         build_cache(used, checks)  # one for all folds, which would otherwise each build their own
     rows = pd.DataFrame({name: used[name][:] for name in ("image_id", "lesion_id", "label")}).sort_values("image_id")
+    rows["lesion_id"] = rows["lesion_id"].map(group_lesions(rows, read_same_lesion(recipe.data.same_lesion).pairs))
     lesions = Counter(rows.drop_duplicates("lesion_id")["label"])
     rarest = min(lesions, key=lesions.__getitem__)
     if lesions[rarest] < folds:
@@ -134,7 +134,17 @@ def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.Da
     _write_split(csv, folds, _seen(folds).mask(folds["fold"] == fold, "validation"))
     run = folder / f"fold_{fold}"
     # The last checkpoint, not calibrated: one chosen or calibrated on its fold would look better there than it is
-    ours = ["--split", str(csv), "--load_best_model_at_end", "false", "--calibration", "none"]
+    # With a list of duplicates, whose lesions are in one fold, the intervals count them as one lesion
+    ours = [
+        "--same_lesion",
+        recipe.data.same_lesion or SHIPPED_LIST,
+        "--split",
+        str(csv),
+        "--load_best_model_at_end",
+        "false",
+        "--calibration",
+        "none",
+    ]
     ours += ["--output_dir", str(run), "--resume"]
     train_in_child(run, recipe.path, [*flags, *ours])
 

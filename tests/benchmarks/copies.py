@@ -15,10 +15,15 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tqdm import tqdm
 
 from ham_hf.config.arguments import DataArguments
-from ham_hf.data.duplicates.alignment import align
+from ham_hf.data.duplicates.alignment import align, similarity
 from ham_hf.data.duplicates.candidates import candidate_pairs
-from ham_hf.data.duplicates.local_features import compute_local_features, extract_features, scaled_gray
-from ham_hf.data.duplicates.search import FEWEST_CELLS
+from ham_hf.data.duplicates.local_features import (
+    compute_local_features,
+    extract_features,
+    image_by_id,
+    scaled_gray,
+)
+from ham_hf.data.duplicates.search import FEWEST_CELLS, LOWEST_SCORE, Pair
 from ham_hf.data.image_hashes import check_images
 from ham_hf.data.source import read_source
 
@@ -124,23 +129,28 @@ def main() -> None:
     dataset = read_source(DataArguments(data_dir=args.data_dir)).dataset
     checks = {name: check for name, check in check_images(dataset).items() if check.error is None}
     ids = sorted(checks)
-    row_of = {name: row for row, name in enumerate(dataset["image_id"][:])}
+    image_of = image_by_id(dataset)
     features = compute_local_features(dataset, checks, ids)
     drawn = rng.sample(range(len(ids)), args.images * len(KINDS))
     kinds = [kind for kind in KINDS for _ in range(args.images)]
-    copies = []
+    copied = []
     for original, kind in zip(tqdm(drawn, "copying"), kinds, strict=True):
-        copy = KINDS[kind](dataset[row_of[ids[original]]]["image"].convert("RGB"), rng)
-        copies.append(extract_features(scaled_gray(copy)))
+        copied.append(scaled_gray(KINDS[kind](image_of(ids[original]).convert("RGB"), rng)))
+    copies = [extract_features(gray) for gray in tqdm(copied, "features of the copies")]
     pairs = candidate_pairs(features, copies)
     found, others = set(), []
     for first, second, mirrored, _ in tqdm(pairs.itertuples(index=False, name=None), "aligning", len(pairs)):
         alignment = align(features[first], copies[second], mirrored)
-        if alignment is not None and alignment.cells >= FEWEST_CELLS:
-            if drawn[second] == first:
-                found.add(second)
-            else:
-                others.append((ids[first], ids[drawn[second]]))
+        if alignment is None or alignment.cells < FEWEST_CELLS:
+            continue
+        names = ids[first], ids[drawn[second]]
+        original = scaled_gray(image_of(ids[first]).convert("RGB"))
+        if Pair(*names, alignment, similarity(original, copied[second], alignment)).score < LOWEST_SCORE:
+            continue
+        if drawn[second] == first:
+            found.add(second)
+        else:
+            others.append(names)
     print(f"{len(ids):,} images, {len(copies):,} copies, {len(pairs):,} candidates")
     print("| copies | found of " + str(args.images) + " | recall |\n|---|---:|---:|")
     for kind in KINDS:

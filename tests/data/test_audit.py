@@ -116,29 +116,10 @@ def test_a_near_duplicate_in_another_split_is_listed(folder):
     train, test = two_lesions_apart(folder)
     save_brighter(folder, train, test)
     near = load(folder)[1]["audit"]["near_duplicates"]
-    assert near["pairs_across_splits"] == 1 and not near["grouped"]
+    assert near["pairs_across_splits"] == 1
     first, first_split, second, second_split, distance = near["pairs"][0]
     assert {(first, first_split), (second, second_split)} == {(train, "train"), (test, "test")}
     assert 0 <= distance <= 38
-
-
-def test_grouping_near_duplicates_keeps_them_in_one_split(folder):
-    train, test = two_lesions_apart(folder)
-    save_brighter(folder, train, test)
-    splits, facts = load(folder, group_near_duplicates=True)
-    assert facts["audit"]["near_duplicates"] | {"method": ""} == {
-        "method": "",
-        "pairs_across_splits": 0,
-        "pairs": [],
-        "grouped": True,
-    }
-    assert sum({train, test} <= set(split["image_id"][:]) for split in splits.values()) == 1
-
-
-def test_grouping_requires_a_grouped_split(folder):
-    assert "requires --split grouped: the split 'study' is fixed" in refusal(
-        folder, split="study", group_near_duplicates=True
-    )
 
 
 def test_hashes_identify_the_data_and_the_split(folder, rows):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ham_hf.data.lesions import compare_lesions, is_ham10000, known_duplicates, official_lesions
+from ham_hf.data.lesions import compare_lesions, is_ham10000, official_lesions
 from ham_hf.data.schema import clean_table
 from ham_hf.data.sources.isic import CHALLENGE_COLUMNS
 from tests.helpers.small_data import load, make_rows, refusal, write_folder, write_image, write_split, write_table
@@ -43,12 +43,6 @@ def test_the_shipped_lesions_are_those_of_the_published_table(ham10000_dir):
     table = pd.read_csv(ham10000_dir / "HAM10000_metadata.csv")
     assert official_lesions() == dict(zip(table["image_id"], table["lesion_id"], strict=True))
     assert all(map(is_ham10000, official_lesions())) and len(official_lesions()) == 10015
-
-
-def test_the_known_duplicates_are_pairs_of_two_lesions():
-    lesions = official_lesions()
-    assert len(known_duplicates()) == 86  # 20 published, 66 of our own
-    assert all(first < second and lesions[first] != lesions[second] for first, second in known_duplicates())
 
 
 def test_ham10000s_images_have_known_lesions_in_a_ground_truth(tmp_path):

@@ -13,6 +13,12 @@ from ham_hf.labels import LABELS
 PREVALENCE = np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10015
 
 
+def same_lesion(name: str, validation: tuple[str, ...] = ()) -> dict:
+    """Facts about a list of duplicates that was given; `validation` are images whose lesion is in training."""
+    images = {"validation": list(validation), "test": []}
+    return {"list": name, "merged": True, "dropped": False, "dropped_images": 0, "images": images}
+
+
 def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> Path:
     """A run folder as training leaves it, without the model; `images` of validation and test."""
     folder.mkdir()
@@ -44,7 +50,7 @@ def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> 
     history += [{"eval_loss": 0.9, "step": 50, "epoch": 1}, {"eval_loss": 0.7, "step": 100, "epoch": 2}]
     history.append({"train_runtime": 60.0, "train_loss": 0.8, "step": 100, "epoch": 2})
     (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    near = {"method": "perceptual hash", "pairs_across_splits": 1, "grouped": False}
+    near = {"method": "perceptual hash", "pairs_across_splits": 1}
     near["pairs"] = [["ISIC_1", "train", "ISIC_2", "test", 2]]
     facts = {
         "recipe": "recipes/x.yaml",

@@ -20,7 +20,7 @@ from ham_hf.reporting.formats import escape, number
 from ham_hf.reporting.html import most_confident_errors, render_html
 from ham_hf.reporting.rendering import inline
 from ham_hf.reporting.report import build_report, read_run, write_report
-from tests.helpers.fake_runs import add_patients, change_facts, make_run
+from tests.helpers.fake_runs import add_patients, change_facts, make_run, same_lesion
 
 CSS = resources.files("ham_hf.reporting").joinpath("templates/report.css").read_text("utf-8")
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (640).to_bytes(4, "big") + (480).to_bytes(4, "big")
@@ -317,11 +317,11 @@ def test_an_ensemble_lists_its_members_and_the_explain_command(tmp_path):
     run = make_run(tmp_path / "run", images=(40, 0))
     members = [{"run": "runs/<a>", "weight": 0.5, "base": "x", "base_revision": None}] * 2
     change_facts(run, training=None, model__members=members, model__selected_by="macro_f1")
-    change_facts(run, data__split="grouped", data__split_seed=3, data__audit__near_duplicates__grouped=True)
+    change_facts(run, data__split="grouped", data__split_seed=3, data__same_lesion=same_lesion("decisions.csv"))
     shown = words(rendered(run))
     assert "The mean of 2 models trained with ham_hf." in shown and "member, weight runs/<a>, .500" in shown
     assert "and so were the members and their weights" in shown
-    grouped = "--split grouped --split_seed 3 --group_near_duplicates --allow_missing_images"
+    grouped = "--split grouped --split_seed 3 --same_lesion path/to/decisions.csv --allow_missing_images"
     assert f"{grouped} --output_dir cases" in shown
 
 

@@ -13,7 +13,7 @@ from ham_hf.labels import DISCLAIMER, NEVUS_OR_OTHER
 from ham_hf.reporting.formats import SYNTHETIC
 from ham_hf.reporting.model_card import REPO_ID
 from ham_hf.reporting.report import write_report
-from tests.helpers.fake_runs import change_facts, make_run
+from tests.helpers.fake_runs import change_facts, make_run, same_lesion
 
 
 def card_of(run: Path) -> str:
@@ -79,8 +79,10 @@ def test_the_code_of_the_card_compiles_and_names_the_repository(run):
     assert f'model="{REPO_ID}", top_k=7' in code and 'classify("photo.jpg")' in code
     assert f"ham-hf verify {REPO_ID} --data_dir path/to/HAM10000" in card
     assert DISCLAIMER in card and "always nv" in card and "{{" not in card
-    change_facts(run, data__split="grouped", data__split_seed=0, data__audit__near_duplicates__grouped=True)
-    assert "--data_dir path/to/HAM10000 --group_near_duplicates\n" in card_of(run)
+    change_facts(run, data__split="grouped", data__split_seed=0, data__same_lesion=same_lesion("none"))
+    assert "--data_dir path/to/HAM10000 --same_lesion none\n" in card_of(run)
+    change_facts(run, data__same_lesion=same_lesion("ham10000-1"))
+    assert "--data_dir path/to/HAM10000\n" in card_of(run) and "same_lesion: ham10000-1" in card_of(run)
 
 
 def test_the_recipe_comes_before_the_resolved_arguments(run):

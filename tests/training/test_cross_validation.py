@@ -140,10 +140,7 @@ def test_unsuitable_settings_are_refused_before_training(done, tiny, synthetic_d
         (["--stop_on_collapse", "true"], "stop_on_collapse watches the validation images"),
         (["--seed", "7"], "has the folds of another recipe, seed or data"),
         (["--learning_rate", "0.5"], "was trained with another recipe or other flags"),
-        (
-            ["--split", "grouped", "--group_near_duplicates", "true"],
-            "cross-validation does not support group_near_duplicates",
-        ),
+        (["--same_lesion", "absent.csv"], "same_lesion is 'absent.csv': expected ham10000-1"),
     ):
         assert main(command(tiny, synthetic_dir, done, *more)) == 2
         assert message in capsys.readouterr().err

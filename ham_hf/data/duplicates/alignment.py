@@ -10,6 +10,7 @@ _RATIO = 0.8  # the best match must be nearer than this share of the second best
 _TOLERANCE = 4.0  # pixels of the scaled image between a point and its match, aligned
 CELL = 8  # pixels; inliers in one cell of the grid count once
 _FEWEST_PIXELS = 500  # of the overlap, for a similarity
+_SHADING = 40.0  # standard deviation of its Gaussian, in pixels of an image whose shorter side has 300
 
 
 class Alignment(NamedTuple):
@@ -74,13 +75,29 @@ def warp(second: np.ndarray, alignment: Alignment, size: tuple[int, int]) -> np.
 def similarity(first: np.ndarray, second: np.ndarray, alignment: Alignment) -> float:
     """Return the correlation of the brightness of two images where they overlap once aligned, -1 to 1.
 
-    It is 0 where they overlap in too few pixels, or one of them is uniform there.
+    The larger one of two: of the images as they are, and without their smooth shading, which a vignette or another
+    light changes. It is 0 where they overlap in too few pixels, or one of them is uniform there.
     """
-    size = first.shape
-    inside = warp(np.full(second.shape, 255, np.uint8), alignment, size) == 255
+    inside = warp(np.full(second.shape, 255, np.uint8), alignment, first.shape) == 255
     if inside.sum() < _FEWEST_PIXELS:
         return 0.0
-    a, b = first[inside].astype(float), warp(second, alignment, size)[inside].astype(float)
-    if a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
+    images = first, warp(second, alignment, first.shape)
+    return max(
+        _correlation(*(image[inside].astype(float) for image in images)),
+        _correlation(*(_without_shading(image, inside)[inside] for image in images)),
+    )
+
+
+def _without_shading(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return an image minus its mean brightness around each pixel, of the pixels `inside` alone."""
+    import cv2
+
+    weights = inside.astype(np.float32)
+    around = cv2.GaussianBlur(image * weights, (0, 0), _SHADING) / np.maximum(
+        cv2.GaussianBlur(weights, (0, 0), _SHADING), 1e-3
+    )
+    return image - around
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return 0.0 if a.std() == 0 or b.std() == 0 else float(np.corrcoef(a, b)[0, 1])

@@ -25,7 +25,7 @@ from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.system.files import lines_digest, replace_file
 from ham_hf.system.installation import require
 
-VERSION = 2  # of the search: another one may find other pairs
+VERSION = 3  # of the search: another one may find other pairs
 FEWEST_CELLS = 8
 # Measured on HAM10000's training and validation images: the pairs of one lesion have a score of 6 to 184; one of
 # different lesions, which shares a printed ruler, has 4

@@ -226,6 +226,7 @@ def _about_split(
 def _about_size(claim: Claim, part: str, exact: bool, evidence: Evidence) -> Iterator[tuple[str, str]]:
     results, seed = evidence.results[part], evidence.data["split_seed"]
     known = {"classes": evidence.classes, "split_seed": seed, "images": results["images"]}
+    known["same_lesion"] = evidence.data["same_lesion"]["list"]
     known["lesions"] = results["lesions"]
     for key, value in claim.dataset_args.items():
         if key not in known:

@@ -130,6 +130,7 @@ def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
         splits = [f"{data['split']} (seed {data['split_seed']})" for data in (theirs, ours)]
         found.append(Finding("report.json", CANNOT_TELL, f"its split is called {splits[0]}, here it is {splits[1]}"))
     found += _differing_facts("data", theirs, ours, ("split_sha256", "synthetic"))
+    found += _check_duplicates(theirs, ours)
     if theirs["images_sha256"] == ours["images_sha256"]:
         found += _check_table(theirs, ours)
         keys = [key for key in theirs["audit"] if key in ours["audit"]]
@@ -142,6 +143,17 @@ def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
             audit = [finding._replace(verdict=CANNOT_TELL) for finding in audit]
         found += audit
     return found
+
+
+def _check_duplicates(theirs: Mapping, ours: Mapping) -> list[Finding]:
+    """Compare what the list of duplicates says of the images; a different list says something else."""
+    if "same_lesion" not in theirs:  # in older runs
+        return []
+    if theirs["same_lesion"]["list"] != ours["same_lesion"]["list"]:
+        names = [str(data["same_lesion"]["list"])[:60] for data in (theirs, ours)]
+        words = f"its list of duplicates is {names[0]}, here it is {names[1]}"
+        return [Finding("report.json", CANNOT_TELL, words)]
+    return _differing_facts("data.same_lesion", theirs["same_lesion"], ours["same_lesion"], [*theirs["same_lesion"]])
 
 
 def _check_table(theirs: Mapping, ours: Mapping) -> list[Finding]:
@@ -183,6 +195,7 @@ def _check_names(run: Mapping) -> list[Finding]:
         "model.text_name": model.get("text_name"),
         "data.source": data["source"],
         "data.split": data["split"],
+        "data.same_lesion.list": data.get("same_lesion", {}).get("list"),
         "recipe": run["recipe"],
         "training.precision": training.get("precision"),
     }

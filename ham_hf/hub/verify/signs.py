@@ -15,7 +15,7 @@ _MARKS = {
     "report.md": ("always nv", DISCLAIMER[:45]),
     "report.html": ("ham_hf", "ham-hf", DISCLAIMER[:45]),
     "run.json": ("",),
-    "arguments.json": ("allow_missing_images", "group_near_duplicates"),
+    "arguments.json": ("allow_missing_images", "drop_hidden_duplicates", "group_near_duplicates"),
     "config.json": ("test_time_augmentation", "melanoma_threshold", "prior_strength"),
     "predictions_validation.csv": ("image_id,lesion_id,label",),
     "predictions_test.csv": ("image_id,lesion_id,label",),

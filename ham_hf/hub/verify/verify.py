@@ -18,8 +18,10 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_io import upright_rgb
 from ham_hf.data.lesions import is_ham10000
+from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST
 from ham_hf.data.splits import EVALUATION_SPLITS
-from ham_hf.evaluation.contamination import are_strangers, doubts_about
+from ham_hf.evaluation.contamination import are_strangers, doubts_about, take_duplicates_of
+from ham_hf.evaluation.hidden_duplicates import hidden_images
 from ham_hf.evaluation.metrics import prediction_spread
 from ham_hf.evaluation.model_facts import model_facts
 from ham_hf.evaluation.patients import Patients
@@ -104,6 +106,7 @@ def verify_card(
         data.split = "all" if are_strangers(data, name, revision) else ""
     if not data.split:
         data.split, data.split_seed = _split_of(claims, report)
+        _take_duplicates_of(claims, report, data)
     classifier = load_classifier(location, commit, label_map, altered=True)
     labels = safe_loading.read_config(name, location, revision=commit).id2label  # of our own classes too, known by now
     data.classes = classes_of(classifier.labels)
@@ -120,7 +123,12 @@ def verify_card(
         if split in wanted and len(splits[split])
     }
     results: dict[str, Any] = {  # none is None: each has predictions
-        split: split_results(*rows, classifier.threshold, unknown_lesions=facts["splits"][split]["unknown_lesions"])
+        split: split_results(
+            *rows,
+            classifier.threshold,
+            unknown_lesions=facts["splits"][split]["unknown_lesions"],
+            hidden=_hidden_images(report, facts, split),
+        )
         for split, rows in predicted.items()
     }
     image_ids = [image_id for predictions, _ in predicted.values() for image_id in predictions.image_ids]
@@ -196,6 +204,22 @@ def _split_of(claims: Sequence[Claim], report: Mapping | None) -> tuple[str, int
     if not 0 <= seed < 2**32:
         raise InputError(f"the card's split_seed is {str(seed)[:40]}: add --split and --split_seed")
     return name, seed
+
+
+def _take_duplicates_of(claims: Sequence[Claim], report: Mapping | None, data: DataArguments) -> None:
+    """Set the list of duplicates to the one that made the split; cards of ours name it if it decides the split."""
+    if report is not None:
+        take_duplicates_of(report["run"]["data"], data, "the card")
+    elif data.same_lesion is None and data.split == "grouped":
+        named = {claim.dataset_args.get("same_lesion") for claim in claims if claim.sha256}
+        data.same_lesion = SHIPPED_LIST if SHIPPED_LIST in named else NO_LIST
+
+
+def _hidden_images(report: Mapping | None, facts: Mapping, split: str) -> list[str]:
+    """Return the images that report.json must treat apart as hidden duplicates; older reports had no such results."""
+    if report is None or "same_lesion" not in report["run"]["data"]:
+        return []
+    return hidden_images({**report["run"], "data": facts}, split)
 
 
 def _doubts_without_run(report: Mapping, evidence: Evidence) -> dict[str, str]:
