@@ -3,6 +3,8 @@
 ham-hf data duplicates path/to/HAM10000 --output_dir duplicates
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,10 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data.audit import check_ids, check_known
 from ham_hf.data.duplicates.alignment import Alignment
 from ham_hf.data.duplicates.local_features import image_by_id
-from ham_hf.data.duplicates.search import Collection, require_search, search_duplicates
+from ham_hf.data.duplicates.search import Collection, Pair, require_search, search_duplicates
 from ham_hf.data.duplicates.table import alignment_of, duplicates_table
 from ham_hf.data.image_hashes import check_images
+from ham_hf.data.lesions import look_alikes
 from ham_hf.data.source import read_source
 from ham_hf.data.splits import assign_splits
 from ham_hf.reporting.duplicates_page import HEIGHT, render_duplicates
@@ -54,6 +57,8 @@ def write_duplicates(data: DataArguments, folder: Path, against: DataArguments |
         for source in sources
     ]
     pairs = search_duplicates(*collections)
+    if against is None:
+        pairs += _look_alike_pairs(sources[0].table, collections[0], pairs)
     table = duplicates_table(pairs, [source.table for source in sources], split)
     readers = {"a": image_by_id(sources[0].dataset), "b": image_by_id(sources[-1].dataset)}
 
@@ -65,6 +70,21 @@ def write_duplicates(data: DataArguments, folder: Path, against: DataArguments |
         matrices = {row: _with_mirror(alignment_of(table.loc[row]), image_of(row, "b")) for row in table.index}
         replace_file(unfinished / PAGE, render_duplicates(table, image_of, matrices))
     return table
+
+
+def _look_alike_pairs(table: pd.DataFrame, collection: Collection, found: Sequence[Pair]) -> list[Pair]:
+    """Return a pair of images, not aligned, for lesion ids that probably name one lesion, unless one was found."""
+    rows = table[table["lesion_known"] & table["image_id"].isin(collection.checks)].sort_values("image_id")
+    lesion = dict(zip(rows["image_id"], rows["lesion_id"], strict=True))
+    image_of = dict(zip(rows["lesion_id"][::-1], rows["image_id"][::-1], strict=True))  # the first one
+    known = {frozenset((lesion.get(pair.image_a), lesion.get(pair.image_b))) for pair in found}
+    unaligned = Alignment(0, 0, np.eye(2, 3), False)
+    return [
+        Pair(*sorted((image_of[first], image_of[second])), unaligned, 0.0)
+        for names in look_alikes(image_of)
+        for first, second in pairwise(names)
+        if frozenset((first, second)) not in known
+    ]
 
 
 def _with_mirror(alignment: Alignment, image: PIL.Image.Image) -> np.ndarray:

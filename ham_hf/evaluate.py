@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ham_hf.config.arguments import DataArguments
+from ham_hf.data.duplicates.search import require_search
 from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.contamination import load_unseen
 from ham_hf.evaluation.isic_submission import add_unscored, write_submission
 from ham_hf.evaluation.model_facts import evaluation_facts
 from ham_hf.evaluation.predict_splits import predict_rows, predict_splits
 from ham_hf.evaluation.predictions import read_predictions
+from ham_hf.evaluation.training_copies import find_training_copies
 from ham_hf.inference.load import find_classifier, load_classifier
 from ham_hf.labels import LABELS, classes_of
 from ham_hf.reporting.report import split_results, strict, write_report
@@ -33,6 +35,7 @@ def evaluate_model(
     revision: str | None = None,
     label_map: Mapping[str, str | None] | None = None,
     argv: list[str],
+    training_data: DataArguments | None = None,
 ) -> dict:
     """Evaluate the model `name` on the validation and test images of `data` and write a report into the new `folder`.
 
@@ -44,6 +47,8 @@ def evaluate_model(
         revision: commit, branch or tag on the Hub.
         label_map: see `load_classifier`.
         argv: the command line, for the report.
+        training_data: where the model's training images are: the evaluated ones are also compared with them by local
+            features (see `find_training_copies`).
 
     Returns:
         The content of report.json.
@@ -52,6 +57,8 @@ def evaluate_model(
         InputError: the folder is not empty, or the model or the data cannot be used.
     """
     check_new_folder(folder)
+    if training_data is not None:
+        require_search()
     location, commit = find_classifier(name, revision)
     classifier = load_classifier(location, commit, label_map)
     labels = classifier.labels
@@ -59,6 +66,8 @@ def evaluate_model(
     splits, facts = load_unseen(data, name, revision)
     if not any(len(splits[split]) for split in EVALUATION_SPLITS):
         raise InputError(f"{data.data_dir} has no validation and no test image under the split {data.split!r}")
+    if training_data is not None:
+        facts |= find_training_copies(name, revision, training_data, splits)
     with new_folder(folder) as unfinished:
         predict_splits(unfinished, classifier, splits)
         if labels == LABELS:

@@ -24,15 +24,27 @@ def add_to(commands: Commands) -> None:
     )
     add_model(parser, "a model folder, or a Hub id")
     add_labeled_images(parser, default_help=OWN_SPLIT)
+    parser.add_argument(
+        "--training_data",
+        metavar="DATA",
+        help="where the model's training images are: compare the evaluated images with them by local features, "
+        "which finds turned, cropped or edited copies (requires the extra audit; minutes, the first time)",
+    )
     add_output_dir(parser, "the report")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, write the report and print its headline metrics."""
+    from ham_hf.config.arguments import DataArguments
+    from ham_hf.data.source import source_kind
+
     check_new_folder(args.output_dir)
     require_model(args)
-    data = data_arguments(args)
+    data, training_data = data_arguments(args), None
+    if args.training_data is not None:
+        source_kind(args.training_data)
+        training_data = DataArguments(data_dir=args.training_data, split="", allow_missing_images=True)
     from ham_hf.evaluate import evaluate_model
     from ham_hf.reporting.report import print_results
 
@@ -43,5 +55,6 @@ def run(args: argparse.Namespace) -> None:
         revision=args.revision,
         label_map=args.label_map,
         argv=args.argv[1:],
+        training_data=training_data,
     )
     print_results(report, args.output_dir)

@@ -1,7 +1,7 @@
 """Data: any source → one canonical Dataset → splits by lesion → an audit that stops a run which would leak."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data import audit
+from ham_hf.data.duplicates.search import Collection, Pair, cached_duplicates
 from ham_hf.data.image_files import near_miss
 from ham_hf.data.image_hashes import ImageCheck, check_images
 from ham_hf.data.same_lesion import (
@@ -151,6 +152,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         {name: dataset.select(table.index[table["present"] & (table["split"] == name)]) for name in SPLITS}
     )
     labels = splits["train"].features["label"].names
+    found = cached_duplicates(Collection(source.dataset, present))
     facts = {
         "source": args.data_dir,
         "kind": source.kind,
@@ -162,6 +164,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
         "audit": audit.audit_facts(used_rows, split, identical, pairs) | {"broken_images": len(broken)},
         "same_lesion": duplicates,
+        "local_features": None if found is None else _found_across(found, used_rows, split, groups),
         "dropped_rows": dict(source.dropped),
         "identical_images": identical[:LISTED],
         "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
@@ -201,6 +204,20 @@ def _warn_of_duplicates(duplicates: Mapping) -> None:
             f"{images:,}",
             duplicates["list"],
         )
+
+
+def _found_across(
+    pairs: Sequence[Pair], rows: pd.DataFrame, split: Mapping[str, str], groups: Mapping[str, str]
+) -> dict:
+    """Return the pairs of different lesions in different splits that `ham-hf data duplicates` found before."""
+    lesion = dict(zip(rows["image_id"], rows["lesion_id"].map(groups), strict=True))
+    across = [
+        [a, split[a], b, split[b], round(pair.score, 1)]
+        for pair in pairs
+        for a, b in [(pair.image_a, pair.image_b)]
+        if a in lesion and b in lesion and lesion[a] != lesion[b] and len({split[a], split[b], UNUSED}) == 3
+    ]
+    return {"pairs_across_splits": len(across), "pairs": across[:LISTED]}
 
 
 def _nevus_or_other(rows: Dataset) -> Dataset:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 # In the facts about the data
 SEEN = "seen_before"  # the number of training images of a model without a complete record, where some may be evaluated
+COPIES = "training_copies"  # "training_images", their number, and "images", by split those like one of them
 OVERLAP = "overlap"  # "record" (complete, incomplete or none), and by split the counts of `find_overlap`
 
 
@@ -18,6 +19,11 @@ def overlap_sentences(data: Mapping, model: str, splits: tuple[str, ...] = ("val
     """
     sentences = []
     for split in splits:
+        if copies := data.get(COPIES, {"images": {}})["images"].get(split):
+            show = "image shows a lesion" if len(copies) == 1 else "images show lesions"
+            sentences.append(
+                f"{len(copies):,} {split} {show} of a training image of {model}, compared by local features."
+            )
         counts = data.get(OVERLAP, {}).get(split)
         if counts is None:
             continue
@@ -54,6 +60,14 @@ def overlap_warning(run: Mapping) -> str:
 def overlap_note(run: Mapping) -> str:
     """Return the note of a report on images that the model has not seen, or may have seen."""
     data, model = run["data"], model_in_words(run)
+    compared = ""
+    if COPIES in data and not any(data[COPIES]["images"].values()):
+        images = data[COPIES]["training_images"]
+        compared = f" None shows a lesion of its {images:,} training images, compared by local features."
+    return (_recorded(data, run, model) + compared).strip()
+
+
+def _recorded(data: Mapping, run: Mapping, model: str) -> str:
     record = data.get(OVERLAP, {}).get("record")
     if record == "none":
         return f"Which images {model} was trained on is not recorded: the evaluated images may be among them."

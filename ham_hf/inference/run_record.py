@@ -63,6 +63,8 @@ _OPTIONAL = {
     "data.split_by_default": bool,
     "data.not_scored": dict,
     "data.same_lesion": dict,
+    "data.local_features": dict | None,
+    "data.training_copies": dict,
     "model.fusion": str,
     "model.text_name": str | None,
     "model.text_revision": str | None,
@@ -131,6 +133,11 @@ def check_facts(facts: Any, path: Path) -> None:
     if "not_scored" in data:
         for key, kind in {"image_id": str, "predicted": bool}.items():
             _check(_at(data["not_scored"], key, path), kind, f"data.not_scored.{key}", path)
+    if data.get("local_features"):
+        _check_found(data["local_features"], path)
+    if "training_copies" in data:
+        _check(_at(data["training_copies"], "training_images", path), int, "data.training_copies", path)
+        _check_images(data["training_copies"], "data.training_copies", path)
     if "same_lesion" in data:
         _check_same_lesion(data["same_lesion"], path)
     for pair in data["audit"]["near_duplicates"]["pairs"]:
@@ -171,10 +178,22 @@ def _check_overlap(overlap: dict, path: Path) -> None:
 def _check_same_lesion(same_lesion: dict, path: Path) -> None:
     for key, kind in _OF_SAME_LESION.items():
         _check(_at(same_lesion, key, path), kind, f"data.same_lesion.{key}", path)
+    _check_images(same_lesion, "data.same_lesion", path)
+
+
+def _check_images(facts: dict, place: str, path: Path) -> None:
     for split in _SPLITS[1:]:
-        images, place = _at(same_lesion, f"images.{split}", path), f"data.same_lesion.images.{split}"
+        images = _at(facts, f"images.{split}", path)
         fits = isinstance(images, list) and all(isinstance(image_id, str) for image_id in images)
-        _require(fits, path, place, images, "a list of image ids")
+        _require(fits, path, f"{place}.images.{split}", images, "a list of image ids")
+
+
+def _check_found(found: dict, path: Path) -> None:
+    place = "data.local_features"
+    _check(_at(found, "pairs_across_splits", path), int, f"{place}.pairs_across_splits", path)
+    for pair in _at(found, "pairs", path):
+        fits = isinstance(pair, list) and len(pair) == 5
+        _require(fits, path, f"{place}.pairs", pair, "two images, their splits and a score")
 
 
 def check_history(history: Any, path: Path) -> None:

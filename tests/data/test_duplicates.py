@@ -8,13 +8,16 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from ham_hf.cli.main import main
+from ham_hf.config.arguments import DataArguments
 from ham_hf.data.duplicates import search
 from ham_hf.data.duplicates.alignment import Alignment, align, similarity, warp
 from ham_hf.data.duplicates.candidates import candidate_pairs
 from ham_hf.data.duplicates.local_features import POINTS, extract_features, scaled_gray
+from ham_hf.evaluation.overlap import overlap_note, overlap_sentences
+from ham_hf.evaluation.training_copies import find_training_copies
 from ham_hf.reporting.duplicates_page import render_duplicates
 from ham_hf.system import installation
-from tests.helpers.small_data import make_rows, write_table
+from tests.helpers.small_data import load, make_rows, write_split, write_table
 
 
 def picture(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:
@@ -176,6 +179,16 @@ def test_the_command_writes_a_table_and_a_page(folder, tmp_path, capsys):
     assert page.count("data:image/jpeg;base64,") == 2 and "http" not in page.replace("http-equiv", "")
 
 
+def test_shading_does_not_make_images_differ():
+    gray = scaled_gray(picture(3))
+    y, x = np.mgrid[-1 : 1 : gray.shape[0] * 1j, -1 : 1 : gray.shape[1] * 1j]
+    dark = (gray * (1 - np.clip(np.hypot(x, y) - 0.4, 0, 0.9))).astype(np.uint8)  # a vignette
+    same_place = Alignment(9, 9, np.eye(2, 3), False)
+    assert np.corrcoef(gray.ravel(), dark.ravel())[0, 1] < 0.3
+    assert similarity(gray, dark, same_place) > 0.5
+    assert similarity(gray, scaled_gray(picture(4)), same_place) < 0.3
+
+
 def test_images_that_two_collections_share_are_found_under_equal_ids(folder, tmp_path, capsys):
     other = tmp_path / "other"
     (other / "images").mkdir(parents=True)
@@ -207,9 +220,75 @@ def test_a_second_search_computes_nothing(folder, tmp_path, cache, monkeypatch):
     assert tables[0] == tables[1]
 
 
+@pytest.mark.parametrize(
+    "damage", ["[[0, 99, 50, 40, [1, 0, 0, 0, 1, 0], false, 0.9]]", "[[0, 7]]", "7", "[{", "[[]]"]
+)
+def test_a_damaged_result_is_searched_again(damage, folder, tmp_path, cache):
+    duplicates(folder, "--output_dir", tmp_path / "one")
+    [results] = cache.glob("duplicates-*/*.json")
+    good = results.read_text()
+    results.write_text(damage)
+    duplicates(folder, "--output_dir", tmp_path / "two")
+    assert results.read_text() == good
+    assert (tmp_path / "one" / "duplicates.csv").read_text() == (tmp_path / "two" / "duplicates.csv").read_text()
+
+
+def test_lesion_ids_that_look_alike_are_pairs_to_review(folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(folder / "images")
+    rows = make_rows(8, 1)
+    for row in rows:
+        row["dx"] = "nv"
+    rows[2]["lesion_id"] = "les 001"
+    rows[7]["lesion_id"] = "Les-000"  # of the copy, which is found by its features already
+    write_table(tmp_path / "data" / "HAM10000_metadata.csv", rows)
+    assert duplicates(tmp_path / "data", "--output_dir", tmp_path / "out") == 0
+    found = pd.read_csv(tmp_path / "out" / "duplicates.csv")
+    assert found[["image_a", "image_b"]].to_numpy().tolist() == [
+        ["IMG_000_0", "IMG_007_0"],
+        ["IMG_001_0", "IMG_002_0"],
+    ]
+    assert found["score"].iloc[0] > 5 and found["score"].iloc[1] == 0
+
+
+def test_a_training_run_reports_what_was_searched_before(folder, tmp_path):
+    split = write_split(tmp_path / "split.csv", {f"IMG_00{n}_0": "test" if n == 7 else "train" for n in range(8)})
+    assert load(folder, split=split)[1]["local_features"] is None
+    duplicates(folder, "--output_dir", tmp_path / "out")
+    found = load(folder, split=split)[1]["local_features"]
+    assert found["pairs_across_splits"] == 1
+    assert found["pairs"][0][:4] == ["IMG_000_0", "train", "IMG_007_0", "test"]
+    unused = write_split(tmp_path / "unused.csv", {f"IMG_00{n}_0": "unused" if n == 7 else "train" for n in range(8)})
+    assert load(folder, split=unused)[1]["local_features"] == {"pairs_across_splits": 0, "pairs": []}
+    decisions = tmp_path / "decisions.csv"
+    decisions.write_text("image_a,image_b,decision\nIMG_000_0,IMG_007_0,same lesion\n")
+    facts = load(folder, split=split, same_lesion=str(decisions))[1]
+    assert facts["local_features"]["pairs_across_splits"] == 0
+    assert facts["same_lesion"]["images"]["test"] == ["IMG_007_0"]
+
+
+def test_evaluated_images_are_compared_with_training_images(folder, tmp_path):
+    training = DataArguments(data_dir=str(folder), split="")
+    rows = make_rows(2, 1)
+    (tmp_path / "new" / "images").mkdir(parents=True)
+    for row, image in zip(rows, (picture(0).rotate(-40), picture(77)), strict=True):
+        image.save(tmp_path / "new" / "images" / f"{row['image_id']}.png")
+    write_table(tmp_path / "new" / "HAM10000_metadata.csv", rows)
+    splits = load(tmp_path / "new", split="all")[0]
+    (tmp_path / "model").mkdir()  # without a record: all images are compared
+    facts = find_training_copies(str(tmp_path / "model"), None, training, splits)
+    assert facts["training_copies"] == {"training_images": 8, "images": {"validation": [], "test": ["IMG_000_0"]}}
+    said = "1 test images shows a lesion of a training image of it, compared by local features."
+    assert overlap_sentences(facts, "it") == [said.replace("images shows", "image shows")]
+    run = {"data": facts | {"overlap": {"record": "none"}}, "training": None, "model": {}}
+    assert "None shows" not in overlap_note(run)
+    facts["training_copies"]["images"]["test"] = []
+    assert overlap_note(run).endswith("None shows a lesion of its 8 training images, compared by local features.")
+
+
 def test_an_interrupted_search_keeps_the_features_it_has(folder, tmp_path, cache, monkeypatch):
     duplicates(folder, "--output_dir", tmp_path / "one")
-    [results] = cache.glob("local-features-*/duplicates-*.json")
+    [results] = cache.glob("duplicates-*/*.json")
     results.unlink()
     files = sorted(cache.glob("local-features-*/*.npz"))
     assert len(files) == 8

@@ -13,9 +13,9 @@ def add_to(commands: Commands) -> None:
         "duplicates",
         help="find images of one lesion under different lesion ids, or in two collections",
         description="Find pairs of images that show the same lesion under different lesion ids, however they were "
-        "turned, mirrored, cropped or edited, and write duplicates.csv and duplicates.html, a page to compare them "
-        "and mark what they are. The page shows photographs of patients and stays on this machine. If interrupted, "
-        "run the same command again to resume.",
+        "turned, mirrored, cropped or edited, and lesion ids that look alike. Write duplicates.csv and "
+        "duplicates.html, a page to compare them and mark what they are. The page shows photographs of patients and "
+        "stays on this machine. If interrupted, run the same command again to resume.",
     )
     add_images(parser, positional=True)
     add_split(parser, default_help="no split is shown")

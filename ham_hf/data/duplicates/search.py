@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import datasets
 import numpy as np
 import pandas as pd
 from datasets import Dataset
@@ -16,7 +17,6 @@ from ham_hf.data.duplicates.alignment import Alignment, align, similarity
 from ham_hf.data.duplicates.candidates import candidate_pairs
 from ham_hf.data.duplicates.local_features import (
     LocalFeatures,
-    cache_folder,
     compute_local_features,
     image_by_id,
     scaled_gray,
@@ -79,14 +79,30 @@ def search_duplicates(collection: Collection, other: Collection | None = None) -
     """
     require_search()
     both = [collection] if other is None else [collection, other]
-    file = _cache_file(
-        [f"{n} {part.checks[name].pixels_sha256}" for n, part in enumerate(both) for name in part.image_ids]
-    )
-    found = _read(file)
-    if found is None:
-        found = _search(both)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps(found))
+    known = _cached(both)
+    if known is not None:
+        return known
+    found = _search(both)
+    file = _cache_file(both)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, json.dumps(found))
+    return _pairs(both, found)
+
+
+def cached_duplicates(collection: Collection) -> list[Pair] | None:
+    """Return what `search_duplicates` found in the same images before; None if they have not been searched."""
+    return _cached([collection])
+
+
+def _cached(both: Sequence[Collection]) -> list[Pair] | None:
+    """Return the pairs that were found before; None if there are none, or their file is damaged."""
+    try:
+        return _pairs(both, json.loads(_cache_file(both).read_text(encoding="ascii")))
+    except (OSError, ValueError, TypeError, IndexError):
+        return None
+
+
+def _pairs(both: Sequence[Collection], found: list[list]) -> list[Pair]:
     ids = both[0].image_ids, both[-1].image_ids
     pairs = [pair for row in found if (pair := _pair(ids, row)).score >= LOWEST_SCORE]
     return sorted(pairs, key=lambda pair: (-pair.score, pair.image_a, pair.image_b))
@@ -131,14 +147,7 @@ def _pair(ids: tuple[list[str], list[str]], row: list) -> Pair:
     return Pair(ids[0][first], ids[1][second], alignment, similar)
 
 
-def _cache_file(images: list[str]) -> Path:
-    name = f"duplicates-{VERSION}-{lines_digest(images)}.json"
-    return cache_folder() / name
-
-
-def _read(file: Path) -> list[list] | None:
-    """Return the rows that `_search` found, or None if the file is missing or damaged."""
-    try:
-        return json.loads(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+def _cache_file(both: Sequence[Collection]) -> Path:
+    images = [f"{n} {part.checks[name].pixels_sha256}" for n, part in enumerate(both) for name in part.image_ids]
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "ham_hf" / f"duplicates-{VERSION}"
+    return folder / f"{lines_digest(images)}.json"

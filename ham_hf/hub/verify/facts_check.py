@@ -131,6 +131,8 @@ def _check_data(report: Mapping, ours: Mapping) -> list[Finding]:
         found.append(Finding("report.json", CANNOT_TELL, f"its split is called {splits[0]}, here it is {splits[1]}"))
     found += _differing_facts("data", theirs, ours, ("split_sha256", "synthetic"))
     found += _check_duplicates(theirs, ours)
+    if theirs.get("local_features") and ours["local_features"]:  # which only a machine that has searched knows
+        found += _differing_facts("data", theirs, ours, ("local_features",))
     if theirs["images_sha256"] == ours["images_sha256"]:
         found += _check_table(theirs, ours)
         keys = [key for key in theirs["audit"] if key in ours["audit"]]

@@ -105,6 +105,8 @@ def unchecked(files: Sequence[str], report: Mapping | None, *, record: bool, rea
         words += ["what report.json says of the training", "hardware, versions, bfloat16 and the command line"]
         words.append("the names of repositories, files, folders and members in README.md and report.json")
         words += [said for pattern, said in _UNREADABLE.items() if any(_matches(name, (pattern,)) for name in files)]
+        if report["run"]["data"].get("local_features"):
+            words.append("the pairs of images found by local features, unless this machine has searched for them")
         if report["ablation"] is not None or any(_matches(name, ("ablation/*.csv",)) for name in files):
             words.append("the ablation")
     words.append("what the configuration files say that changes no prediction")
