@@ -80,10 +80,11 @@ def _look_alike_pairs(table: pd.DataFrame, collection: Collection, found: Sequen
     known = {frozenset((lesion.get(pair.image_a), lesion.get(pair.image_b))) for pair in found}
     unaligned = Alignment(0, 0, np.eye(2, 3), False)
     return [
-        Pair(*sorted((image_of[first], image_of[second])), unaligned, 0.0)
+        Pair(min(images), max(images), unaligned, 0.0)
         for names in look_alikes(image_of)
         for first, second in pairwise(names)
         if frozenset((first, second)) not in known
+        for images in [(image_of[first], image_of[second])]
     ]
 
 
