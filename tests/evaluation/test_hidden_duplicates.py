@@ -1,12 +1,20 @@
 """Images whose lesion is in training under another lesion id, compared with the others of their diagnoses."""
 
+import re
+
 import numpy as np
 import pytest
 
+from ham_hf.cli.main import main
+from ham_hf.config.arguments import DataArguments
+from ham_hf.evaluation.contamination import take_duplicates_of
 from ham_hf.evaluation.hidden_duplicates import hidden_results
 from ham_hf.evaluation.predictions import Predictions
 from ham_hf.reporting.report import write_report
+from ham_hf.system.errors import InputError
 from tests.helpers.fake_runs import change_facts, make_run, same_lesion
+from tests.helpers.small_data import read_rows
+from tests.helpers.tiny_runs import make_true_run
 
 
 def test_expected_is_the_recall_of_the_other_images():
@@ -32,3 +40,40 @@ def test_report_and_card_state_it(tmp_path):
         )
     change_facts(run, training=None)  # a model from elsewhere was not trained on this training split
     assert "hidden_duplicates" not in write_report(run)["results"]["validation"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "expected"),
+    [
+        ({}, None, "none"),  # of a run before there were lists
+        ({"same_lesion": same_lesion("ham10000-1")}, None, "ham10000-1"),
+        ({"same_lesion": same_lesion("ham10000-1") | {"merged": False}}, None, None),
+        ({"same_lesion": same_lesion("theirs.csv")}, "copy.csv", "copy.csv"),
+        ({"same_lesion": same_lesion("theirs.csv")}, None, "add --same_lesion path/to/theirs.csv"),
+        ({"audit": {"near_duplicates": {"grouped": True}}}, None, "--group_near_duplicates, which was removed"),
+    ],
+)
+def test_the_list_that_made_a_split_makes_it_again(facts, given, expected):
+    data = DataArguments(same_lesion=given)
+    facts = {"audit": {"near_duplicates": {}}} | facts
+    if expected and " " in expected:
+        with pytest.raises(InputError, match=re.escape(expected)):
+            take_duplicates_of(facts, data, "it")
+    else:
+        take_duplicates_of(facts, data, "it")
+        assert data.same_lesion == expected
+
+
+def test_verify_uses_the_list_of_the_run(synthetic_dir, tmp_path, capsys):
+    rows = read_rows(next(synthetic_dir.glob("*.csv")))
+    nevi = [row["image_id"] for row in rows if row["dx"] == "nv"]
+    decisions = tmp_path / "decisions.csv"
+    pairs = [f"{first},{second},same lesion" for first, second in zip(nevi[:30], nevi[-30:], strict=True)]
+    decisions.write_text("\n".join(["image_a,image_b,decision", *pairs, ""]))
+    run = make_true_run(tmp_path / "run", synthetic_dir, str(decisions))
+    words = ["verify", str(run), "--data_dir", str(synthetic_dir)]
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "add --same_lesion path/to/decisions.csv" in capsys.readouterr().err
+    assert main([*words, "--same_lesion", str(decisions)]) == 0
+    assert main([*words, "--same_lesion", "none"]) != 0  # another split

@@ -41,14 +41,15 @@ def tiny_flags(checkpoint: Path, data: Path, output: Path, **changes) -> list[st
     return flags_of(values | changes)
 
 
-def make_true_run(folder: Path, data: Path) -> Path:
+def make_true_run(folder: Path, data: Path, same_lesion: str | None = None) -> Path:
     """Write a run with a correct card: a tiny model's own predictions, and the rest of a run's record.
 
-    Of the images in `data`, split by lesion with the seed 3.
+    Of the images in `data`, split by lesion with the seed 3 and a list of duplicates.
     """
     folder = make_run_folder(folder)
     evaluation = folder.with_name("evaluation")
     words = ["--data_dir", str(data), "--split", "grouped", "--split_seed", "3", "--output_dir", str(evaluation)]
+    words += [] if same_lesion is None else ["--same_lesion", same_lesion]
     assert main(["evaluate", str(folder), *words]) == 0
     for path in [evaluation / "run.json", *evaluation.glob("*_*.csv")]:
         shutil.copy(path, folder)
@@ -62,7 +63,9 @@ def make_true_run(folder: Path, data: Path) -> Path:
         model__weights_sha256=weights_sha256(folder),
     )
     (folder / "arguments.json").write_text(json.dumps({"data_dir": str(data), "split": "grouped"}, indent=2) + "\n")
-    splits, _, checks = load_checked(DataArguments(data_dir=str(data), split="grouped", split_seed=3))
+    splits, _, checks = load_checked(
+        DataArguments(data_dir=str(data), split="grouped", split_seed=3, same_lesion=same_lesion)
+    )
     images = [image for role in ("train", "validation") for image in images_of(splits[role], checks, role)]
     write_record(folder, TrainingRecord(images, complete=True))
     write_report(folder)

@@ -64,7 +64,13 @@ def verified(folder: Path, measured: dict) -> str:
     except InputError:
         pass  # asks for --split
     data = {"splits": {name: {"sha256": sha256} for name, sha256 in HASHES.items()}, "split": "study"}
-    data |= {"split_seed": None, "synthetic": False, "kind": "folder", "source": "HAM10000"}
+    data |= {
+        "split_seed": None,
+        "same_lesion": {"list": "none"},
+        "synthetic": False,
+        "kind": "folder",
+        "source": "HAM10000",
+    }
     evidence = Evidence(measured, data, "diagnoses", True, {})
     verdicts = [check_claim(claim, None, evidence) for claim in claims]
     shown = render(Verification(verdicts, [], ["nothing"]))
