@@ -125,6 +125,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
     split = split | dict.fromkeys(dropped, UNUSED)
     duplicates = {
         "list": same_lesion.name,
+        "pairs": sum(set(pair) <= used.keys() for pair in same_lesion.pairs),
         "merged": args.split == "grouped" or args.same_lesion is not None,
         "dropped": args.drop_hidden_duplicates,
         "dropped_images": len(present.keys() & set(dropped)),
@@ -200,7 +201,7 @@ def _warn_of_duplicates(duplicates: Mapping) -> None:
     if images:
         logger.warning(
             "%s evaluated images show a lesion that is in training under another lesion_id (list %s): their figures "
-            "are too good; --drop_hidden_duplicates drops the training images",
+            "may be too good; --drop_hidden_duplicates drops the training images",
             f"{images:,}",
             duplicates["list"],
         )

@@ -84,7 +84,8 @@ _OF_CALIBRATION: dict[str, type | UnionType] = {"temperature": _NUMBER, "prior_s
 # Of each split, in newer runs
 _HASHES_OF_SPLIT = ("pixels_sha256", "rows_sha256")
 _OF_OVERLAP = ("images", "train", "validation", "siblings")
-_OF_SAME_LESION: dict[str, type | UnionType] = {"list": str, "merged": bool, "dropped": bool, "dropped_images": int}
+_OF_SAME_LESION: dict[str, type | UnionType] = {"list": str, "merged": bool, "dropped": bool}
+_OF_SAME_LESION |= {"pairs": int, "dropped_images": int}
 _OF_MEMBER: dict[str, type | UnionType] = {"run": str, "weight": _NUMBER, "base": str, "base_revision": str | None}
 _OF_COLLAPSE = ("eval_top_class_share", "eval_predicted_class_entropy")
 _LOGGED = ("loss", "eval_loss", "learning_rate", *_OF_COLLAPSE)

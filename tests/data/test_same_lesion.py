@@ -57,6 +57,7 @@ def test_a_fixed_split_reports_them_and_keeps_its_lesions(folder, across, caplog
     plain = load(folder, split=split)[1]
     assert plain["same_lesion"] == {
         "list": "ham10000-1",
+        "pairs": 0,
         "merged": False,
         "dropped": False,
         "dropped_images": 0,
@@ -66,6 +67,7 @@ def test_a_fixed_split_reports_them_and_keeps_its_lesions(folder, across, caplog
     splits, facts = load(folder, split=split, same_lesion=decisions)
     assert facts["same_lesion"] | {"images": None} == {
         "list": "decisions.csv",
+        "pairs": 2,
         "merged": True,
         "dropped": False,
         "dropped_images": 0,

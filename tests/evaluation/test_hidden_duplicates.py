@@ -26,6 +26,27 @@ def test_expected_is_the_recall_of_the_other_images():
     assert hidden_results(predictions, ["e", "f", "g"])["expected"] is None  # there is no other image of their class
 
 
+@pytest.mark.parametrize(
+    ("split", "changes", "sentence"),
+    [
+        (
+            "grouped",
+            {},
+            "3 pairs of these images show one lesion under two lesion ids (list mine.csv): they are in the",
+        ),
+        ("study", {}, "(list mine.csv): none of these lesions is in the training split and in another one."),
+        ("study", {"dropped": True, "dropped_images": 41}, "(list mine.csv): 41 training images were dropped whose"),
+        ("study", {"pairs": 0}, "The list of duplicates mine.csv has no pair of these images."),
+    ],
+)
+def test_the_card_says_what_was_done_about_them(split, changes, sentence, tmp_path):
+    run = make_run(tmp_path / "run", images=(60, 0))
+    seed = 0 if split == "grouped" else None
+    change_facts(run, data__split=split, data__split_seed=seed, data__same_lesion=same_lesion("mine.csv") | changes)
+    write_report(run)
+    assert sentence in (run / "README.md").read_text()
+
+
 def test_report_and_card_state_it(tmp_path):
     run = make_run(tmp_path / "run", images=(60, 0))
     images = ("ISIC_validation00001", "ISIC_validation00002")

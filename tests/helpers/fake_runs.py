@@ -16,7 +16,7 @@ PREVALENCE = np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10015
 def same_lesion(name: str, validation: tuple[str, ...] = ()) -> dict:
     """Facts about a list of duplicates that was given; `validation` are images whose lesion is in training."""
     images = {"validation": list(validation), "test": []}
-    return {"list": name, "merged": True, "dropped": False, "dropped_images": 0, "images": images}
+    return {"list": name, "pairs": 3, "merged": True, "dropped": False, "dropped_images": 0, "images": images}
 
 
 def make_run(folder: Path, images=(150, 130), names=LABELS, synthetic=False) -> Path:
