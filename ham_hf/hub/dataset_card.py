@@ -15,10 +15,10 @@ from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.same_lesion import with_lesions
 from ham_hf.data.schema import some
 from ham_hf.data.source import read_source
-from ham_hf.data.split_names import SHIPPED_LIST
 from ham_hf.hub.upload import explained
 from ham_hf.labels import LABELS
 from ham_hf.reporting.rendering import render
+from ham_hf.reporting.tables import duplicates_flags
 from ham_hf.system.errors import InputError
 
 
@@ -95,12 +95,11 @@ def render_dataset_card(facts: Mapping, splits: DatasetDict, repo_id: str) -> st
 def _split_flags(facts: Mapping) -> str:
     """Return the flags that reproduce the split; without all images, `grouped` would draw another one."""
     absent = sum(split["absent_images"] for split in facts["splits"].values())
+    more = "".join(f" {flag}" for flag in duplicates_flags(facts))
     if facts["split"] == "study":
-        return "--split study"
+        return f"--split study{more}"
     if facts["split"] == "grouped" and not absent:
-        given = facts["same_lesion"]["list"]
-        grouping = "" if given == SHIPPED_LIST else f" --same_lesion {given}"
-        return f"--split grouped --split_seed {facts['split_seed']}{grouping}"
+        return f"--split grouped --split_seed {facts['split_seed']}{more}"
     return "--split split.csv"
 
 

@@ -263,10 +263,10 @@ def _data_dir(data: Mapping) -> str:
 
 def _data_flags(data: Mapping) -> list[str]:
     absent = any(split["absent_images"] for split in data["splits"].values())
-    return [*_duplicates_flags(data), *["--allow_missing_images"] * absent]
+    return [*duplicates_flags(data), *["--allow_missing_images"] * absent]
 
 
-def _duplicates_flags(data: Mapping) -> list[str]:
+def duplicates_flags(data: Mapping) -> list[str]:
     """Return the options about duplicates that give the same split; older runs had none."""
     duplicates = data.get("same_lesion", {"list": NO_LIST, "merged": False, "dropped": False})
     flags = ["--drop_hidden_duplicates"] * duplicates["dropped"]

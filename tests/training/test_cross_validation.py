@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from ham_hf.cli.main import main
+from ham_hf.config.recipe import parse_recipe
+from ham_hf.data.source import read_source
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.evaluation.training_record import FILE, read_record
 from ham_hf.hub.model_repo import stage
 from ham_hf.system.errors import InputError
 from ham_hf.training import child_run
 from ham_hf.training.checkpointing import only_writer
-from ham_hf.training.cross_validation import write_summary
+from ham_hf.training.cross_validation import assign_folds, write_summary
 from tests.helpers.fake_runs import change_facts
 from tests.helpers.small_data import make_rows, read_rows, write_folder, write_table
 
@@ -198,3 +200,19 @@ def test_a_run_is_never_resumed_with_another_recipe(tmp_path, monkeypatch):
     (run / "run.json").write_text("{}")
     with pytest.raises(InputError, match="run.json has no argv"):
         train(0, 2, ["--seed", "3"])
+
+
+def test_duplicates_are_in_one_fold(tiny, synthetic_dir, tmp_path):
+    """Twelve nevi are one lesion by the list: its images are in one fold, which without it they are not."""
+    recipe = parse_recipe(["--model_name_or_path", str(tiny), "--data_dir", str(synthetic_dir), "--split", "grouped"])
+    table = read_source(recipe.data).table
+    nevi = table[table["dx"] == "nv"].drop_duplicates("lesion_id")["image_id"].tolist()[:12]
+    decisions = tmp_path / "decisions.csv"
+    pairs = [f"{nevi[0]},{other},same lesion" for other in nevi[1:]]
+    decisions.write_text("\n".join(["image_a,image_b,decision", *pairs, ""]))
+    found = []
+    for same_lesion in ("none", str(decisions)):
+        recipe.data.same_lesion = same_lesion
+        folds = assign_folds(recipe, 2)[0].set_index("image_id")["fold"]
+        found.append(len(set(folds[nevi]) - {0}))
+    assert found[0] == 2 and found[1] <= 1
