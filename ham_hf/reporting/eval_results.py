@@ -23,6 +23,7 @@ _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _NOTES = {
     "split": r".+",
     "split seed": r"\d{1,10}",
+    "list of duplicates": r".+",
     "SHA-256 of the images": r"[0-9a-f]{64}",
     "95 % interval": rf"{_NUMBER} to {_NUMBER}",
 }
@@ -52,6 +53,7 @@ def _notes(claim: EvalResult) -> str:
     notes = {
         "split": claim.dataset_config,
         "split seed": claim.dataset_args.get("split_seed"),
+        "list of duplicates": claim.dataset_args.get("same_lesion"),
         "SHA-256 of the images": claim.dataset_revision,
         "95 % interval": claim.metric_args and " to ".join(map(repr, claim.metric_args["interval"])),
     }
@@ -100,6 +102,9 @@ def _claim(entry: Mapping) -> dict:
     parts = [word for word in words if word in _PARTS]
     notes, rest = _read_notes(entry.get("notes"))
     seed, interval = notes.get("split seed"), notes.get("95 % interval")
+    args: dict[str, Any] = {"split_seed": int(seed)} if seed else {}
+    if "list of duplicates" in notes:
+        args["same_lesion"] = notes["list of duplicates"]
     others = {key: value for key, value in entry.items() if key not in ("dataset", "value", "notes", "date")}
     others |= {f"dataset.{key}": value for key, value in dataset.items() if key not in ("id", "task_id", "revision")}
     if rest:
@@ -115,7 +120,7 @@ def _claim(entry: Mapping) -> dict:
             "config": notes.get("split"),
             "split": parts[0] if len(parts) == 1 else None,
             "revision": notes.get("SHA-256 of the images", dataset.get("revision")),
-            "args": {"split_seed": int(seed)} if seed else {},
+            "args": args,
         },
         "metric": {
             "type": "_".join(word for word in words if word not in _PARTS),

@@ -25,6 +25,7 @@ from ham_hf.data.duplicates.local_features import (
 )
 from ham_hf.data.duplicates.search import FEWEST_CELLS, LOWEST_SCORE, Pair
 from ham_hf.data.image_hashes import check_images
+from ham_hf.data.same_lesion import group_lesions, read_same_lesion
 from ham_hf.data.source import read_source
 
 Edit = Callable[[Image.Image, random.Random], Image.Image]
@@ -126,7 +127,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="of each kind (default: %(default)s)")
     args = parser.parse_args()
     rng = random.Random(0)
-    dataset = read_source(DataArguments(data_dir=args.data_dir)).dataset
+    source = read_source(DataArguments(data_dir=args.data_dir))
+    dataset = source.dataset
+    groups = group_lesions(source.table, read_same_lesion(None).pairs)
+    lesion = dict(zip(source.table["image_id"], source.table["lesion_id"].map(groups), strict=True))
     checks = {name: check for name, check in check_images(dataset).items() if check.error is None}
     ids = sorted(checks)
     image_of = image_by_id(dataset)
@@ -138,25 +142,31 @@ def main() -> None:
         copied.append(scaled_gray(KINDS[kind](image_of(ids[original]).convert("RGB"), rng)))
     copies = [extract_features(gray) for gray in tqdm(copied, "features of the copies")]
     pairs = candidate_pairs(features, copies)
-    found, others = set(), []
+    found, others, false = set(), 0, {}
     for first, second, mirrored, _ in tqdm(pairs.itertuples(index=False, name=None), "aligning", len(pairs)):
         alignment = align(features[first], copies[second], mirrored)
         if alignment is None or alignment.cells < FEWEST_CELLS:
             continue
         names = ids[first], ids[drawn[second]]
         original = scaled_gray(image_of(ids[first]).convert("RGB"))
-        if Pair(*names, alignment, similarity(original, copied[second], alignment)).score < LOWEST_SCORE:
+        score = Pair(*names, alignment, similarity(original, copied[second], alignment)).score
+        if score < LOWEST_SCORE:
             continue
         if drawn[second] == first:
             found.add(second)
+        elif lesion[names[0]] == lesion[names[1]]:
+            others += 1
         else:
-            others.append(names)
+            false[(*names, kinds[second])] = round(score, 1)
     print(f"{len(ids):,} images, {len(copies):,} copies, {len(pairs):,} candidates")
     print("| copies | found of " + str(args.images) + " | recall |\n|---|---:|---:|")
     for kind in KINDS:
         count = sum(kinds[copy] == kind for copy in found)
         print(f"| {kind} | {count} | {count / args.images:.3f} |")
-    print(f"{len(others)} pairs of a copy and another image, which may show its lesion: {others[:50]}")
+    print(f"{others:,} pairs of a copy and another image of its lesion, known duplicates included")
+    print(f"{len(false)} pairs of a copy and an image of another lesion:")
+    for pair, score in sorted(false.items(), key=lambda item: -item[1]):
+        print(f"  {score} {' '.join(pair)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from ham_hf.cli.main import main
 from ham_hf.hub.model_repo import EVAL_RESULTS, add_eval_results, stage
 from ham_hf.hub.verify.page_check import check_pages
+from ham_hf.reporting.eval_results import read_eval_results
 from ham_hf.reporting.model_card import claims, read_files, render_card
 
 
@@ -186,6 +187,10 @@ def test_eval_results_contain_the_claims_of_the_card(run, published):
     assert [entry.value for entry in entries] == [claim.metric_value for claim in expected] and len(entries) == 18
     assert {entry.task_id for entry in entries} >= {"validation_balanced_accuracy", "test_macro_f1"}
     assert ModelCard.load(run / "README.md").data.eval_results[0].dataset_revision in entries[0].notes
+    for (_, read), claim in zip(read_eval_results(published), expected, strict=True):
+        assert claim.dataset_args["same_lesion"] == "ham10000-1"  # which decides a grouped split
+        assert read["dataset"]["args"].items() <= claim.dataset_args.items()
+        assert read["dataset"]["args"].keys() == {"split_seed", "same_lesion"}
 
 
 def test_claims_in_eval_results_are_checked_like_those_of_a_card(published, data, capsys):
