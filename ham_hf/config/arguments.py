@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ham_hf.config.train_size import read_train_size, sizes_by_epoch
 from ham_hf.labels import LABELS
 from ham_hf.system.errors import InputError
 
@@ -106,11 +107,12 @@ class ImageArguments:
     image_size: int = field(
         default=224, metadata={"help": "Height and width of the evaluation crop, and of the training crop, in pixels."}
     )
-    train_size: int | None = field(
+    train_size: int | str | dict | None = field(
         default=None,
         metadata={
             "help": "Height and width of the training crop, in pixels; default: image_size. Smaller is faster, and "
-            "lesions then appear as large as in the evaluation crop (Touvron et al., 2019)."
+            "lesions then appear as large as in the evaluation crop (Touvron et al., 2019). Or sizes by epoch, as "
+            'JSON: \'{"1": 128, "10": 224}\' for 128 pixels, and 224 from the tenth epoch on.'
         },
     )
     eval_resize: int | None = field(
@@ -198,6 +200,14 @@ class ImageArguments:
             "'twice' reproduces the study's mistake in Models 3 to 5: ImageNet's, divided by 255, ImageNet's again."
         },
     )
+
+    def __post_init__(self):
+        if self.train_size is not None:
+            self.train_size = read_train_size(self.train_size)
+
+    def train_sizes(self) -> dict[int, int]:
+        """Return the side of the training crops in pixels, by the first epoch that has it; epochs count from 1."""
+        return {1: self.image_size} if self.train_size is None else sizes_by_epoch(self.train_size)
 
 
 @dataclass

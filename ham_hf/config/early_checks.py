@@ -81,7 +81,7 @@ def _check_value(name: str, text: str) -> None:
         raise InputError(f"{name} is {text!r}: expected one of {', '.join(get_args(kind))}")
     if bool in kinds and text.lower() not in BOOLEANS:
         raise InputError(f"{name} is {text!r}: expected true or false")
-    if int in kinds and not _is_number(text, int):
+    if int in kinds and dict not in kinds and not _is_number(text, int):
         raise InputError(f"{name} is {text!r}: expected a whole number")
     if float in kinds and not _is_number(text, float):
         raise InputError(f"{name} is {text!r}: expected a number")

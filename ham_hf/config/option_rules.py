@@ -45,7 +45,6 @@ PIXELS = Range(1, 4096)
 RANGES: Mapping[str, Range] = {
     "max_train_samples": COUNT,
     "image_size": PIXELS,
-    "train_size": PIXELS,
     "eval_resize": PIXELS,
     "rotation": Range(0, 180, example=30),
     "shear": Range(0, 89, example=10),

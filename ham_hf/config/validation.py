@@ -38,7 +38,7 @@ def check_recipe(
     assert training.metric_for_best_model is not None  # it has a default
     _check_metric(training.metric_for_best_model, CLASSES[data.classes])
     check_resolved(training)
-    _check_sizes(image)
+    _check_sizes(image, training)
     _check_model(model)
     _check_augmentation(image, model)
     _check_after_training(data, model, training)
@@ -48,11 +48,18 @@ def check_recipe(
     _check_loss(loss, training.label_smoothing_factor)
 
 
-def _check_sizes(image: ImageArguments) -> None:
+def _check_sizes(image: ImageArguments, training: "RunArguments") -> None:
     if len(image.crop_scale) != 2 or not 0 < image.crop_scale[0] <= image.crop_scale[1] <= 1:
         raise InputError(f"crop_scale is {image.crop_scale}: expected two numbers, 0 < smallest <= largest <= 1")
     if image.eval_resize is not None and image.eval_resize < image.image_size:
         raise InputError(f"eval_resize is {image.eval_resize}: expected at least image_size, {image.image_size}")
+    last = max(image.train_sizes())
+    # With max_steps the number of epochs depends on the images, and such a run is mostly a short test of a recipe
+    if training.max_steps < 1 and last > math.ceil(training.num_train_epochs):
+        raise InputError(
+            f"train_size changes in epoch {last}, but num_train_epochs is {training.num_train_epochs:g}: remove that "
+            "size, or train for more epochs"
+        )
 
 
 def _check_model(model: ModelArguments) -> None:

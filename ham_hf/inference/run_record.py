@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any
 
 from ham_hf.config.metric_names import HEADLINE
+from ham_hf.config.train_size import read_train_size
 from ham_hf.labels import label_set
 from ham_hf.models.safe_loading import COLOR_CONSTANCY
 from ham_hf.system.errors import InputError
@@ -75,6 +76,7 @@ _OPTIONAL = {
     "model.selected_by": str | None,
     "model.weights_sha256": dict,
     "training.do_predict": bool,
+    "training.train_size": int | dict | None,
     "training.hindrances": list,
 }
 # Written, and not read by the report; `data.audit` is a count of each kind of leak
@@ -102,6 +104,11 @@ def check_facts(facts: Any, path: Path) -> None:
         part, key = name.split(".")
         if key in (facts[part] or {}):
             _check(facts[part][key], kind, name, path)
+    if (facts["training"] or {}).get("train_size") is not None:
+        try:
+            read_train_size(facts["training"]["train_size"])
+        except InputError as error:
+            raise InputError(f"{path}: training.{error}") from error
     data, model = facts["data"], facts["model"]
     if model.get("color_constancy"):
         raise InputError(f"{path}: the model {COLOR_CONSTANCY}")

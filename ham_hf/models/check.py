@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -18,11 +18,11 @@ def check_training(
     processor: BaseImageProcessor | PatientProcessor,
     name: str,
     *,
-    train_size: int,
+    train_sizes: Mapping[int, int],
     eval_size: int,
     checkpointing: bool = False,
 ) -> None:
-    """Pass two noise images forward and backward in training mode, and one forward in evaluation mode.
+    """Pass two noise images of each size forward and backward in training, and one forward in evaluation mode.
 
     The model, its buffers and all random states stay as they were.
 
@@ -30,7 +30,8 @@ def check_training(
         model: as it is trained, with its frozen parts.
         processor: encodes the patients, if the model reads them.
         name: the checkpoint, for the message.
-        train_size, eval_size: side of the images, in pixels.
+        train_sizes: side of the training images in pixels, by the first epoch that has it.
+        eval_size: side of the evaluated images, in pixels.
         checkpointing: whether gradient checkpointing is used.
 
     Raises:
@@ -46,9 +47,10 @@ def check_training(
         if checkpointing:
             _enable_checkpointing(model, name)
             stack.callback(model.gradient_checkpointing_disable)
-        with _explained(model, name, train_size):
-            logits = _logits(model.train(), processor, 2, train_size)
-            logits.float().logsumexp(dim=1).sum().backward()
+        for epoch, size in train_sizes.items():
+            with _explained(model, name, size, f" from epoch {epoch} on" if len(train_sizes) > 1 else ""):
+                logits = _logits(model.train(), processor, 2, size)
+                logits.float().logsumexp(dim=1).sum().backward()
         if not any(weight.grad is not None for weight in model.parameters()):
             raise InputError(f"{name}: no weight of {type(model).__name__} gets a gradient: check freeze")
         with _explained(model, name, eval_size), torch.no_grad():
@@ -84,7 +86,7 @@ def _enable_checkpointing(model: PreTrainedModel, name: str) -> None:
 
 
 @contextmanager
-def _explained(model: PreTrainedModel, name: str, size: int) -> Iterator[None]:
+def _explained(model: PreTrainedModel, name: str, size: int, when: str = "") -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):
@@ -92,8 +94,8 @@ def _explained(model: PreTrainedModel, name: str, size: int) -> Iterator[None]:
     except Exception as error:  # from any layer of any architecture
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
         raise InputError(
-            f"{name}: {type(model).__name__} cannot be trained on RGB images of {size} x {size} pixels ({reason}): "
-            "start from another checkpoint, or change image_size, train_size or config_overrides"
+            f"{name}: {type(model).__name__} cannot be trained on RGB images of {size} x {size} pixels{when} "
+            f"({reason}): start from another checkpoint, or change image_size, train_size or config_overrides"
         ) from error
 
 

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ham_hf.config.metric_names import HEADLINE, METRIC_NAMES, SUBGROUP_METRICS
+from ham_hf.config.train_size import crops_in_words, sizes_by_epoch
 from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST
 from ham_hf.evaluation.subgroups import FIELDS
 from ham_hf.labels import MALIGNANT
@@ -135,7 +136,7 @@ def model(run: Mapping) -> list[list[str]]:
         ["model", escape(model["name"]) + revision],
         ["architecture", escape(model["architecture"])],
         ["parameters", f"{model['parameters']:,}" + (f" ({frozen:,} of them frozen)" if frozen else "")],
-        ["input", f"{model['image_size']} x {model['image_size']} pixels"],
+        ["input", f"{model['image_size']} x {model['image_size']} pixels{_training_crops(run)}"],
     ]
     if has_views(run):
         views = escape(model["test_time_augmentation"])
@@ -156,6 +157,12 @@ def model(run: Mapping) -> list[list[str]]:
         ["processes", str(training["processes"])],
         ["time", duration(training["seconds"])],
     ]
+
+
+def _training_crops(run: Mapping) -> str:
+    """Return the sizes of the training crops in words; "" if they are those of evaluation, or not in an older run."""
+    size = None if run["training"] is None else run["training"].get("train_size")
+    return "" if size in (None, run["model"]["image_size"]) else f"; {crops_in_words(sizes_by_epoch(size))}"
 
 
 def _calibration(of: Mapping) -> str:

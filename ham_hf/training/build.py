@@ -172,7 +172,7 @@ def _build_model_and_processor(
         model,
         processor,
         args.model_name_or_path,
-        train_size=image.train_size or image.image_size if image.augment else image.image_size,
+        train_sizes=image.train_sizes(),
         eval_size=image.image_size,
         checkpointing=recipe.training.gradient_checkpointing,
     )
@@ -200,6 +200,7 @@ def _assemble(
         options=options_of(*recipe[:5]),
         data_collator=inputs.collate,
         train_sampler=_sampler(recipe, splits["train"], counts),
+        smallest_crop=min(recipe.image.train_sizes().values()) if recipe.image.augment else None,
         compute_loss_func=loss,
         compute_metrics=partial(_compute_metrics, names=labels_in(splits)),
         optimizer_cls_and_kwargs=optimizer_class(args),

@@ -20,7 +20,7 @@ from ham_hf.reporting.plots import STYLE, save_figure
 from ham_hf.system.errors import InputError
 from ham_hf.training.transforms import Collator, EvalTransform, FinishBatch, TrainTransform
 
-EPOCHS = 6
+EPOCHS = 6  # and each later one that has a new size
 INCHES = 1.6  # a picture's side
 
 
@@ -39,7 +39,7 @@ def write_preview(words: Sequence[str], path: Path) -> None:
 
 
 def draw_preview(recipe: Recipe) -> Figure:
-    """Draw a row for the first training image of each diagnosis: the evaluation crop, then EPOCHS epochs."""
+    """Draw a row for the first training image of each diagnosis: the evaluation crop, then its crops by epoch."""
     assert recipe.model.model_name_or_path is not None  # checked by `parse_recipe`
     revision = find_checkpoint(recipe.model.model_name_or_path, recipe.model.model_revision).revision
     image = recipe.image
@@ -58,11 +58,11 @@ def draw_preview(recipe: Recipe) -> Figure:
     transform, collate = TrainTransform(image, processor, recipe.training.seed), Collator(channels_last=False)
     finish = FinishBatch(processor, image, len(names))
     columns = {"evaluation": visible(processor, EvalTransform(processor)(rows)["pixel_values"])}
-    for epoch in range(EPOCHS):
-        transform.set_epoch(epoch)
+    for epoch in sorted({*range(1, EPOCHS + 1), *image.train_sizes()}):
+        transform.set_epoch(epoch - 1)
         values = transform(rows)
         batch = finish(collate([{name: of[i] for name, of in values.items()} for i in range(len(examples))]))
-        columns[f"epoch {epoch + 1}"] = visible(processor, batch["pixel_values"])
+        columns[f"epoch {epoch}"] = visible(processor, batch["pixel_values"])
     return _sheet(columns, [f"{names[row['label']]}\n{row['image_id']}" for row in examples.remove_columns("image")])
 
 

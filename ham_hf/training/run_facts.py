@@ -37,6 +37,7 @@ def run_facts(recipe: Recipe, trainer: HamTrainer, data: dict, revisions: Revisi
         },
         "training": {
             "images": len(trainer.train_dataset),
+            "train_size": recipe.image.train_size,
             "do_predict": args.do_predict,
             "best_metric": args.metric_for_best_model if chosen else None,
             "best_value": state.best_metric if chosen else None,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -46,6 +47,8 @@ class HamTrainer(Trainer):
             tokenizer in one that is made of parts.
         finish_batch: called with each batch once that is on the model's device.
         train_sampler: chooses the images of an epoch; by default the stock Trainer's.
+        smallest_crop: side of the smallest training images of all epochs, in pixels, of which batch norm gets the
+            fewest values; by default they keep the size of the first epoch.
         options: the options given by the user, which a TrainingError names if the Trainer cannot be set up or fails
             before the end of the first step; by default those of `args`.
         kwargs: of the stock Trainer.
@@ -61,6 +64,7 @@ class HamTrainer(Trainer):
         processor: BaseImageProcessor | ProcessorMixin,
         finish_batch: Callable[[dict], dict],
         train_sampler: Sampler[int] | None = None,
+        smallest_crop: int | None = None,
         options: dict[str, Any] | None = None,
         **kwargs,
     ):
@@ -71,6 +75,7 @@ class HamTrainer(Trainer):
         self._stepped = False  # since the call of `train`
         self._drops_last = self.args.dataloader_drop_last
         self._train_sampler = train_sampler
+        self._smallest_crop = smallest_crop
         self._processor = processor
         self._finish_batch = finish_batch
         self.channels_last = False  # whether the model was put into that memory format, for the record
@@ -122,6 +127,8 @@ class HamTrainer(Trainer):
         if last_batch(images, batch, self.args.world_size, devices) > 1 or not self.place_model_on_device:
             return False
         example = self._prepare_inputs(self.data_collator(self.train_dataset.__getitems__([0])))
+        if self._smallest_crop is not None:
+            example["pixel_values"] = F.interpolate(example["pixel_values"], self._smallest_crop)
         read_by_loss = ("labels", "image_weights")
         norm = starved_norm(self.model, {name: of for name, of in example.items() if name not in read_by_loss})
         if norm is None:

@@ -57,6 +57,7 @@ class TrainTransform:
         cached: CachedImages | None = None,
     ):
         self._args = args
+        self._sizes = args.train_sizes()
         self._processor = processor
         self._cached = cached
         self._auto_augment = auto_augment(args)
@@ -65,13 +66,14 @@ class TrainTransform:
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
+        """Draw the crops, of the size, of this epoch from now on; epochs count from 0 here."""
         self._epoch.fill_(epoch)
 
     def __call__(self, batch: dict) -> dict:
         """Return `pixel_values`, `augmentation`, encoded patients, `labels` and `image_ids` of N encoded rows.
 
-        `pixel_values` are N tensors (3, size, size) uint8, which the collator stacks. `augmentation` are the random
-        numbers (N, len(DRAWN)) float32 for `ham_hf.training.augmentation`.
+        `pixel_values` are N tensors (3, size, size) uint8 of the epoch's size, which the collator stacks.
+        `augmentation` are the random numbers (N, len(DRAWN)) float32 for `ham_hf.training.augmentation`.
         """
         repeats = batch.get(REPEAT, [0] * len(batch["image_id"]))
         cases = in_threads(self._one, batch["image"], batch["image_id"], repeats)
@@ -102,7 +104,7 @@ class TrainTransform:
             height, width, _ = pixels.shape
             left, top, right, bottom = random_crop(width, height, args.crop_scale, generator)
             crop = pixels[top:bottom, left:right].copy()  # the cache is read-only
-        size = args.train_size or args.image_size
+        size = self._sizes[max(first for first in self._sizes if first <= int(self._epoch) + 1)]
         resized = F.interpolate(
             # (1, 3, H, W), in memory (1, H, W, 3): the fast kernel, whose result the collator then copies as it is
             torch.from_numpy(crop)[None].permute(0, 3, 1, 2),

@@ -163,21 +163,22 @@ def resnet(tiny_checkpoint) -> Path:
     [
         ({"model_name_or_path": "resnet"}, True),
         ({"model_name_or_path": "resnet", "image_size": 64}, False),  # 2 x 2 values a channel
+        ({"model_name_or_path": "resnet", "image_size": 64, "train_size": '{"1": 64, "2": 32}'}, True),
         ({"model_name_or_path": "resnet", "freeze": "resnet"}, False),
         ({}, False),  # a ViT has no batch norm
     ],
-    ids=["resnet", "larger images", "frozen", "vit"],
+    ids=["resnet", "larger images", "larger images at first", "frozen", "vit"],
 )
 def test_a_last_batch_of_one_image_is_dropped_only_where_batch_norm_could_not_learn(
     options, dropped, tiny, resnet, tmp_path
 ):
-    values = tiny | {"max_train_samples": 9, "max_steps": -1, "num_train_epochs": 1, "output_dir": tmp_path} | options
+    values = tiny | {"max_train_samples": 9, "max_steps": -1, "num_train_epochs": 2, "output_dir": tmp_path} | options
     if "model_name_or_path" in options:
         values["model_name_or_path"] = resnet
     recipe = parse_recipe(flags_of(values))
     trainer = build_trainer(recipe, read_data(recipe), Revisions())
     trainer.train()
-    assert trainer.state.global_step == (1 if dropped else 2)  # in batches of 8
+    assert trainer.state.global_step == (2 if dropped else 4)  # in batches of 8
     assert trainer.args.dataloader_drop_last is dropped
 
 

@@ -19,6 +19,7 @@ RECIPE = {
     "data_dir": "synthetic",
     "split": "grouped",
     "image_size": 64,
+    "train_size": {"1": 32, "2": 64},
     "crop_scale": [0.5, 1.0],
     "model_name_or_path": "pypi:efficientnet-lite0",
     "config_overrides": {"drop_rate": 0.1},

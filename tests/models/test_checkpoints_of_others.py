@@ -165,7 +165,7 @@ def test_the_training_check_passes_and_changes_nothing(kind, freeze, saved):
         assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) < 1000
     before = {name: value.clone() for name, value in [*model.named_parameters(), *model.named_buffers()]}
     modes, random_states = [module.training for module in model.modules()], states()
-    check_training(model, None, kind, train_size=32, eval_size=32)
+    check_training(model, None, kind, train_sizes={1: 32}, eval_size=32)
     assert states() == random_states
     assert [module.training for module in model.modules()] == modes
     after = dict([*model.named_parameters(), *model.named_buffers()])
@@ -180,20 +180,33 @@ def test_models_that_do_not_accept_our_images_are_refused_in_one_sentence(kind, 
     with pytest.raises(
         InputError, match=f"cannot be trained on RGB images of 32 x 32 pixels.*{REFUSED[kind]}"
     ) as error:
-        check_training(model, None, folder, train_size=32, eval_size=32)
+        check_training(model, None, folder, train_sizes={1: 32}, eval_size=32)
     assert "\n" not in str(error.value)
 
 
 def test_images_too_small_for_the_model_are_refused():
     model = _timm("inception_v3")
     with pytest.raises(InputError, match="64 x 64 pixels .*Kernel size can't be greater.*: start from .* image_size"):
-        check_training(model, None, "inception", train_size=64, eval_size=64)
+        check_training(model, None, "inception", train_sizes={1: 64}, eval_size=64)
+
+
+def test_every_size_of_a_schedule_is_checked_and_a_refusal_names_its_epoch():
+    model = ViTForImageClassification(ViTConfig(**VIT))
+    for sizes in ({1: 32, 6: 64}, {1: 32, 6: 64, 9: 32}):
+        with pytest.raises(
+            InputError, match=r"images of 64 x 64 pixels from epoch 6 on \(.*change image_size, train_"
+        ):
+            check_training(model, None, "vit", train_sizes=sizes, eval_size=32)
+    resnet = CHECKPOINTS["resnet"]()
+    before = {name: value.clone() for name, value in resnet.state_dict().items()}
+    check_training(resnet, None, "resnet", train_sizes={1: 32, 6: 64}, eval_size=32)
+    assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
 
 
 def test_a_separate_evaluation_size_is_checked_too():
     model = ViTForImageClassification(ViTConfig(**VIT))
     with pytest.raises(InputError, match="64 x 64 pixels"):
-        check_training(model, None, "vit", train_size=32, eval_size=64)
+        check_training(model, None, "vit", train_sizes={1: 32}, eval_size=64)
 
 
 def test_a_classifier_with_other_outputs_than_labels_is_refused_and_not_cut_off(saved, tmp_path):
@@ -203,7 +216,7 @@ def test_a_classifier_with_other_outputs_than_labels_is_refused_and_not_cut_off(
     model.config.label2id = {label: i for i, label in enumerate(LABELS)}
     with pytest.raises(InputError, match=r"its logits are \(2, 11\) for a batch of 2: expected \(2, 7\)"):
         model.config.num_labels = 7
-        check_training(model, None, "pvt", train_size=32, eval_size=32)
+        check_training(model, None, "pvt", train_sizes={1: 32}, eval_size=32)
     model.config.num_labels = 11
     model.save_pretrained(tmp_path / "pvt")
     with pytest.raises(InputError, match=r"its logits are \(1, 11\) for a batch of 1: expected \(1, 7\)"):
@@ -214,12 +227,12 @@ def test_a_classifier_with_other_outputs_than_labels_is_refused_and_not_cut_off(
 def test_unsupported_gradient_checkpointing_is_refused(kind, saved):
     model = build_model(saved(kind))
     with pytest.raises(InputError, match="gradient_checkpointing: .* does not support it: set it to false"):
-        check_training(model, None, kind, train_size=32, eval_size=32, checkpointing=True)
+        check_training(model, None, kind, train_sizes={1: 32}, eval_size=32, checkpointing=True)
 
 
 def test_gradient_checkpointing_is_off_again_after_the_check(saved):
     model = build_model(saved("deit with teacher"))
-    check_training(model, None, "deit", train_size=32, eval_size=32, checkpointing=True)
+    check_training(model, None, "deit", train_sizes={1: 32}, eval_size=32, checkpointing=True)
     assert not model.is_gradient_checkpointing
 
 

@@ -34,6 +34,14 @@ def test_without_any_augmentation_every_epoch_is_the_same_and_with_it_none(flags
         assert all(difference < 0.02 for difference in differences) == same
 
 
+def test_a_preview_has_the_sizes_of_a_schedule(flags):
+    words = ["--train_size", '{"1": 32, "3": 48, "9": 64}', "--num_train_epochs", "9", "--image_size", "80"]
+    row = draw_preview(parse_recipe([*flags, *words])).axes[: EPOCHS + 2]
+    titles, sizes = [of.get_title("left") for of in row], [of.images[0].get_array().shape[0] for of in row]
+    assert titles == ["evaluation", *(f"epoch {epoch}" for epoch in (1, 2, 3, 4, 5, 6, 9))]
+    assert sizes == [80, 32, 32, 48, 48, 48, 48, 64]
+
+
 def test_a_preview_that_cannot_be_drawn_is_refused(flags, tmp_path, capsys):
     assert ham_hf(["data", "preview", *flags, "--augment", "false"]) == 2
     assert "augment is false" in capsys.readouterr().err

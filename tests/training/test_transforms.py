@@ -94,6 +94,18 @@ def test_an_image_looks_different_in_the_next_epoch():
     assert not torch.equal(transform(batch("a"))["pixel_values"][0], first)
 
 
+def test_crops_get_the_size_of_the_epoch_and_show_what_they_show_at_another_size():
+    scheduled, large = train(train_size={1: 32, 2: 64, 4: 48}), train(train_size=64)
+    sizes = []
+    for epoch in range(5):
+        scheduled.set_epoch(epoch)
+        sizes.append({tuple(image.shape) for image in scheduled(batch("a", "b"))["pixel_values"]})
+    assert sizes == [{(3, size, size)} for size in (32, 64, 64, 48, 48)]
+    scheduled.set_epoch(2)
+    large.set_epoch(2)
+    torch.testing.assert_close(*(transform(batch("a"))["pixel_values"][0] for transform in (scheduled, large)))
+
+
 def test_augmentation_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)

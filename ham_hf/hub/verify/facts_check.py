@@ -269,6 +269,7 @@ _ARGUMENTS = {
     "test_time_augmentation": "model.test_time_augmentation",
     "seed": "seed",
     "learning_rate": "training.learning_rate",
+    "train_size": "training.train_size",
     "split": "data.split",
     "max_train_samples": "training.images",
 }
