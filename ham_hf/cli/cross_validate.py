@@ -9,8 +9,8 @@ from ham_hf.system.terminal import show_log
 DESCRIPTION = """Evaluate a recipe by cross-validation.
 
 The lesions of the training and validation images are divided into folds, stratified by diagnosis, and each fold is
-predicted by a model trained on the others. Test lesions are not used. If interrupted, run the same command again to
-resume."""
+predicted by a model trained on the others. Test lesions are not used. With --training_lesions_only, validation lesions
+are not used either. If interrupted, run the same command again to resume."""
 
 
 def add_to(commands: Commands) -> None:
@@ -19,9 +19,14 @@ def add_to(commands: Commands) -> None:
 
 
 def run(words: list[str]) -> None:
-    """Cross-validate what `RECIPE [--folds N] [--output_dir FOLDER] [--option value …]` describes."""
+    """Cross-validate what `RECIPE [--folds N] [--training_lesions_only] [--option value …]` describes."""
     parser = RecipeParser("ham-hf cross-validate", DESCRIPTION)
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default: %(default)s)")
+    parser.add_argument(
+        "--training_lesions_only",
+        action="store_true",
+        help="divide only the lesions of the training split; their probabilities go to predictions_train.csv",
+    )
     parser.add_argument(
         "--output_dir",
         metavar="FOLDER",
@@ -34,4 +39,4 @@ def run(words: list[str]) -> None:
     from ham_hf.training.cross_validation import cross_validate
 
     show_log()
-    cross_validate(recipe_words, args.folds, args.output_dir)
+    cross_validate(recipe_words, args.folds, args.output_dir, training_lesions_only=args.training_lesions_only)

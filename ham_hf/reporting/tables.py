@@ -56,6 +56,12 @@ def best_metric(training: Mapping) -> str:
     return HEADLINE.get(metric, escape(metric))
 
 
+def chosen_on_validation(run: Mapping) -> bool:
+    """Return whether the members of an ensemble were chosen on its validation images; older ones were."""
+    overlap = run["data"].get("overlap", {}).get("validation", {"validation": 1})
+    return overlap["validation"] > 0 or bool(run["model"].get("selected_by"))
+
+
 # Results
 
 

@@ -3,15 +3,15 @@
 ham-hf cross-validate recipes/x.yaml --folds 5 [--output_dir FOLDER] [--flag value …]
 
 The training and validation lesions of the recipe's split are divided into folds, stratified by diagnosis; each fold is
-predicted by a model trained on all others. Test lesions are not used. If interrupted, run the same command again to
-resume.
+predicted by a model trained on all others. Test lesions are not used. With --training_lesions_only, validation lesions
+are not used either. If interrupted, run the same command again to resume.
 """
 
 import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from ham_hf.data.pixel_cache import build_cache
 from ham_hf.data.same_lesion import group_lesions, read_same_lesion
 from ham_hf.data.source import read_source
 from ham_hf.data.split_names import SHIPPED_LIST
-from ham_hf.data.splits import UNUSED
+from ham_hf.data.splits import EVALUATION_SPLITS, UNUSED
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.patients import Patients, read_patients, write_patients
 from ham_hf.evaluation.predictions import Predictions, check_rows, read_predictions, write_predictions
@@ -44,10 +44,16 @@ from ham_hf.training.members import CROSS_VALIDATION_SPLIT
 logger = logging.getLogger("ham_hf.training.cross_validation")
 
 
-def cross_validate(words: Sequence[str], folds: int, output_dir: Path | None = None) -> None:
-    """Cross-validate a recipe; `words` are the recipe and its options, as on a command line.
+def cross_validate(
+    words: Sequence[str], folds: int, output_dir: Path | None = None, *, training_lesions_only: bool = False
+) -> None:
+    """Cross-validate a recipe.
 
-    The folder is `output_dir`, by default that of the recipe and -cross-validation.
+    Args:
+        words: the recipe and its options, as on a command line.
+        folds: number of folds.
+        output_dir: the folder, by default that of the recipe and -cross-validation.
+        training_lesions_only: divide only the lesions of the training split.
 
     Raises:
         InputError: the recipe or the data cannot be used, or the folder holds another cross-validation.
@@ -57,23 +63,56 @@ def cross_validate(words: Sequence[str], folds: int, output_dir: Path | None = N
     recipe = parse_recipe(list(words))
     folder = output_dir or Path(f"{recipe.training.output_dir}-cross-validation")
     with only_writer(folder):
-        assigned, test_ids = assign_folds(recipe, folds)
-        _write_folds(folder, assigned, test_ids)
+        assigned, outside = assign_folds(recipe, folds, training_lesions_only)
+        _write_folds(folder, assigned, outside)
         for fold in range(1, folds + 1):
             logger.info("fold %d of %d", fold, folds)
             _train_fold(folder, recipe, words, assigned, fold)
-        write_summary(folder, folds)
+        write_summary(folder, folds, training_lesions_only)
 
 
-def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
-    """Return columns image_id and fold (1 to `folds`, or 0 for unused images), and the ids of the test images.
+def assign_folds(
+    recipe: Recipe, folds: int, training_lesions_only: bool = False
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return columns image_id and fold (1 to `folds`, 0 for none), and the split of evaluation images in no fold.
 
     Folds have whole lesions, also those of known duplicates, and are stratified by diagnosis; they depend only on the
     ids and the seed.
 
     Raises:
-        InputError: a diagnosis has fewer lesions than there are folds.
+        InputError: the recipe or its split does not fit; or a diagnosis has fewer lesions than there are folds.
     """
+    _check_recipe(recipe)
+    splits, facts, checks = load_checked(recipe.data)
+    parts = ("train",) if training_lesions_only else ("train", "validation")
+    if not any(len(splits[part]) for part in parts):
+        wanted = "training image" if training_lesions_only else "training or validation image"
+        raise InputError(f"the split {facts['split']!r} has no {wanted}: choose another --split")
+    if unknown := sum(facts["splits"][part]["unknown_lesions"] for part in parts):
+        raise InputError(
+            f"the lesions of {unknown:,} images are unknown, so a model could be evaluated on a lesion that it was "
+            "trained on: add a column lesion_id to the table"
+        )
+    twins = sum(map(len, facts["same_lesion"]["images"].values()))
+    if training_lesions_only and twins:
+        raise InputError(
+            f"the lesions of {twins:,} validation and test images are also in the training split, under other ids "
+            f"(list {facts['same_lesion']['list']}), so the folds would be trained on them: add "
+            "--drop_hidden_duplicates"
+        )
+    used = concatenate_datasets([splits[part] for part in parts])
+    if recipe.data.pixel_cache and recipe.image.augment:
+        build_cache(used, checks)  # one for all folds, which would otherwise each build their own
+    rows = pd.DataFrame({name: used[name][:] for name in ("image_id", "lesion_id", "label")}).sort_values("image_id")
+    rows["lesion_id"] = rows["lesion_id"].map(group_lesions(rows, read_same_lesion(recipe.data.same_lesion).pairs))
+    fold_of = _divide(rows, folds, recipe.training.seed, splits["train"].features["label"].names)
+    image_ids = read_source(recipe.data).table["image_id"]
+    table = pd.DataFrame({"image_id": image_ids, "fold": [fold_of.get(image_id, 0) for image_id in image_ids]})
+    outside = [part for part in EVALUATION_SPLITS if part not in parts]
+    return table, {image_id: part for part in outside for image_id in splits[part]["image_id"][:]}
+
+
+def _check_recipe(recipe: Recipe) -> None:
     for name, is_set in {
         "early_stopping_patience": recipe.training.early_stopping_patience is not None,
         "stop_on_collapse": recipe.training.stop_on_collapse,
@@ -82,42 +121,32 @@ def assign_folds(recipe: Recipe, folds: int) -> tuple[pd.DataFrame, set[str]]:
     }.items():
         if is_set:
             raise InputError(f"{name} watches the validation images, which are the fold to be evaluated: remove it")
-    splits, facts, checks = load_checked(recipe.data)
-    if not len(splits["train"]) + len(splits["validation"]):
-        raise InputError(f"the split {facts['split']!r} has no training or validation image: choose another --split")
-    if unknown := sum(facts["splits"][name]["unknown_lesions"] for name in ("train", "validation")):
-        raise InputError(
-            f"the lesions of {unknown:,} images are unknown, so a model could be evaluated on a lesion that it was "
-            "trained on: add a column lesion_id to the table"
-        )
-    used = concatenate_datasets([splits["train"], splits["validation"]])
-    if recipe.data.pixel_cache and recipe.image.augment:
-        build_cache(used, checks)  # one for all folds, which would otherwise each build their own
-    rows = pd.DataFrame({name: used[name][:] for name in ("image_id", "lesion_id", "label")}).sort_values("image_id")
-    rows["lesion_id"] = rows["lesion_id"].map(group_lesions(rows, read_same_lesion(recipe.data.same_lesion).pairs))
+
+
+def _divide(rows: pd.DataFrame, folds: int, seed: int, names: Sequence[str]) -> dict[str, int]:
+    """Return image_id → fold of `rows` (image_id, lesion_id, label); `names` are those of the labels."""
     lesions = Counter(rows.drop_duplicates("lesion_id")["label"])
     rarest = min(lesions, key=lesions.__getitem__)
     if lesions[rarest] < folds:
-        name = splits["train"].features["label"].names[rarest]
-        raise InputError(f"--folds is {folds}, but {name} has {lesions[rarest]} lesions: choose at most that many")
-    rows["fold"] = 0
-    divide = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.training.seed)
+        raise InputError(
+            f"--folds is {folds}, but {names[rarest]} has {lesions[rarest]} lesions: choose at most that many"
+        )
+    fold_of: dict[str, int] = {}
+    divide = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(divide.split(rows, rows["label"], rows["lesion_id"]), start=1):
-        rows.iloc[held_out, rows.columns.get_loc("fold")] = fold
-    fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
-    image_ids = read_source(recipe.data).table["image_id"]
-    table = pd.DataFrame({"image_id": image_ids, "fold": [fold_of.get(image_id, 0) for image_id in image_ids]})
-    return table, set(splits["test"]["image_id"][:])
+        fold_of |= dict.fromkeys(rows["image_id"].iloc[held_out], fold)
+    return fold_of
 
 
-def _write_folds(folder: Path, folds: pd.DataFrame, test_ids: set[str]) -> None:
+def _write_folds(folder: Path, folds: pd.DataFrame, outside: Mapping[str, str]) -> None:
     path, text = folder / "folds.csv", folds.to_csv(index=False, lineterminator="\n")
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise InputError(f"{path} has the folds of another recipe, seed or data: choose another --output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(path, text)
-    # The split for all models together, as in `ham-hf ensemble`: they have seen every image but the test images
-    _write_split(folder / CROSS_VALIDATION_SPLIT, folds, _seen(folds).mask(folds["image_id"].isin(test_ids), "test"))
+    # The split for all models together, as in `ham-hf ensemble`: they have seen every image that is in a fold
+    of_all = [outside.get(image_id, seen) for image_id, seen in zip(folds["image_id"], _seen(folds), strict=True)]
+    _write_split(folder / CROSS_VALIDATION_SPLIT, folds, pd.Series(of_all))
 
 
 def _seen(folds: pd.DataFrame) -> pd.Series:
@@ -149,8 +178,11 @@ def _train_fold(folder: Path, recipe: Recipe, flags: Sequence[str], folds: pd.Da
     train_in_child(run, recipe.path, [*flags, *ours])
 
 
-def write_summary(folder: Path, folds: int) -> dict:
-    """Pool the predictions of the folds, write cross_validation.json and .md, and return the content of the former."""
+def write_summary(folder: Path, folds: int, training_lesions_only: bool = False) -> dict:
+    """Pool the predictions of the folds, write cross_validation.json and .md, and return the content of the former.
+
+    The pooled predictions are predictions_validation.csv, or predictions_train.csv if no image is a validation image.
+    """
     runs = [folder / f"fold_{fold}" for fold in range(1, folds + 1)]
     parts = _read_folds(runs)
     ids, lesions, labels, probabilities, names = zip(*parts, strict=True)
@@ -159,11 +191,13 @@ def write_summary(folder: Path, folds: int) -> dict:
     )
     of_parts = [read_patients(run / "patients_validation.csv", of) for run, of in zip(runs, ids, strict=True)]
     patients = Patients(*(sum(column, []) for column in zip(*of_parts, strict=True)))
-    write_predictions(folder / "predictions_validation.csv", pooled)
-    write_patients(folder / "patients_validation.csv", pooled.image_ids, patients)
+    part = "train" if training_lesions_only else "validation"
+    write_predictions(folder / f"predictions_{part}.csv", pooled)
+    write_patients(folder / f"patients_{part}.csv", pooled.image_ids, patients)
     summary = strict(
         {
             "synthetic": is_trained_on_synthetic_images(str(runs[0])),
+            "training_lesions_only": training_lesions_only,
             "folds": [compute_scores(part.probabilities, part.labels, part.names) for part in parts],
             "pooled": split_results(pooled, patients),
             "disclaimer": DISCLAIMER,
@@ -214,7 +248,9 @@ def render_summary(summary: dict, names: Sequence[str]) -> str:
         rows.append([words, number(entry["value"], entry["interval"]), *map(number, (mean, deviation, *values))])
     constant = pooled["always_nv"]
     text = io.StringIO()
-    print(f"# Cross-validation, {len(folds)} folds\n\n*{summary['disclaimer']}*\n", file=text)
+    only_training = summary["training_lesions_only"]
+    of = " of the training lesions" if only_training else ""
+    print(f"# Cross-validation{of}, {len(folds)} folds\n\n*{summary['disclaimer']}*\n", file=text)
     if summary["synthetic"]:
         print(f"{SYNTHETIC_WARNING}\n", file=text)
     print("\n".join(table(header, rows)), file=text)
@@ -230,5 +266,11 @@ def render_summary(summary: dict, names: Sequence[str]) -> str:
         "In brackets: 95 % intervals of a bootstrap over lesions.\n",
         file=text,
     )
+    if only_training:
+        print(
+            "All of them are training images of the split: its validation and test images were used neither for "
+            "training nor for evaluation.\n",
+            file=text,
+        )
     print(render_section("by_diagnosis", pooled, names, "all folds together"), file=text)
     return text.getvalue()

@@ -71,7 +71,8 @@ def build_ensemble(
         runs: run folders of `ham-hf train`, of image models with the same processor; or one folder of
             `ham-hf cross-validate`, for its folds.
         data: its validation images calibrate the ensemble, and its validation and test images evaluate it. Folds have
-            seen all but the test images, so their ensemble is evaluated on these only, and not calibrated.
+            seen all but the test images, so their ensemble is evaluated on these only, and not calibrated; unless the
+            folds are of the training lesions only.
         folder: loads like any model folder.
         greedy: a metric of `compute_scores` that chooses the members and their weights on validation (Caruana et al.,
             2004, https://doi.org/10.1145/1015330.1015432); None: equal weights.
@@ -102,6 +103,7 @@ def _build_into(
         _check_data(members, facts)
     else:
         _check_folds(cross_validation, splits, greedy)
+        calibration = calibration and len(splits["validation"]) > 0  # none that all folds have not seen
     weights = _weights(members, greedy)
     chosen = [(member, weight) for member, weight in zip(members, weights, strict=True) if weight]
     for member, weight in chosen:
@@ -109,7 +111,6 @@ def _build_into(
     record = check_members([member.folder for member, _ in chosen], splits, facts, checks)
     model = join([member.classifier.model for member, _ in chosen], [weight for _, weight in chosen])
     processor = chosen[0][0].classifier.processor
-    calibration = calibration and cross_validation is None  # all validation images were seen by some fold
     if calibration or greedy is not None:
         record = join_records([record, TrainingRecord(images_of(splits["validation"], checks, "validation"), True)])
     if calibration:
@@ -220,10 +221,10 @@ def _check_data(members: Sequence[Member], facts: dict) -> None:
 
 def _check_folds(folder: Path, splits: DatasetDict, greedy: str | None) -> None:
     if greedy is not None:
-        raise InputError("--greedy chooses on validation images, which the folds together have all seen")
+        raise InputError("--greedy compares predictions for the same images, and each fold has its own: remove it")
     if not (folder / "cross_validation.json").is_file():
         raise InputError(f"{folder} is not finished: run the same `ham-hf cross-validate` again to resume")
-    if not len(splits["test"]):
+    if not len(splits["validation"]) + len(splits["test"]):
         raise InputError(
             f"there are no test images, and the folds of {folder} have seen all others, so their ensemble cannot be "
             f"evaluated; {folder / 'cross_validation.md'} evaluates the folds"

@@ -9,6 +9,7 @@ import pytest
 
 from ham_hf.cli.main import main
 from ham_hf.config.recipe import parse_recipe
+from ham_hf.data.dataset import load_ham10000
 from ham_hf.data.source import read_source
 from ham_hf.evaluation.predictions import read_predictions
 from ham_hf.evaluation.training_record import FILE, read_record
@@ -18,7 +19,7 @@ from ham_hf.training import child_run
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.cross_validation import assign_folds, write_summary
 from tests.helpers.fake_runs import change_facts
-from tests.helpers.small_data import make_rows, read_rows, write_folder, write_table
+from tests.helpers.small_data import make_rows, read_rows, write_folder, write_split, write_table
 
 
 def command(tiny: Path, data: Path, folder: Path, *more: str) -> list[str]:
@@ -81,7 +82,95 @@ def test_an_ensemble_of_the_folds_is_evaluated_only_on_test_images(done, synthet
     assert not test_ids & set(pooled.image_ids)
     capsys.readouterr()
     assert main([*words[:-1], str(tmp_path / "again"), "--greedy", "accuracy"]) == 2
-    assert "which the folds together have all seen" in capsys.readouterr().err
+    assert "--greedy compares predictions for the same images, and each fold has its own" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def of_training(tiny, synthetic_dir, tmp_path_factory, in_this_process):
+    """The folds of the training lesions only."""
+    folder = tmp_path_factory.mktemp("runs") / "cv"
+    assert main(command(tiny, synthetic_dir, folder, "--training_lesions_only")) == 0
+    return folder
+
+
+def test_folds_of_the_training_lesions_never_have_another_lesion(of_training, synthetic_dir):
+    splits, _ = load_ham10000(synthetic_dir, "grouped", classes="nevus_or_other")
+    expected = {name: set(splits[name]["image_id"][:]) for name in splits}
+    lesions = {name: set(splits[name]["lesion_id"][:]) for name in splits}
+    fold_of = {row["image_id"]: row["fold"] for row in read_rows(of_training / "folds.csv")}
+    assert {image_id for image_id, fold in fold_of.items() if fold != "0"} == expected["train"]
+    pooled = read_predictions(of_training / "predictions_train.csv")
+    assert len(pooled.image_ids) == len(expected["train"]) and set(pooled.image_ids) == expected["train"]
+    assert not (of_training / "predictions_validation.csv").exists()
+    for fold in ("1", "2"):
+        images = read_record(of_training / f"fold_{fold}" / FILE).images
+        assert {image.image_id for image in images} == {name for name in expected["train"] if fold_of[name] != fold}
+        assert not {image.lesion_id for image in images} & (lesions["validation"] | lesions["test"])
+        own = read_predictions(of_training / f"fold_{fold}" / "predictions_validation.csv")
+        assert set(own.image_ids) == {name for name, of in fold_of.items() if of == fold}
+    split = {row["image_id"]: row["split"] for row in read_rows(of_training / "split.csv")}
+    assert split == {image_id: name for name, ids in expected.items() for image_id in ids}
+
+
+def test_the_page_says_that_the_lesions_are_those_of_training(of_training):
+    page = " ".join((of_training / "cross_validation.md").read_text().split())
+    assert page.startswith("# Cross-validation of the training lesions, 2 folds")
+    assert "its validation and test images were used neither for training nor for evaluation" in page
+
+
+def test_an_ensemble_of_folds_of_the_training_lesions_is_calibrated_and_evaluated_on_validation(
+    of_training, synthetic_dir, tmp_path, capsys
+):
+    folder = tmp_path / "folds"
+    words = ["ensemble", str(of_training), "--data_dir", str(synthetic_dir), "--output_dir", str(folder)]
+    assert main(words) == 0
+    report = json.loads((folder / "report.json").read_text())
+    assert report["results"]["validation"]["images"] > 0 < report["results"]["test"]["images"]
+    assert report["run"]["model"]["calibration"]["images"] == report["results"]["validation"]["images"]
+    overlap = report["run"]["data"]["overlap"]["validation"]
+    assert overlap["train"] == overlap["validation"] == overlap["siblings"] == 0
+    card = (folder / "README.md").read_text()
+    assert "The checkpoints of the members were chosen" not in card  # the last ones were taken
+    assert "validation images, which makes their log loss and calibration error optimistic" in card
+    assert main(["verify", str(folder), "--data_dir", str(synthetic_dir), "--split", str(folder / "split.csv")]) == 0
+    capsys.readouterr()
+    assert main([*words[:-1], str(tmp_path / "again"), "--greedy", "accuracy"]) == 2
+    assert "--greedy compares predictions for the same images" in capsys.readouterr().err
+
+
+def test_folds_of_the_training_lesions_refuse_hidden_duplicates_of_evaluated_lesions(tiny, tmp_path, capsys):
+    rows = make_rows(35, 1)
+    data = write_folder(tmp_path / "data", rows)
+    split = {row["image_id"]: "train" for row in rows} | {rows[0]["image_id"]: "validation"}
+    words = ["--split", write_split(tmp_path / "split.csv", split), "--training_lesions_only"]
+    decisions = tmp_path / "decisions.csv"
+    pair = f"{rows[0]['image_id']},{rows[7]['image_id']},same lesion"
+    decisions.write_text(f"image_a,image_b,decision\n{pair}\n")
+    words += ["--same_lesion", str(decisions)]
+    assert main(command(tiny, data, tmp_path / "cv", *words)) == 2
+    assert (
+        "the lesions of 1 validation and test images are also in the training split, under other ids"
+        in capsys.readouterr().err
+    )
+    recipe = parse_recipe([*command(tiny, data, tmp_path / "cv", *words[:2])[5:], *words[3:]])
+    recipe.data.drop_hidden_duplicates = True
+    folds = assign_folds(recipe, 2, training_lesions_only=True)[0].set_index("image_id")["fold"]
+    assert folds[rows[7]["image_id"]] == folds[rows[0]["image_id"]] == 0 and (folds > 0).sum() == 33
+
+
+def test_an_interrupted_cross_validation_of_the_training_lesions_resumes_only_as_such(
+    of_training, tiny, synthetic_dir, tmp_path, capfd
+):
+    folder = shutil.copytree(of_training, tmp_path / "cv")
+    for run in ("fold_1", "fold_2"):
+        argv = json.loads((folder / run / "run.json").read_text())["argv"]
+        change_facts(folder / run, argv=[word.replace(str(of_training), str(folder)) for word in argv])
+    shutil.rmtree(folder / "fold_2")
+    assert main(command(tiny, synthetic_dir, folder)) == 2
+    assert "has the folds of another recipe, seed or data" in capfd.readouterr().err
+    assert main(command(tiny, synthetic_dir, folder, "--training_lesions_only")) == 0
+    for name in ("predictions_train.csv", "cross_validation.json"):
+        assert (folder / name).read_bytes() == (of_training / name).read_bytes()
 
 
 def test_the_page_says_that_the_images_are_synthetic(done, tmp_path):
