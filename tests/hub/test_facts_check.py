@@ -155,6 +155,17 @@ def test_files_that_contradict_each_other_are_reported(copy, found_here, name, k
     assert message in "\n".join(f"{where}: {verdict}: {words}" for where, verdict, words in findings)
 
 
+def test_a_schedule_of_sizes_that_the_arguments_contradict_is_reported(copy, found_here):
+    set_facts(copy, lambda run: run["training"].update(train_size={"1": 32, "2": 64}))
+    path = copy / "arguments.json"
+    arguments = json.loads(path.read_text())
+    for size, found in (({"1": 32, "2": 64}, 0), ({"1": 32}, 1), (32, 1)):
+        path.write_text(json.dumps(arguments | {"train_size": size}))
+        findings = check_report_facts(copy, report_of(copy), *found_here, None)
+        assert sum("its train_size is" in words for _, _, words in findings) == found
+        assert not any("training.train_size is" in words for _, _, words in findings)  # it is a known fact
+
+
 # The list of hashes
 
 

@@ -236,6 +236,28 @@ def test_facts_of_the_wrong_type_are_refused(run):
         read_run(run)
 
 
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (None, "224 x 224 pixels |"),
+        (224, "224 x 224 pixels |"),
+        (192, "224 x 224 pixels; training crops of 192 pixels |"),
+        ({"1": 128, "6": 160}, "224 x 224 pixels; training crops of 128 pixels, from epoch 6 of 160 |"),
+    ],
+)
+def test_training_crops_are_stated_where_they_differ_from_those_of_evaluation(run, size, words):
+    change_facts(run, training__train_size=size)
+    write_report(run)
+    assert f"| input | {words}" in (run / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("size", ["128", {"2": 128}, {"1": "<b>"}, {"1": True}, {"|": 128}, -1])
+def test_sizes_that_no_training_has_are_refused(run, size):
+    change_facts(run, training__train_size=size)
+    with pytest.raises(InputError, match="run.json: training.train_size "):
+        read_run(run)
+
+
 def test_predictions_for_other_images_lesions_or_labels_are_refused(run):
     path = run / "predictions_validation.csv"
     change_facts(run, data__splits__validation__rows_sha256=rows_sha256(read_predictions(path)))
