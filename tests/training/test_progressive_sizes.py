@@ -59,7 +59,7 @@ def sizes(monkeypatch):
 
 
 def expected(first: int = 0) -> list:
-    """The steps of a run that goes on after `first` ones."""
+    """The steps of a run without its `first` ones."""
     shapes = [(epoch, (4, 3, size, size)) for epoch, size in ((1, 32), (2, 64), (3, 48)) for _ in range(STEPS)]
     return shapes[first:]
 
