@@ -73,8 +73,8 @@ def train(recipe: Recipe) -> None:
         checkpoint = checkpoint_to_resume(folder, args.resume)
     revisions = find_revisions(recipe.model)
     data = read_data(recipe)
-    settings = resume_settings(checkpoint, settings_of(recipe, data.splits, data.facts))
-    seen_before = check_start(recipe.model.model_name_or_path, revisions.image, *data)
+    settings = resume_settings(checkpoint, settings_of(recipe, data))
+    seen_before = check_start(recipe.model.model_name_or_path, revisions.image, *data[:3])
     check_validation(recipe, data.splits)
 
     trainer = build_trainer(recipe, data, revisions)
@@ -96,7 +96,7 @@ def train(recipe: Recipe) -> None:
         trainer.save_state()
         saved = _predict(recipe, data.splits)
         model = parameters | {"weights_sha256": weights_sha256(folder)}
-        facts = run_facts(recipe, trainer, data.facts, revisions, settings)
+        facts = run_facts(recipe, trainer, data, revisions, settings)
         facts["model"] |= saved | model
         _write_facts(folder, recipe, facts)
         print_results(write_report(folder), folder)

@@ -25,7 +25,7 @@ def run(words: list[str]) -> None:
     parser.add_argument(
         "--training_lesions_only",
         action="store_true",
-        help="divide only the lesions of the training split; their probabilities go to predictions_train.csv",
+        help="divide only the lesions of the training split, and write predictions_train.csv for --soft_labels",
     )
     parser.add_argument(
         "--output_dir",

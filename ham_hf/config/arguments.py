@@ -259,6 +259,16 @@ class LossArguments:
             '"follow_up": 1, "consensus": 0.5, "confocal": 1}\'; \'unknown\' if the data does not say.'
         },
     )
+    soft_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Mix a teacher's probabilities into the labels of the training images (distillation, Hinton et "
+            "al., 2015): the predictions_train.csv of `ham-hf cross-validate RECIPE --training_lesions_only`."
+        },
+    )
+    soft_label_weight: float = field(
+        default=0.5, metadata={"help": "Share of soft_labels in the label of a training image; 1 is theirs alone."}
+    )
 
     def __post_init__(self):
         if isinstance(self.dx_type_weights, str):

@@ -63,6 +63,7 @@ RANGES: Mapping[str, Range] = {
     "ldam_margin": Range(0, 100, example=0.5),
     "logit_adjustment": Range(0, 10, example=1),
     "class_weighting_start": FROM_ZERO,
+    "soft_label_weight": Range(0, 1, above=True, example=0.5),
     "base_learning_rate": LEARNING_RATE,
     "image_learning_rate": LEARNING_RATE,
     "head_learning_rate": LEARNING_RATE,

@@ -186,6 +186,10 @@ def _check_loss(loss: LossArguments, label_smoothing: float) -> None:
         raise InputError(
             f"{other} does not support label_smoothing_factor, which changes the target probabilities: use only one"
         )
+    if label_smoothing and loss.soft_labels is not None:
+        raise InputError("soft_labels and label_smoothing_factor both soften the labels: use only one")
+    if loss.soft_label_weight != fields["soft_label_weight"].default and loss.soft_labels is None:
+        raise InputError("soft_label_weight requires soft_labels: set it, or remove soft_label_weight")
     weights: Any = loss.dx_type_weights or {}  # a dict, since LossArguments parses JSON
     for dx_type, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:

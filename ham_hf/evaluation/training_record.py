@@ -144,15 +144,18 @@ def find_overlap(
         lesion with a training image.
     """
     keys = {
-        role: {key for image in record.images if image.split == role for key in _keys(image.image_id, image)}
+        role: {key for image in record.images if image.split == role for key in keys_of(image.image_id, image)}
         for role in ROLES
     }
     lesions = {
-        name for image in record.images if image.split == "train" for name in _names(image.image_id, image.lesion_id)
+        name
+        for image in record.images
+        if image.split == "train"
+        for name in lesion_names(image.image_id, image.lesion_id)
     }
     image_ids, lesion_ids = ([value for split in splits.values() for value in split[name][:]] for name in _IDS)
     rows = [
-        _Evaluated(image_id, _names(image_id, lesion), _keys(image_id, checks[image_id]))
+        _Evaluated(image_id, lesion_names(image_id, lesion), keys_of(image_id, checks[image_id]))
         for image_id, lesion in zip(image_ids, _lesions(image_ids, lesion_ids), strict=True)
     ]
     # If two tables name lesions differently, an image that is in both shows which lesion is which
@@ -191,12 +194,12 @@ def _lesions(image_ids: list[str], lesion_ids: list[str]) -> list[str]:
     ]
 
 
-def _names(image_id: str, lesion_id: str) -> set[str]:
+def lesion_names(image_id: str, lesion_id: str) -> set[str]:
     """Return the names of a lesion, in its table and in HAM10000's own, because copies name lesions differently."""
     return {name for name in (lesion_id, official_lesions().get(image_id)) if name}
 
 
-def _keys(image_id: str, hashes: TrainingImage | ImageCheck) -> set[str]:
+def keys_of(image_id: str, hashes: TrainingImage | ImageCheck) -> set[str]:
     """Return what another copy of an image has in common with it."""
     official = image_id if is_ham10000(image_id) else None
     return {key for key in (hashes.sha256, hashes.pixels_sha256, official) if key}

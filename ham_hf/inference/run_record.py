@@ -78,6 +78,7 @@ _OPTIONAL = {
     "training.do_predict": bool,
     "training.train_size": int | dict | None,
     "training.hindrances": list,
+    "training.soft_labels": dict,
 }
 # Written, and not read by the report; `data.audit` is a count of each kind of leak
 _UNREAD: tuple[str, ...] = ("data.identical_images", "data.broken_images", "data.audit", "model.bf16_difference")
@@ -89,6 +90,7 @@ _OF_OVERLAP = ("images", "train", "validation", "siblings")
 _OF_SAME_LESION: dict[str, type | UnionType] = {"list": str, "merged": bool, "dropped": bool}
 _OF_SAME_LESION |= {"pairs": int, "dropped_images": int}
 _OF_MEMBER: dict[str, type | UnionType] = {"run": str, "weight": _NUMBER, "base": str, "base_revision": str | None}
+_OF_SOFT_LABELS: dict[str, type | UnionType] = {"teachers": str, "weight": _NUMBER, "sha256": str}
 _OF_COLLAPSE = ("eval_top_class_share", "eval_predicted_class_entropy")
 _LOGGED = ("loss", "eval_loss", "learning_rate", *_OF_COLLAPSE)
 _LARGEST = 1e15  # of a count, and of seconds
@@ -153,6 +155,9 @@ def check_facts(facts: Any, path: Path) -> None:
         _require(fits, path, "data.audit.near_duplicates.pairs", pair, "two images, their splits and a distance")
     for key, kind in _OF_CALIBRATION.items() if model.get("calibration") else ():
         _check(_at(model["calibration"], key, path), kind, f"model.calibration.{key}", path)
+    soft_labels = (facts.get("training") or {}).get("soft_labels")
+    for key, kind in _OF_SOFT_LABELS.items() if soft_labels is not None else ():
+        _check(_at(soft_labels, key, path), kind, f"training.soft_labels.{key}", path)
     for member in model.get("members", []):
         for key, kind in _OF_MEMBER.items():
             _check(_at(member, key, path), kind, f"model.members.{key}", path)

@@ -155,8 +155,10 @@ def model(run: Mapping) -> list[list[str]]:
         rows.append(["calibration", _calibration(calibration)])
     if training is None:
         return rows
+    rows.append(["training images", f"{training['images']:,}"])
+    if soft := training.get("soft_labels"):
+        rows.append(["labels", _soft_labels(soft)])
     return rows + [
-        ["training images", f"{training['images']:,}"],
         ["highest learning rate", f"{training['learning_rate']:g}"],
         ["epochs, steps", f"{training['epochs']:g}, {training['steps']:,}"],
         ["precision", escape(training["precision"]) + (", channels last" if training["channels_last"] else "")],
@@ -179,6 +181,13 @@ def _calibration(of: Mapping) -> str:
         f"{adjusted if strength else ''}temperature {number(of['temperature'])}, fitted on {of['images']:,} "
         f"validation images, which makes their {figures} optimistic"
     )
+
+
+def _soft_labels(of: Mapping) -> str:
+    folds = f"the out-of-fold probabilities of {escape(of['teachers'])}"
+    if of["weight"] == 1:
+        return f"soft: {folds}"
+    return f"soft: the diagnosis, and with a weight of {number(of['weight'])} {folds}"
 
 
 def collapse(evaluations: Sequence[Mapping]) -> Table:
@@ -229,6 +238,8 @@ def provenance(run: Mapping) -> list[list[str]]:
     ]
     if seen := run["data"].get("seen_before"):
         rows.append(["trained on before", f"{seen:,} other images; evaluated images may be among them"])
+    if soft := (run["training"] or {}).get("soft_labels"):
+        rows.append(["soft labels, SHA-256", escape(soft["sha256"])])
     weights = run["model"].get("weights_sha256", {})  # older runs and evaluations have none
     rows += [[escape(name) + ", SHA-256", escape(sha256)] for name, sha256 in weights.items()]
     if trained and "hindrances" in run["training"]:

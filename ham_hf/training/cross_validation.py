@@ -4,7 +4,8 @@ ham-hf cross-validate recipes/x.yaml --folds 5 [--output_dir FOLDER] [--flag val
 
 The training and validation lesions of the recipe's split are divided into folds, stratified by diagnosis; each fold is
 predicted by a model trained on all others. Test lesions are not used. With --training_lesions_only, validation lesions
-are not used either. If interrupted, run the same command again to resume.
+are not used either, and the pooled predictions can be the soft labels of a run: no model has seen a lesion that it
+predicts, nor one that the run evaluates. If interrupted, run the same command again to resume.
 """
 
 import io
@@ -121,6 +122,8 @@ def _check_recipe(recipe: Recipe) -> None:
     }.items():
         if is_set:
             raise InputError(f"{name} watches the validation images, which are the fold to be evaluated: remove it")
+    if recipe.loss.soft_labels is not None:
+        raise InputError("soft_labels come from models that have seen the fold to be evaluated: remove it")
 
 
 def _divide(rows: pd.DataFrame, folds: int, seed: int, names: Sequence[str]) -> dict[str, int]:

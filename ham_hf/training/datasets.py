@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,13 +17,17 @@ from ham_hf.data.crops import eval_crops
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.pixel_cache import build_cache
+from ham_hf.data.same_lesion import read_same_lesion
 from ham_hf.inference.batches import image_processor
+from ham_hf.labels import CLASSES
 from ham_hf.models.build import classifier_of
 from ham_hf.models.mmbt.processing_mmbt import PatientProcessor
 from ham_hf.system.errors import InputError, TrainingError
 from ham_hf.training.callbacks import TellEpoch
 from ham_hf.training.frozen_features import Features, answer_from_features, collate_features, compute_features
 from ham_hf.training.sampler import Repeats
+from ham_hf.training.soft_labels import SoftLabels, match
+from ham_hf.training.teachers import read_teachers
 from ham_hf.training.transforms import (
     CachedImages,
     Collator,
@@ -30,25 +35,30 @@ from ham_hf.training.transforms import (
     FinishBatch,
     TrainTransform,
     with_image_weights,
+    with_soft_labels,
 )
 
 logger = logging.getLogger("ham_hf.train")
 
 
 class Data(NamedTuple):
-    """The splits of a run, the facts about them for run.json, and the hashes of each image by image_id."""
+    """The splits of a run, the facts about them for run.json, the hashes by image_id, and the soft labels, if any."""
 
     splits: DatasetDict
     facts: dict
     checks: Mapping[str, ImageCheck]
+    soft_labels: SoftLabels | None = None
 
 
 def read_data(recipe: Recipe) -> Data:
-    """Read the images of a recipe, with at most `max_train_samples` training images.
+    """Read the images of a recipe, with at most `max_train_samples` training images, and its soft labels.
 
     Raises:
-        InputError: the data cannot be used, or there is no training or no validation image.
+        InputError: the data or the soft labels cannot be used, or there is no training or no validation image.
     """
+    teachers = None
+    if recipe.loss.soft_labels is not None:  # which takes seconds, unlike the images
+        teachers = read_teachers(Path(recipe.loss.soft_labels).expanduser(), CLASSES[recipe.data.classes])
     with recipe.training.main_process_first(desc="reading the data"):
         splits, facts, checks = load_checked(recipe.data)
     count = recipe.data.max_train_samples
@@ -62,7 +72,10 @@ def read_data(recipe: Recipe) -> Data:
     for name in ("train", "validation"):
         if len(splits[name]) == 0:
             raise InputError(f"the {name} split has no image: training requires both training and validation images")
-    return Data(splits, facts, checks)
+    if teachers is None:
+        return Data(splits, facts, checks)
+    pairs = read_same_lesion(recipe.data.same_lesion).pairs
+    return Data(splits, facts, checks, match(teachers, splits, checks, pairs, recipe.loss.soft_label_weight))
 
 
 class Inputs(NamedTuple):
@@ -95,12 +108,13 @@ def build_inputs(
     by_dx_type = recipe.loss.dx_type_weights
     assert not isinstance(by_dx_type, str)  # LossArguments has parsed it
     weigh = _image_weights(by_dx_type, splits["train"]["dx_type"][:])
+    teach = _soft_labels(data.soft_labels, splits["train"]["image_id"][:])
     if recipe.image.augment:
         random = TrainTransform(recipe.image, processor, recipe.training.seed, images)
-        rows, transform = _encoded(splits["train"]), weigh(random)
+        rows, transform = _encoded(splits["train"]), teach(weigh(random))
         train = rows.with_transform(transform) if recipe.loss.sampling == "none" else Repeats(rows, transform)
         return Inputs(train, validation, collate, finish_batch, [TellEpoch(random)])
-    train = _encoded(splits["train"]).with_transform(weigh(whole))
+    train = _encoded(splits["train"]).with_transform(teach(weigh(whole)))
     if not _trains_on_features(recipe, model):
         return Inputs(train, validation, collate, finish_batch, [])
     logger.info("the backbone is frozen and images are not augmented: computing its features once")
@@ -127,7 +141,7 @@ def _cached(
     """Return the cached training images, and the cached evaluation crops of all others; None without pixel_cache."""
     if not recipe.data.pixel_cache:
         return None, None
-    splits, _, checks = data
+    splits, checks = data.splits, data.checks
     sha256s = {image_id: check.sha256 for image_id, check in checks.items()}
     images, whole = None, [splits["validation"]]
     if recipe.image.augment:
@@ -152,6 +166,14 @@ def _image_weights(by_dx_type: Mapping[str, float] | None, dx_types: list[str | 
         raise TrainingError("dx_type_weights is 0 for every training image: there is nothing to learn from")
     weights = {dx_type: weight / mean for dx_type, weight in by_dx_type.items()}
     return lambda transform: partial(with_image_weights, weights, transform)
+
+
+def _soft_labels(soft_labels: SoftLabels | None, image_ids: list[str]) -> Callable:
+    """Return a function that adds soft labels, in the order of `image_ids`, to a transform."""
+    if soft_labels is None:
+        return lambda transform: transform
+    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
+    return lambda transform: partial(with_soft_labels, row_of, soft_labels.targets, transform)
 
 
 def _trains_on_features(recipe: Recipe, model: PreTrainedModel) -> bool:

@@ -28,7 +28,7 @@ class ClassificationLoss:
 
     Args:
         class_counts: training images of each class, in label order.
-        args: the loss and its weights, except `dx_type_weights` and `sampling`.
+        args: the loss and its weights, except `dx_type_weights`, `sampling` and `soft_labels`.
         label_smoothing: share of the target that is spread over all classes.
 
     Sources: logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314; focal loss, Lin et al., 2017,
@@ -55,6 +55,7 @@ class ClassificationLoss:
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
         image_weights: torch.Tensor | None = None,
+        soft_labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the loss of a batch, a scalar.
 
@@ -63,13 +64,16 @@ class ClassificationLoss:
             labels: (N,), or for mixed images (N, classes) with the weight of each class in each image.
             num_items_in_batch: images of the whole optimizer step; None in evaluation.
             image_weights: (N,), multiplied with the loss of each image.
+            soft_labels: (N, classes), take the place of `labels` in training.
         """
         logits = outputs.logits.float()  # (N, classes)
         if num_items_in_batch is None:
             return F.cross_entropy(logits, labels)
+        if soft_labels is not None:
+            labels = soft_labels
         if labels.ndim == 2:
             classes = torch.arange(logits.shape[1], device=logits.device)
-            by_class = [self._weighted(logits, label.expand(len(logits))) for label in classes]
+            by_class = [self._weighted(logits, label.expand(len(logits)), image_weights) for label in classes]
             losses = (labels * torch.stack(by_class, dim=1)).sum(dim=1)
         else:
             losses = self._weighted(logits, labels, image_weights)

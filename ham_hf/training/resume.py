@@ -19,6 +19,7 @@ from ham_hf.models.safe_loading import COLOR_CONSTANCY
 from ham_hf.system.environment import hardware, versions
 from ham_hf.system.errors import InputError
 from ham_hf.system.serialization import read_json
+from ham_hf.training.datasets import Data
 
 logger = logging.getLogger("ham_hf.train")
 
@@ -35,7 +36,7 @@ _OF_TRAINING = (
 )
 _AFTER_TRAINING = ("test_time_augmentation", "calibration", "melanoma_sensitivity")  # arguments of the model
 _IMAGES = {"the training images": "train", "the validation images": "validation"}
-_PATIENTS = "the patients' data"
+_PATIENTS, _SOFT_LABELS = "the patients' data", "the soft labels"
 _KEPT = {"fixed": dict, "noted": dict, "changes": list, "seconds": float}  # in a checkpoint
 # These may change when a run resumes, though its result is then not that of an uninterrupted run
 _MAY_CHANGE = (
@@ -52,23 +53,24 @@ class Settings(NamedTuple):
     noted: dict[str, Any]
 
 
-def settings_of(recipe: Recipe, splits: DatasetDict, data: Mapping) -> Settings:
-    """Return the settings of a run on the images of `splits`, with the facts `data` about them."""
+def settings_of(recipe: Recipe, data: Data) -> Settings:
+    """Return the settings of a run on these images."""
     args = recipe.training
     model = {name: value for name, value in asdict(recipe.model).items() if name not in _AFTER_TRAINING}
     images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     fixed = {
-        **{name: data["splits"][split]["sha256"] for name, split in _IMAGES.items()},
+        **{name: data.facts["splits"][split]["sha256"] for name, split in _IMAGES.items()},
         "classes": recipe.data.classes,
         "max_train_samples": recipe.data.max_train_samples,
         **asdict(recipe.image),
         **model,
-        **asdict(recipe.loss),
+        **{name: value for name, value in asdict(recipe.loss).items() if name != "soft_labels"},
+        _SOFT_LABELS: None if data.soft_labels is None else data.soft_labels.facts["sha256"],
         **{name: getattr(args, name) for name in _OF_TRAINING},
         "images a step": images,
     }
     if recipe.model.fusion != "none" or recipe.loss.dx_type_weights:
-        fixed[_PATIENTS] = _patients_sha256(splits)
+        fixed[_PATIENTS] = _patients_sha256(data.splits)
     noted = {name: getattr(args, name) for name in _MAY_CHANGE} | {"processes": args.world_size}
     noted |= {f"{name} (hardware)": value for name, value in hardware(args.device).items()} | versions()
     return Settings(*json.loads(json.dumps((fixed, noted))))  # as a checkpoint stores them
@@ -165,5 +167,5 @@ def _changes(checkpoint: Path, before: Mapping, settings: Settings) -> list[str]
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the changes in words. A newer version may know more names than are in `before`, and skips them."""
     names = [name for name in now if name in before and now[name] != before[name]]
-    hashes = (*_IMAGES, _PATIENTS)
+    hashes = (*_IMAGES, _PATIENTS, _SOFT_LABELS)
     return [name if name in hashes else f"{name} from {before[name]!r} to {now[name]!r}" for name in names]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ham_hf.config.arguments import BY_RESULT
 from ham_hf.config.recipe import Recipe
-from ham_hf.evaluation.training_record import TrainingRecord, images_of
+from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_records
 from ham_hf.models.build import Revisions
 from ham_hf.system.environment import hardware, hindrances, versions
 from ham_hf.training.datasets import Data
@@ -12,10 +12,10 @@ from ham_hf.training.resume import KeepSettings
 from ham_hf.training.trainer import HamTrainer
 
 
-def run_facts(recipe: Recipe, trainer: HamTrainer, data: dict, revisions: Revisions, settings: KeepSettings) -> dict:
+def run_facts(recipe: Recipe, trainer: HamTrainer, data: Data, revisions: Revisions, settings: KeepSettings) -> dict:
     """Return the content of run.json after the training, without the facts about the saved model.
 
-    `data` are the facts about the data, `revisions` those of the checkpoints that the run started from.
+    `revisions` are those of the checkpoints that the run started from.
     """
     args, state = recipe.training, trainer.state
     # Without a best checkpoint the model is the last one
@@ -26,7 +26,7 @@ def run_facts(recipe: Recipe, trainer: HamTrainer, data: dict, revisions: Revisi
         "seed": args.seed,
         "versions": versions(),
         "hardware": hardware(args.device),
-        "data": data,
+        "data": data.facts,
         "model": {
             "name": recipe.model.model_name_or_path,
             "revision": revisions.image,
@@ -37,6 +37,7 @@ def run_facts(recipe: Recipe, trainer: HamTrainer, data: dict, revisions: Revisi
         },
         "training": {
             "images": len(trainer.train_dataset),
+            **({} if data.soft_labels is None else {"soft_labels": data.soft_labels.facts}),
             "train_size": recipe.image.train_size,
             "do_predict": args.do_predict,
             "best_metric": args.metric_for_best_model if chosen else None,
@@ -61,7 +62,9 @@ def precision_of(trainer: HamTrainer) -> str:
 
 
 def training_record(recipe: Recipe, data: Data) -> TrainingRecord:
-    """Return the training images, and the validation images if anything about the model is chosen on them."""
+    """Return the training images, the validation images if anything about the model is chosen on them, and what its
+    teachers have seen.
+    """
     args, model = recipe.training, recipe.model
     images = images_of(data.splits["train"], data.checks, "train")
     if (
@@ -72,4 +75,5 @@ def training_record(recipe: Recipe, data: Data) -> TrainingRecord:
         or args.lr_scheduler_type in BY_RESULT
     ):
         images += images_of(data.splits["validation"], data.checks, "validation")
-    return TrainingRecord(images, complete=True)
+    own = TrainingRecord(images, complete=True)
+    return own if data.soft_labels is None else join_records([own, data.soft_labels.record])

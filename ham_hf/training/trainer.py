@@ -37,6 +37,7 @@ OF_SCHEDULE = (
     *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "learning_rate", "base_learning_rate"),
     *("num_train_epochs", "max_steps", "optimizer", "optim", "metric_for_best_model"),
 )
+READ_BY_LOSS = ("image_weights", "soft_labels")  # columns of a batch, in addition to the labels
 
 
 class HamTrainer(Trainer):
@@ -129,7 +130,7 @@ class HamTrainer(Trainer):
         example = self._prepare_inputs(self.data_collator(self.train_dataset.__getitems__([0])))
         if self._smallest_crop is not None:
             example["pixel_values"] = F.interpolate(example["pixel_values"], self._smallest_crop)
-        read_by_loss = ("labels", "image_weights")
+        read_by_loss = ("labels", *READ_BY_LOSS)
         norm = starved_norm(self.model, {name: of for name, of in example.items() if name not in read_by_loss})
         if norm is None:
             return False
@@ -188,9 +189,9 @@ class HamTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ):
-        """Pass the loss the image weights, and in training alone the count, unlike the stock Trainer (5.24)."""
+        """Pass the loss what only it reads, and in training alone the count, unlike the stock Trainer (5.24)."""
         loss = self.compute_loss_func
-        self.compute_loss_func = partial(loss, image_weights=inputs.pop("image_weights", None))
+        self.compute_loss_func = partial(loss, **{name: inputs.pop(name, None) for name in READ_BY_LOSS})
         try:
             count = num_items_in_batch if model.training else None
             return super().compute_loss(model, inputs, return_outputs, count)

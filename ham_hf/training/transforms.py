@@ -183,8 +183,8 @@ class FinishBatch:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch with float32 `pixel_values` (N, 3, H, W).
 
-        With mixup or CutMix, `labels` are float32 (N, classes): each diagnosis's share of the image, times the image's
-        weight in the loss.
+        With mixup or CutMix, `labels` are float32 (N, classes): each diagnosis's share of the image, or the mixed soft
+        labels, times the image's weight in the loss.
 
         Args:
             batch: as `Collator` makes it from either transform. `pixel_values` that are float stay as they are.
@@ -198,7 +198,10 @@ class FinishBatch:
         pixels = normalize(self._processor, self._augment(batch["pixel_values"], drawn))
         pixels = self._augment.erase(pixels, drawn)
         if self._mix is not None:
-            labels = F.one_hot(batch["labels"], self._classes).float()
+            if "soft_labels" in batch:
+                labels = batch.pop("soft_labels")
+            else:
+                labels = F.one_hot(batch["labels"], self._classes).float()
             if "image_weights" in batch:
                 labels = labels * batch.pop("image_weights")[:, None]
             pixels, batch["labels"] = call_seeded(self._mix, seed, pixels, labels)
@@ -233,6 +236,14 @@ def with_image_weights(weights: Mapping[str, float], transform: Callable[[dict],
     """Add the weight of each image in the loss, by its dx_type, to a batch: `image_weights` (N,) float32."""
     of_images = torch.tensor([weights[dx_type or "unknown"] for dx_type in batch["dx_type"]])
     return {**transform(batch), "image_weights": of_images}
+
+
+def with_soft_labels(
+    row_of: Mapping[str, int], targets: torch.Tensor, transform: Callable[[dict], dict], batch: dict
+) -> dict:
+    """Add the row of `targets` (images, classes) of each image_id to a batch: `soft_labels` (N, classes) float32."""
+    rows = [row_of[image_id] for image_id in batch["image_id"]]
+    return {**transform(batch), "soft_labels": targets[rows]}
 
 
 def encoded_patients(processor: BaseImageProcessor | PatientProcessor, batch: dict) -> dict[str, torch.Tensor]:

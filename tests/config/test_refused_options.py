@@ -130,6 +130,10 @@ def refusal(words: str) -> str:
         ("--ldam_margin 1", "ldam_margin requires loss: ldam"),
         ("--class_weighting_start 2", "class_weighting_start requires class_weighting"),
         ('--dx_type_weights {"histo":-1}', "dx_type_weights has -1 for 'histo': expected a number of at least 0"),
+        ("--soft_labels x.csv --label_smoothing_factor 0.1", "soft_labels and label_smoothing_factor both soften"),
+        ("--soft_label_weight 0.7", "soft_label_weight requires soft_labels: set it, or remove soft_label_weight"),
+        ("--soft_labels x.csv --soft_label_weight 0", "soft_label_weight is 0: expected a number from above 0 to 1"),
+        ("--soft_labels x.csv --soft_label_weight 1.5", "soft_label_weight is 1.5: expected a number from above 0"),
         ("--dx_type_weights histo", "dx_type_weights is 'histo': expected a JSON object"),
         # Calibration and thresholds
         (

@@ -93,8 +93,11 @@ def _batch_norm_in_evaluation(model: nn.Module, _inputs: tuple) -> None:
             module.eval()
 
 
-def one_step(name: str, batch: int, accumulation: int, folder: Path) -> dict[str, torch.Tensor]:
-    """Return the gradients of the first optimizer step over 16 seeded random images, keyed by parameter."""
+def one_step(name: str, batch: int, accumulation: int, folder: Path, soft: bool = False) -> dict[str, torch.Tensor]:
+    """Return the gradients of the first optimizer step over 16 seeded random images, keyed by parameter.
+
+    With `soft`, their labels are soft ones.
+    """
     torch.manual_seed(0)
     model = MODELS[name]()
     for parameter in model.parameters():  # a class token of zeros has gradients of thousands behind its layer norm
@@ -102,6 +105,7 @@ def one_step(name: str, batch: int, accumulation: int, folder: Path) -> dict[str
             nn.init.normal_(parameter, std=0.5)
     model.register_forward_pre_hook(_batch_norm_in_evaluation)
     keep = _KeepGradients(model)
+    soft_labels = torch.rand(16, CLASSES, generator=torch.Generator().manual_seed(2)).softmax(dim=1)
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     rows = Dataset.from_dict({"row": list(range(16))})
     reads_patients = isinstance(model, PatientModel)
@@ -110,7 +114,8 @@ def one_step(name: str, batch: int, accumulation: int, folder: Path) -> dict[str
         numbers = torch.tensor(batch["row"])
         patients = {"age": AGES[numbers % 4], "sex": numbers % 3, "localization": numbers % 2}
         labels = [row % CLASSES for row in batch["row"]]
-        return {"pixel_values": images[numbers], **(patients if reads_patients else {}), "labels": labels}
+        extra = (patients if reads_patients else {}) | ({"soft_labels": soft_labels[numbers]} if soft else {})
+        return {"pixel_values": images[numbers], **extra, "labels": labels}
 
     args = RunArguments(
         output_dir=str(folder),

@@ -125,11 +125,12 @@ def test_erasing_happens_as_often_as_requested_and_in_a_box(probability):
     assert share.max() < 0.25
 
 
-def mixed(images, labels, seed=0, weights=None, **settings):
+def mixed(images, labels, seed=0, weights=None, soft_labels=None, **settings):
     """Return mixed images and the weights of the classes in each, of images that are only mixed."""
     processor = BitImageProcessor(do_normalize=False)
     batch = {"pixel_values": images, "labels": labels, "augmentation": torch.rand(len(images), len(DRAWN))}
     batch |= {"mix_seed": seed} | ({} if weights is None else {"image_weights": weights})
+    batch |= {} if soft_labels is None else {"soft_labels": soft_labels}
     args = ImageArguments(horizontal_flip=False, vertical_flip=False, **settings)
     finished = FinishBatch(processor, args, classes=7)(batch)
     return finished["pixel_values"], finished["labels"]
@@ -171,6 +172,19 @@ def test_the_loss_of_a_mixed_image_is_of_both_diagnoses_with_their_weights():
     torch.testing.assert_close(loss(outputs, shares, 4), expected)
     whole = torch.nn.functional.one_hot(labels, 7).float() * weights[:, None]  # nothing mixed: as plain labels
     torch.testing.assert_close(loss(outputs, whole, 4), loss(outputs, labels, 4, image_weights=weights))
+
+
+def test_soft_labels_are_mixed_as_the_images_are():
+    """A pixel that is the image's probability of melanoma is that of the mixed image as well."""
+    soft = torch.rand(6, 7).softmax(dim=1)
+    gray = (soft[:, 4] * 255).round()
+    soft[:, 4] = gray / 255
+    images = gray[:, None, None, None].expand(-1, 3, 8, 8).to(torch.uint8)
+    pixels, labels = mixed(images, torch.zeros(6, dtype=torch.int64), soft_labels=soft, mixup=1.0)
+    torch.testing.assert_close(pixels.mean((1, 2, 3)), labels[:, 4])
+    assert (labels - soft).abs().max() > 1e-3
+    _, weighted = mixed(images, torch.zeros(6, dtype=torch.int64), 0, torch.full((6,), 2.0), soft, mixup=1.0)
+    torch.testing.assert_close(weighted, 2 * labels)
 
 
 @pytest.mark.parametrize("kind", ["randaugment", "trivialaugment"])

@@ -18,6 +18,7 @@ from ham_hf.system.errors import InputError
 from ham_hf.training import child_run
 from ham_hf.training.checkpointing import only_writer
 from ham_hf.training.cross_validation import assign_folds, write_summary
+from ham_hf.training.datasets import Data, read_data
 from tests.helpers.fake_runs import change_facts
 from tests.helpers.small_data import make_rows, read_rows, write_folder, write_split, write_table
 
@@ -138,6 +139,21 @@ def test_an_ensemble_of_folds_of_the_training_lesions_is_calibrated_and_evaluate
     assert "--greedy compares predictions for the same images" in capsys.readouterr().err
 
 
+def test_folds_teach_a_run_of_the_same_split_only_if_they_are_of_the_training_lesions(
+    done, of_training, tiny, synthetic_dir, tmp_path
+):
+    def read(path: Path, *more: str) -> Data:
+        words = ["--soft_labels", str(path), *more]
+        return read_data(parse_recipe([*command(tiny, synthetic_dir, tmp_path / "run")[5:], *words]))
+
+    data = read(of_training / "predictions_train.csv")
+    assert data.soft_labels.facts["teachers"] == "cv" and len(data.soft_labels.targets) == len(data.splits["train"])
+    with pytest.raises(InputError, match=r"fold_1 has seen .*, a validation image of this run \("):
+        read(done / "predictions_validation.csv")
+    with pytest.raises(InputError, match=r"fold_1 has seen .*, a validation image of this run \("):
+        read(of_training / "predictions_train.csv", "--split_seed", "1")
+
+
 def test_folds_of_the_training_lesions_refuse_hidden_duplicates_of_evaluated_lesions(tiny, tmp_path, capsys):
     rows = make_rows(35, 1)
     data = write_folder(tmp_path / "data", rows)
@@ -229,6 +245,7 @@ def test_unsuitable_settings_are_refused_before_training(done, tiny, synthetic_d
         (["--early_stopping_patience", "1"], "watches the validation images, which are the fold to be evaluated"),
         (["--lr_scheduler_type", "greedy"], "lr_scheduler_type: greedy watches the validation images"),
         (["--stop_on_collapse", "true"], "stop_on_collapse watches the validation images"),
+        (["--soft_labels", "x.csv"], "soft_labels come from models that have seen the fold to be evaluated"),
         (["--seed", "7"], "has the folds of another recipe, seed or data"),
         (["--learning_rate", "0.5"], "was trained with another recipe or other flags"),
         (["--same_lesion", "absent.csv"], "same_lesion is 'absent.csv': expected ham10000-1"),

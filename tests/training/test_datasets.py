@@ -8,6 +8,7 @@ import pytest
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training import datasets
+from tests.helpers.fake_teachers import make_teachers
 from tests.helpers.tiny_runs import flags_of
 
 pytestmark = pytest.mark.usefixtures("without_report")
@@ -60,6 +61,24 @@ def test_a_frozen_backbone_that_runs_once_trains_the_same_classifier(
     for once, live in zip(predictions.splitlines()[1:], live_predictions.splitlines()[1:], strict=True):
         assert once.split(",")[:3] == live.split(",")[:3]
         assert list(map(float, once.split(",")[3:])) == pytest.approx(list(map(float, live.split(",")[3:])), abs=1e-5)
+
+
+def test_cached_features_are_taught_the_same_soft_labels(tiny, synthetic_dir, tmp_path, monkeypatch, caplog):
+    soft = make_teachers(tmp_path / "cv", synthetic_dir)
+    settings = {"freeze": "backbone", "augment": False, "soft_labels": soft}
+    with caplog.at_level("INFO", "ham_hf.train"):
+        losses, _ = run(tiny, synthetic_dir, tmp_path / "once", **settings)
+    assert "computing its features once" in caplog.text
+    monkeypatch.setattr(datasets, "_trains_on_features", lambda *_: False)
+    live_losses, _ = run(tiny, synthetic_dir, tmp_path / "live", **settings)
+    hard_losses, _ = run(tiny, synthetic_dir, tmp_path / "hard", freeze="backbone", augment=False)
+    assert len(losses) == len(live_losses) > 4
+    for once, live in zip(losses, live_losses, strict=True):
+        assert once == pytest.approx(live, abs=1e-5)
+    differences = [
+        abs(of["loss"] - hard["loss"]) for of, hard in zip(losses, hard_losses, strict=True) if "loss" in of
+    ]
+    assert max(differences) > 0.01
 
 
 def test_a_frozen_backbone_before_random_crops_runs_every_time(tiny, synthetic_dir, tmp_path, caplog):

@@ -49,6 +49,13 @@ def test_four_batches_of_four_give_the_gradients_of_one_batch_of_sixteen(name, t
     assert_same(one_step(name, 4, 4, tmp_path), one_step(name, 16, 1, tmp_path))
 
 
+def test_four_batches_of_four_give_the_gradients_of_one_batch_of_sixteen_with_soft_labels(tmp_path):
+    batches, whole = (one_step("vit", *of, tmp_path, soft=True) for of in ((4, 4), (16, 1)))
+    assert_same(batches, whole)
+    hard = one_step("vit", 16, 1, tmp_path)
+    assert max((whole[name] - value).abs().max() for name, value in hard.items()) > 1e-3
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_two_processes_of_two_by_four_give_the_gradients_of_one_batch_of_sixteen(
     name, gradients_of_two_processes, tmp_path
@@ -135,6 +142,39 @@ def test_an_image_counts_by_its_weight():
         ImageClassifierOutput(logits=logits), labels, 2, image_weights=torch.tensor([0.5, 1.5])
     )
     torch.testing.assert_close(weighted, (0.5 * losses[0] + 1.5 * losses[1]) / 2)
+
+
+SOFT = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.4, 0.6]])
+
+
+@pytest.mark.parametrize("weighting", ["none", "balanced"])
+@pytest.mark.parametrize("image_weights", [None, torch.tensor([0.5, 1.5])])
+def test_soft_labels_are_the_targets_in_training_and_not_in_evaluation(weighting, image_weights):
+    counts, labels, logits = [6, 3, 1], torch.tensor([0, 2]), torch.randn(2, 3)
+    loss = ClassificationLoss(counts, LossArguments(class_weighting=weighting))
+    outputs = ImageClassifierOutput(logits=logits)
+    of_class = torch.ones(3) if weighting == "none" else class_weights(counts, 1.0).float()
+    of_image = torch.ones(2) if image_weights is None else image_weights
+    each = -SOFT * of_class * logits.log_softmax(dim=1) * of_image[:, None]
+    torch.testing.assert_close(loss(outputs, labels, 8, image_weights, SOFT), each.sum() / 8)
+    torch.testing.assert_close(loss(outputs, labels, None, image_weights, SOFT), F.cross_entropy(logits, labels))
+
+
+def test_soft_labels_with_logit_adjustment_are_the_targets_of_the_adjusted_logits():
+    logits, priors = torch.tensor([[1.0, 2.0, -1.0], [0.5, 0.0, 0.3]]), torch.tensor([0.6, 0.3, 0.1])
+    loss = ClassificationLoss([6, 3, 1], LossArguments(logit_adjustment=0.7))
+    powers = logits.exp() * priors**0.7
+    expected = -(SOFT * (powers / powers.sum(dim=1, keepdim=True)).log()).sum() / 2
+    outputs = ImageClassifierOutput(logits=logits)
+    torch.testing.assert_close(loss(outputs, torch.tensor([0, 2]), 2, soft_labels=SOFT), expected)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal", "ldam"])
+def test_soft_labels_that_are_certain_are_plain_labels(kind):
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
+    loss, outputs = ClassificationLoss([6, 3, 1], LossArguments(loss=kind)), ImageClassifierOutput(logits=logits)
+    certain = F.one_hot(labels, 3).float()
+    torch.testing.assert_close(loss(outputs, labels, 4, soft_labels=certain), loss(outputs, labels, 4))
 
 
 def test_a_class_without_training_images_leaves_the_loss_finite():

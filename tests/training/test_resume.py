@@ -13,6 +13,7 @@ from ham_hf.data.dataset import load_ham10000
 from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
+from ham_hf.training.datasets import Data
 from ham_hf.training.resume import settings_in, settings_of
 from tests.helpers.tiny_checkpoints import make_run_folder
 from tests.helpers.tiny_runs import tiny_flags
@@ -127,7 +128,7 @@ def test_patients_count_where_the_model_reads_them(flags, synthetic_dir):
     older = DatasetDict({name: split.map(lambda row: {"age": 90.0}) for name, split in splits.items()})
     for fusion, same in (("none", True), ("mlp", False)):
         recipe = parse_recipe(flags("runs/of_patients", fusion=fusion))
-        settings = [settings_of(recipe, of, facts) for of in (splits, older)]
+        settings = [settings_of(recipe, Data(of, facts, {})) for of in (splits, older)]
         assert (settings[0] == settings[1]) is same
 
 

@@ -200,6 +200,7 @@ def _check_names(run: Mapping) -> list[Finding]:
         "data.same_lesion.list": data.get("same_lesion", {}).get("list"),
         "recipe": run["recipe"],
         "training.precision": training.get("precision"),
+        "training.soft_labels.teachers": training.get("soft_labels", {}).get("teachers"),
     }
     names |= {f"model.members[{number}].run": member["run"] for number, member in enumerate(model.get("members", []))}
     names |= {f"hardware.{key}": value for key, value in run["hardware"].items()}
