@@ -9,10 +9,19 @@ from scipy.special import softmax
 from torch import nn
 from transformers import pipeline
 
-from ham_hf.evaluation.calibration import calibration_of, fit_strength, fit_temperature, fold, last_linear
+from ham_hf.evaluation.calibration import (
+    calibrate,
+    calibration_of,
+    fit_strength,
+    fit_temperature,
+    fold,
+    last_linear,
+)
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.predictions import read_predictions
-from ham_hf.inference.engine import probabilities
+from ham_hf.inference.batches import PATIENT
+from ham_hf.inference.classifier import Classifier
+from ham_hf.inference.engine import all_view_logits, probabilities
 from ham_hf.inference.load import load_classifier
 from ham_hf.inference.tta import set_test_time_augmentation
 from ham_hf.labels import LABELS
@@ -21,7 +30,7 @@ from ham_hf.reporting import tables
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from tests.helpers.fake_runs import change_json
-from tests.helpers.small_data import noise
+from tests.helpers.small_data import load, make_rows, noise, write_folder
 from tests.helpers.tiny_checkpoints import make_run_folder
 
 RNG = np.random.default_rng(0)
@@ -85,6 +94,28 @@ def test_a_model_that_does_not_end_in_a_linear_layer_is_refused(tiny_checkpoint)
         InputError, match="one linear layer with a bias.*but ViTForImageClassification ends in Linear, ReLU"
     ):
         last_linear(model)
+
+
+@pytest.mark.parametrize("prior", [None, [0.3, 0.1, 0.2, 0.0, 0.2, 0.15, 0.05]])
+def test_what_is_fitted_is_in_the_model(prior, patient_model, tmp_path):
+    folder = write_folder(tmp_path / "data", make_rows(21, 1))
+    split = load(folder, split="all")[0]["test"]
+    classifier = Classifier(*patient_model("mlp"))
+    torch.nn.init.normal_(last_linear(classifier.model).weight)
+
+    def logits():
+        patients = zip(*(split[column][:] for column in PATIENT), strict=True)
+        return all_view_logits(classifier, split["image"][:], patients)
+
+    before = logits()
+    log_prior = np.zeros(7) if prior is None else np.log(np.maximum(prior, 1e-6))
+    labels = (before.mean(axis=1) - 0.4 * log_prior).argmax(axis=1)
+    fitted = calibrate(classifier, split.remove_columns("label").add_column("label", labels), prior, "accuracy")
+    expected = 0.0 if prior is None else fit_strength(before, labels, log_prior, "accuracy", LABELS)
+    assert fitted.prior_strength == expected and (expected > 0) == (prior is not None)
+    assert fitted.temperature == fit_temperature(before - expected * log_prior, labels)
+    np.testing.assert_allclose(logits(), (before - expected * log_prior) / fitted.temperature, atol=1e-4)
+    assert fitted.images == 21 and calibration_of(classifier.model) == fitted._asdict()
 
 
 @pytest.fixture(scope="module")

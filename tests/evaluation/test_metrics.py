@@ -99,6 +99,19 @@ def test_calibration_error_matches_a_plain_loop():
     assert np.allclose(shown[:2], expected, atol=1e-12) and shown[2].tolist() == [20] * 15
 
 
+def test_images_of_the_same_confidence_share_a_bin():
+    probabilities, labels = np.tile([0.8, 0.2], (5, 1)), np.array([0, 0, 0, 1, 1])
+    assert compute_scores(probabilities, labels, ("nv", "other"))["ece"] == pytest.approx(0.2)
+    confidence, accuracy, images = calibration_bins(probabilities, labels)
+    assert (confidence, accuracy, images) == (pytest.approx([0.8]), pytest.approx([0.6]), [5])
+
+
+def test_scores_are_computed_in_double_precision():
+    probabilities, labels, _ = some_predictions()
+    single = probabilities.astype(np.float32)
+    assert str(compute_scores(single, labels)) == str(compute_scores(single.astype(np.float64), labels))
+
+
 def test_no_score_depends_on_the_order_of_the_images():
     probabilities, labels, _ = some_predictions(images=200, ties=True)
     order = np.random.default_rng(0).permutation(200)
@@ -129,9 +142,16 @@ def test_figures_of_an_absent_diagnosis_are_undefined_and_left_out_of_the_means(
 
 
 def test_ranking_figures_of_images_of_one_diagnosis_are_undefined():
-    scores = compute_scores(np.array([[0.7, 0.3], [0.4, 0.6]]), [1, 1], ["nv", "mel"])
+    with np.errstate(all="raise"):
+        scores = compute_scores(np.array([[0.7, 0.3], [0.4, 0.6]]), [1, 1], ["nv", "mel"])
     for name in ("auroc_nv", "auroc_mel", "macro_auroc", "melanoma_sensitivity_at_90_specificity"):
         assert np.isnan(scores[name]), name
+
+
+def test_one_image_of_each_diagnosis_is_enough():
+    scores = compute_scores(np.eye(2), [0, 1], ["nv", "mel"])
+    for name in ("precision_mel", "recall_mel", "f1_mel", "auroc_mel", "melanoma_sensitivity_at_90_specificity"):
+        assert scores[name] == 1, name
 
 
 def test_the_log_loss_is_of_probabilities_that_sum_to_one():
@@ -141,7 +161,8 @@ def test_the_log_loss_is_of_probabilities_that_sum_to_one():
 
 
 def test_precision_of_what_was_never_predicted_is_undefined_but_its_f1_is_zero():
-    scores = compute_scores(np.array([[0.9, 0.1], [0.8, 0.2]]), [0, 1], ["nv", "other"])
+    with np.errstate(all="raise"):
+        scores = compute_scores(np.array([[0.9, 0.1], [0.8, 0.2]]), [0, 1], ["nv", "other"])
     assert np.isnan(scores["precision_other"])
     assert (scores["recall_other"], scores["f1_other"]) == (0, 0)
 
@@ -230,21 +251,25 @@ def test_the_evaluate_metric_gives_the_same_scores():
     decided = metric.compute(predictions=probabilities.argmax(axis=1), references=labels)
     assert decided["recall_mel"] == scores["recall_mel"] and "log_loss" not in decided and "auroc_mel" not in decided
     probabilities, labels, _ = some_predictions(50, ("nv", "other"))
-    scores = HamMetrics(("nv", "other")).compute(predictions=probabilities, references=labels)
+    of_two = HamMetrics(("nv", "other"))
+    scores = of_two.compute(predictions=probabilities, references=labels)
     assert {"auroc_nv", "auroc_other", "macro_auroc"} <= set(scores)
+    decided = of_two.compute(predictions=probabilities.argmax(axis=1), references=labels)
+    assert decided["f1_other"] == scores["f1_other"]
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "message"),
+    ("row", "message"),
     [
-        ([[np.nan, np.nan], [0.5, 0.5]], "1 of 2 images have probabilities that are not finite.*lower learning_rate"),
-        ([[2.0, -3.0], [0.5, 0.5]], "expected the model's softmax, not its logits"),
-        ([[0.7, 0.7], [0.5, 0.5]], "do not sum to 1"),
+        ([np.nan, np.nan], "1 of 3 images have probabilities that are not finite.*lower learning_rate"),
+        ([2.0, -3.0], "expected the model's softmax, not its logits"),
+        ([2.0, -1.0], "are below 0"),
+        ([0.7, 0.7], "do not sum to 1"),
     ],
 )
-def test_invalid_probabilities_are_refused(probabilities, message):
+def test_invalid_probabilities_are_refused(row, message):
     with pytest.raises(InputError, match=message):
-        compute_scores(np.array(probabilities), [0, 1], ["nv", "other"])
+        compute_scores(np.array([row, [0.5, 0.5], [0.5, 0.5]]), [0, 1, 1], ["nv", "other"])
 
 
 def test_invalid_labels_are_refused():
