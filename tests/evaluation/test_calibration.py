@@ -110,6 +110,7 @@ def test_what_is_fitted_is_in_the_model(prior, patient_model, tmp_path):
     before = logits()
     log_prior = np.zeros(7) if prior is None else np.log(np.maximum(prior, 1e-6))
     labels = (before.mean(axis=1) - 0.4 * log_prior).argmax(axis=1)
+    labels[:5] = LABELS.index("nv")  # some are wrong, or the best temperature would be the lowest
     fitted = calibrate(classifier, split.remove_columns("label").add_column("label", labels), prior, "accuracy")
     expected = 0.0 if prior is None else fit_strength(before, labels, log_prior, "accuracy", LABELS)
     assert fitted.prior_strength == expected and (expected > 0) == (prior is not None)

@@ -40,6 +40,7 @@ def test_the_threshold_is_the_highest_with_the_sensitivity(sensitivity, threshol
     results = threshold_results(of, threshold)
     assert threshold_results(of, threshold) == results  # the same draws every time
     assert (results["sensitivity"]["value"], results["specificity"]["value"]) == (found, spared)
+    assert threshold_results(of, 0.7)["sensitivity"]["value"] == 0.5  # at least 0.7
 
 
 def test_the_interval_is_about_as_wide_as_the_binomial_says():
