@@ -79,14 +79,14 @@ def test_grouped_lesions_stay_together(table):
     assert (split.groupby(table["lesion_id"].map(groups)).nunique() == 1).all()
 
 
-def write_split(path, table, change=lambda rows: rows):
+def write_split(path, table, change=lambda rows: rows, header="image_id,split"):
     rows = [[image_id, SPLITS[i // 2 % 3]] for i, image_id in enumerate(table["image_id"])]
-    path.write_text("image_id,split\n" + "".join(",".join(row) + "\n" for row in change(rows)))
+    path.write_text(f"{header}\n" + "".join(",".join(row) + "\n" for row in change(rows)))
     return str(path)
 
 
 def test_a_csv_gives_the_split_and_may_name_other_images(table, tmp_path):
-    path = write_split(tmp_path / "mine.csv", table, lambda rows: [*rows[::-1], ["OTHER", "train"]])
+    path = write_split(tmp_path / "mine.csv", table, lambda rows: [*rows[::-1], ["OTHER", "train"]], "Image ID,Split")
     split = assign_splits(table, path)
     assert list(split) == table["image_id"].tolist()
     assert list(split.values())[:6] == ["train", "train", "validation", "validation", "test", "test"]
