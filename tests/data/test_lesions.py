@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ham_hf.data.lesions import compare_lesions, is_ham10000, official_lesions
+from ham_hf.data.lesions import compare_lesions, is_ham10000, look_alikes, official_lesions
 from ham_hf.data.schema import clean_table
 from ham_hf.data.sources.isic import CHALLENGE_COLUMNS
 from tests.helpers.small_data import load, make_rows, refusal, write_folder, write_image, write_split, write_table
@@ -177,3 +177,22 @@ def test_the_ids_of_ham10000_are_consecutive():
         "ISIC_００２４３０６",
     ):
         assert not is_ham10000(name)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "les_000",
+        "LES 000",
+        "LES-000",
+        "LES_000_",
+        "LES_000.0",
+        "LÉS_000",
+        "LES_000\N{COMBINING ENCLOSING CIRCLE}",
+        "LES_\N{ZERO WIDTH SPACE}000",
+        "L\N{CYRILLIC CAPITAL LETTER IE}S_000",
+        "LES_\N{FULLWIDTH DIGIT ZERO}00",
+    ],
+)
+def test_lesion_ids_that_look_alike_are_found(other):
+    assert look_alikes(["LES_001", other, "LES_000", "LES_0"]) == [sorted(["LES_000", other])]

@@ -58,8 +58,10 @@ def test_the_grouped_split_keeps_lesions_whole_and_has_every_diagnosis(table):
 
 def test_three_lesions_of_a_diagnosis_are_in_three_splits():
     table = pd.DataFrame(make_rows(lesions=21, images=1))
-    split = table["image_id"].map(grouped_split(table, 3, {}))
-    assert (split.groupby(table["dx"]).nunique() == 3).all()
+    for diagnoses in (table["dx"], ["mel"] * 3 + ["nv"] * 18):
+        table = table.assign(dx=diagnoses)
+        split = table["image_id"].map(grouped_split(table, 3, {}))
+        assert (split.groupby(table["dx"]).nunique() == 3).all()
 
 
 def test_a_diagnosis_with_one_lesion_is_for_training():
@@ -68,8 +70,10 @@ def test_a_diagnosis_with_one_lesion_is_for_training():
 
 
 def test_the_grouped_split_follows_the_seed_and_not_the_order(table):
-    assert grouped_split(table, 1, {}) == grouped_split(table.sample(frac=1, random_state=5), 1, {})
-    assert grouped_split(table, 1, {}) != grouped_split(table, 2, {})
+    shuffled = table.sample(frac=1, random_state=5)
+    assert assign_splits(table, "grouped", 1) == assign_splits(shuffled, "grouped", 1)
+    assert assign_splits(table, "grouped", 1) != assign_splits(table, "grouped", 2)
+    assert assign_splits(table, "grouped") == assign_splits(table, "grouped", 0)
 
 
 def test_grouped_lesions_stay_together(table):
