@@ -38,6 +38,7 @@ from ham_hf.training.build import (
 )
 from ham_hf.training.checkpointing import checkpoint_to_resume, only_writer
 from ham_hf.training.datasets import read_data
+from ham_hf.training.final_fit import Choice, StopAfter, read_choice
 from ham_hf.training.resume import resume_settings, settings_of
 from ham_hf.training.run_facts import precision_of, run_facts, training_record
 
@@ -75,10 +76,14 @@ def train(recipe: Recipe) -> None:
     data = read_data(recipe)
     settings = resume_settings(checkpoint, settings_of(recipe, data))
     seen_before = check_start(recipe.model.model_name_or_path, revisions.image, *data[:3])
-    check_validation(recipe, data.splits)
+    choice = None if args.final_fit is None else read_choice(recipe, data.facts)
+    if choice is None:
+        check_validation(recipe, data.splits)
 
     trainer = build_trainer(recipe, data, revisions)
     trainer.add_callback(settings)
+    if choice is not None:
+        trainer.add_callback(StopAfter(choice.facts["epochs"]))
     parameters = count_parameters(trainer.model)  # now: FSDP and DeepSpeed divide them among processes
     logger.info("computing in %s%s", precision_of(trainer), ", channels_last" if trainer.channels_last else "")
     if trainer.is_world_process_zero():  # before the first checkpoint, which needs it too
@@ -94,9 +99,9 @@ def train(recipe: Recipe) -> None:
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink()  # a pickle; arguments.json says the same
         trainer.save_state()
-        saved = _predict(recipe, data.splits)
+        saved = _predict(recipe, data.splits, choice)
         model = parameters | {"weights_sha256": weights_sha256(folder)}
-        facts = run_facts(recipe, trainer, data, revisions, settings)
+        facts = run_facts(recipe, trainer, data, revisions, settings, choice)
         facts["model"] |= saved | model
         _write_facts(folder, recipe, facts)
         print_results(write_report(folder), folder)
@@ -104,12 +109,12 @@ def train(recipe: Recipe) -> None:
     trainer.accelerator.end_training()
 
 
-def _predict(recipe: Recipe, splits: DatasetDict) -> dict:
+def _predict(recipe: Recipe, splits: DatasetDict, choice: Choice | None) -> dict:
     """Calibrate the saved model, write its predictions, and return the facts about it."""
     assert recipe.training.output_dir is not None
     folder = Path(recipe.training.output_dir)
     if recipe.model.calibration != "none":
-        _calibrate(folder, recipe, splits)
+        _calibrate(folder, recipe, splits, choice)
     if recipe.model.fusion != "none":
         copy_pipeline(folder)
     classifier = _load_saved(folder, recipe.training)
@@ -117,8 +122,12 @@ def _predict(recipe: Recipe, splits: DatasetDict) -> dict:
         splits = DatasetDict({**splits, "test": splits["test"].select([])})
     predict_splits(folder, classifier, splits)
     if recipe.model.melanoma_sensitivity is not None:
-        validation = read_predictions(folder / "predictions_validation.csv")
-        threshold = thresholds.fit_threshold(validation, recipe.model.melanoma_sensitivity)
+        if choice is None:
+            validation = read_predictions(folder / "predictions_validation.csv")
+            threshold = thresholds.fit_threshold(validation, recipe.model.melanoma_sensitivity)
+        else:
+            assert choice.threshold is not None  # that run has the same recipe
+            threshold = choice.threshold
         thresholds.keep_threshold(folder, classifier.model, threshold)
     return model_facts(classifier)
 
@@ -130,16 +139,21 @@ def _load_saved(folder: Path, args: RunArguments) -> Classifier:
     return classifier._replace(model=model)
 
 
-def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict) -> None:
+def _calibrate(folder: Path, recipe: Recipe, splits: DatasetDict, choice: Choice | None) -> None:
     """Replace the saved weights by calibrated ones."""
     classifier = _load_saved(folder, recipe.training)
     counts = np.array(class_counts(splits["train"]))
     prior = counts / counts.sum() if recipe.model.calibration == "temperature_and_prior" else None
-    metric = recipe.training.metric_for_best_model
-    assert metric is not None  # it has a default
-    fitted = calibration.calibrate(classifier, splits["validation"], prior, metric)
+    if choice is None:
+        metric = recipe.training.metric_for_best_model
+        assert metric is not None  # it has a default
+        fitted = calibration.calibrate(classifier, splits["validation"], prior, metric)
+    else:
+        assert choice.calibration is not None  # that run has the same recipe
+        fitted = choice.calibration
+        calibration.apply(classifier.model, fitted, prior)  # type: ignore[arg-type]  # as below
     logger.info("calibrated: temperature %.3f, prior strength %.2f", fitted.temperature, fitted.prior_strength)
-    classifier.model.save_pretrained(folder)  # type: ignore[union-attr]  # as above
+    classifier.model.save_pretrained(folder)  # type: ignore[union-attr]  # no ONNX file
     apply_umask(folder)
 
 

@@ -87,6 +87,8 @@ class DataArguments:
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on at most this many images, drawn with --seed, for a quick test."}
     )
+    # Not an option: --final_fit sets it, and so does the evaluation of the model that this gave
+    train_on_validation: bool = field(default=False, init=False)
 
     def __post_init__(self):
         example = '{"SCC": "akiec", "Scar": null}'

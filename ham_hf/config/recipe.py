@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ham_hf.config.arguments import BY_RESULT, DataArguments, ImageArguments, LossArguments, ModelArguments
 from ham_hf.config.early_checks import check_words
@@ -153,7 +154,19 @@ def parse_recipe(argv: list[str] | None = None) -> Recipe:
     if unknown:
         raise InputError(f"unknown argument {unknown[0]!r}{suggest(unknown[0])}")
     check_recipe(data, image, model, loss, training)
+    if training.final_fit is not None:
+        _choose_nothing(data, training)
     return Recipe(data, image, model, loss, training, path, read_text(path) if path else None, argv)
+
+
+def _choose_nothing(data: DataArguments, training: RunArguments) -> None:
+    """Train on the validation images too, and turn off what reads them."""
+    data.train_on_validation = True
+    training.eval_strategy = IntervalStrategy.NO
+    training.load_best_model_at_end = False
+    training.early_stopping_patience = None
+    if training.save_strategy == SaveStrategy.BEST:
+        training.save_strategy = SaveStrategy.EPOCH
 
 
 def spell_flag(name: str, value) -> list[str]:

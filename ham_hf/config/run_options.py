@@ -15,6 +15,14 @@ class RunOptions:
         default=False,
         metadata={"help": "Resume from the last checkpoint in --output_dir, if there is one."},
     )
+    final_fit: str | None = field(
+        default=None,
+        metadata={
+            "help": "The folder of a finished run of this recipe: train on the training and validation images "
+            "together, without choosing anything, for as many epochs as that run chose and with its temperature and "
+            "threshold. Figures are of the test images alone; with --split all, all images are training images."
+        },
+    )
     base_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Set learning_rate to this value x batch size x gradient accumulation x processes / 256."},

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from transformers import SchedulerType
@@ -44,6 +45,7 @@ def check_recipe(
     _check_after_training(data, model, training)
     _check_fusion(model, training)
     _check_course(training)
+    _check_final_fit(data, training)
     _check_rates(model, training)
     _check_loss(loss, training.label_smoothing_factor)
 
@@ -94,6 +96,22 @@ def _check_course(training: "RunArguments") -> None:
         raise InputError(
             "early_stopping_patience requires load_best_model_at_end: true, because it keeps the best checkpoint"
         )
+
+
+def _check_final_fit(data: DataArguments, training: "RunArguments") -> None:
+    if training.final_fit is None:
+        return
+    if not (Path(training.final_fit).expanduser() / "run.json").is_file():
+        raise InputError(f"final_fit is {training.final_fit!r}: expected the folder of a finished `ham-hf train`")
+    if training.lr_scheduler_type in BY_RESULT:
+        raise InputError(
+            f"final_fit does not support lr_scheduler_type: {training.lr_scheduler_type}, which follows validation "
+            "figures: the validation images are training images"
+        )
+    if training.max_steps > 0:
+        raise InputError("final_fit does not support max_steps, because it takes the epochs that the run chose")
+    if data.max_train_samples is not None:
+        raise InputError("final_fit does not support max_train_samples: it trains on all images")
 
 
 def _check_numbers(part) -> None:

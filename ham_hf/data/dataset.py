@@ -121,6 +121,8 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         split = assign_splits(table, args.split, args.split_seed, groups)
     used_rows = table[table["image_id"].isin(used)]
     audit.check_split(used_rows, split)
+    if args.train_on_validation:
+        split = _with_validation(split, args.split)
     dropped = training_duplicates(table, split, groups) if args.drop_hidden_duplicates else []
     split = split | dict.fromkeys(dropped, UNUSED)
     duplicates = {
@@ -161,6 +163,7 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "split": args.split if args.split in ("study", "grouped", "all") else Path(args.split).name,
         "split_seed": args.split_seed if args.split == "grouped" else None,
         "split_sha256": split_sha256,
+        "train_on_validation": args.train_on_validation,
         "images_sha256": lines_digest(f"{image_id} {present[image_id].sha256}" for image_id in sorted(present)),
         "splits": {name: _split_facts(table[table["split"] == name], present, labels) for name in SPLITS},
         "audit": audit.audit_facts(used_rows, split, identical, pairs) | {"broken_images": len(broken)},
@@ -171,6 +174,12 @@ def load_checked(args: DataArguments) -> tuple[DatasetDict, dict, dict[str, Imag
         "broken_images": [[image_id, check.error] for image_id, check in broken.items()][:LISTED],
     }
     return splits, facts, present
+
+
+def _with_validation(split: Mapping[str, str], name: str) -> dict[str, str]:
+    """Return a split whose validation images are training images; of "all", every image is one."""
+    moved = "test" if name == "all" else "validation"
+    return {image_id: "train" if part == moved else part for image_id, part in split.items()}
 
 
 def _usable_images(source: Source, args: DataArguments) -> tuple[dict[str, ImageCheck], dict[str, ImageCheck]]:

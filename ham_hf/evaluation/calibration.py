@@ -81,13 +81,25 @@ def calibrate(classifier: Classifier, split: Dataset, prior: Sequence[float] | N
         classifier, range(len(split)), patients, read=image_reader(split), total=len(split), description="calibration"
     )
     labels = np.array(split["label"][:])
-    shift = np.zeros(logits.shape[-1]) if prior is None else np.log(np.maximum(prior, 1e-6))
+    shift = np.zeros(logits.shape[-1]) if prior is None else _log_prior(prior)
     strength = 0.0 if prior is None else fit_strength(logits, labels, shift, metric, classifier.labels)
-    temperature = fit_temperature(logits - strength * shift, labels)
-    fold(classifier.model, temperature, strength * shift)
-    calibration = Calibration(temperature, strength, len(split))
-    classifier.model.config.calibration = calibration._asdict()
+    calibration = Calibration(fit_temperature(logits - strength * shift, labels), strength, len(split))
+    apply(classifier.model, calibration, prior)
     return calibration
+
+
+def apply(model: PreTrainedModel, calibration: Calibration, prior: Sequence[float] | None) -> None:
+    """Fold a calibration into the model and record it in its config; `prior` is needed only with a strength."""
+    shift = np.zeros(model.config.num_labels)
+    if calibration.prior_strength:
+        assert prior is not None
+        shift = calibration.prior_strength * _log_prior(prior)
+    fold(model, calibration.temperature, shift)
+    model.config.calibration = calibration._asdict()
+
+
+def _log_prior(prior: Sequence[float]) -> np.ndarray:
+    return np.log(np.maximum(prior, 1e-6))
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

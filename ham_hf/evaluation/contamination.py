@@ -83,17 +83,18 @@ def _take_split_of(trained: Mapping | None, data: DataArguments, name: str) -> N
         if data.split not in ("study", "grouped", "all"):
             raise InputError(f"{name} was trained with the split of a CSV: add --split path/to/{data.split}")
         data.split_seed = trained["split_seed"] or 0
-        take_duplicates_of(trained, data, name)
+        take_split_options_of(trained, data, name)
 
 
-def take_duplicates_of(facts: Mapping, data: DataArguments, name: str) -> None:
-    """Set the list of duplicates in `data` to the one that made the split of `facts`, unless a list was given.
+def take_split_options_of(facts: Mapping, data: DataArguments, name: str) -> None:
+    """Set in `data` what else made the split of `facts`: the list of duplicates, unless one was given, for example.
 
     Raises:
         InputError: that list is not one that ships with ham_hf.
     """
     if facts["audit"]["near_duplicates"].get("grouped"):
         raise InputError(f"the split of {name} was made with --group_near_duplicates, which was removed: set --split")
+    data.train_on_validation = facts.get("train_on_validation", False)
     made_with = facts.get("same_lesion", {"list": NO_LIST, "merged": True, "dropped": False})  # of older runs
     data.drop_hidden_duplicates = made_with["dropped"]
     if data.same_lesion is not None or not made_with["merged"]:

@@ -59,6 +59,7 @@ _OF_TRAINING = {
 # Of some models alone
 _OPTIONAL = {
     "data.seen_before": int | None,
+    "data.train_on_validation": bool,
     "data.dropped_rows": dict,
     "data.overlap": dict,
     "data.split_by_default": bool,
@@ -77,6 +78,7 @@ _OPTIONAL = {
     "model.weights_sha256": dict,
     "training.do_predict": bool,
     "training.train_size": int | dict | None,
+    "training.final_fit": dict | None,
     "training.hindrances": list,
     "training.soft_labels": dict,
 }
@@ -91,6 +93,8 @@ _OF_SAME_LESION: dict[str, type | UnionType] = {"list": str, "merged": bool, "dr
 _OF_SAME_LESION |= {"pairs": int, "dropped_images": int}
 _OF_MEMBER: dict[str, type | UnionType] = {"run": str, "weight": _NUMBER, "base": str, "base_revision": str | None}
 _OF_SOFT_LABELS: dict[str, type | UnionType] = {"teachers": str, "weight": _NUMBER, "sha256": str}
+_OF_FINAL_FIT: dict[str, type | UnionType] = {"run": str, "seed": int, "epochs": _NUMBER}
+_OF_FINAL_FIT |= {"metric": str | None, "value": _NUMBER | None}
 _OF_COLLAPSE = ("eval_top_class_share", "eval_predicted_class_entropy")
 _LOGGED = ("loss", "eval_loss", "learning_rate", *_OF_COLLAPSE)
 _LARGEST = 1e15  # of a count, and of seconds
@@ -158,6 +162,9 @@ def check_facts(facts: Any, path: Path) -> None:
     soft_labels = (facts.get("training") or {}).get("soft_labels")
     for key, kind in _OF_SOFT_LABELS.items() if soft_labels is not None else ():
         _check(_at(soft_labels, key, path), kind, f"training.soft_labels.{key}", path)
+    if final_fit := (facts["training"] or {}).get("final_fit"):
+        for key, kind in _OF_FINAL_FIT.items():
+            _check(_at(final_fit, key, path), kind, f"training.final_fit.{key}", path)
     for member in model.get("members", []):
         for key, kind in _OF_MEMBER.items():
             _check(_at(member, key, path), kind, f"model.members.{key}", path)

@@ -58,8 +58,10 @@ def read_run(run_dir: str | Path) -> Run:
     facts = _read_json(folder / "run.json")
     trained = facts.get("training", ...) is not None  # null in an evaluation of a model trained elsewhere
     if trained:
-        _require_files(folder, "predictions_validation.csv", "trainer_state.json")
+        _require_files(folder, "trainer_state.json")
     check_facts(facts, folder / "run.json")
+    if trained and not facts["data"].get("train_on_validation"):
+        _require_files(folder, "predictions_validation.csv")
     state = _read_json(folder / "trainer_state.json") if trained else {"log_history": []}
     check_history(state.get("log_history"), folder / "trainer_state.json")
     predictions = {split: _read_split(folder, split, facts) for split in EVALUATION_SPLITS}
@@ -212,13 +214,15 @@ def _ablation(run: Run) -> dict | None:
 
 
 def _collapse(run: Run) -> dict:
-    """Return the spread of the predictions at every evaluation of the log, and of the saved model on validation."""
+    """Return the spread of the predictions at every evaluation of the log, and of the saved model on validation.
+
+    The latter is None of a model that was trained on the validation images.
+    """
     keys = ("step", "epoch", "eval_top_class_share", "eval_predicted_class_entropy")
     validation = run.predictions["validation"]
-    assert validation is not None  # `read_run` requires it of a trained model
     evaluations = [entry for entry in run.history if "eval_top_class_share" in entry]
     return {
-        "saved_model": prediction_spread(validation.probabilities),
+        "saved_model": None if validation is None else prediction_spread(validation.probabilities),
         "evaluations": [{key.removeprefix("eval_"): entry[key] for key in keys} for entry in evaluations],
         "collapsed_steps": collapsed_steps(run.history),
     }

@@ -40,6 +40,11 @@ def has_views(run: Mapping) -> bool:
     return run["model"].get("test_time_augmentation", "none") != "none"
 
 
+def final_fit(run: Mapping) -> Mapping | None:
+    """Return what is known of the run that chose the recipe of a final fit; None for other runs."""
+    return (run["training"] or {}).get("final_fit")
+
+
 def unknown_lesions(data: Mapping) -> int:
     """Return how many validation and test images have an unknown lesion; older runs do not say, and count as 0."""
     return sum(data["splits"][split].get("unknown_lesions", 0) for split in ("validation", "test"))
@@ -152,7 +157,7 @@ def model(run: Mapping) -> list[list[str]]:
     if model.get("selected_by"):
         rows.append(["members chosen by", f"{HEADLINE[model['selected_by']]} on the validation images"])
     if calibration := model.get("calibration"):
-        rows.append(["calibration", _calibration(calibration)])
+        rows.append(["calibration", _calibration(calibration, final_fit(run))])
     if training is None:
         return rows
     rows.append(["training images", f"{training['images']:,}"])
@@ -173,14 +178,14 @@ def _training_crops(run: Mapping) -> str:
     return "" if size in (None, run["model"]["image_size"]) else f"; {crops_in_words(sizes_by_epoch(size))}"
 
 
-def _calibration(of: Mapping) -> str:
+def _calibration(of: Mapping, final_fit: Mapping | None) -> str:
     strength = of["prior_strength"]
     adjusted = f"logits minus {number(strength)} times the log class shares of the training images, then "
+    fitted = f"{adjusted if strength else ''}temperature {number(of['temperature'])}, fitted on {of['images']:,} "
+    if final_fit is not None:
+        return f"{fitted}validation images by the run {escape(final_fit['run'])}"
     figures = "figures" if strength else "log loss and calibration error"
-    return (
-        f"{adjusted if strength else ''}temperature {number(of['temperature'])}, fitted on {of['images']:,} "
-        f"validation images, which makes their {figures} optimistic"
-    )
+    return f"{fitted}validation images, which makes their {figures} optimistic"
 
 
 def _soft_labels(of: Mapping) -> str:

@@ -69,7 +69,7 @@ def read_data(recipe: Recipe) -> Data:
     logger.info(
         "%s, split %s: %s images%s", facts["source"], facts["split"], sizes, f", {absent} absent" if absent else ""
     )
-    for name in ("train", "validation"):
+    for name in ("train",) if recipe.data.train_on_validation else ("train", "validation"):
         if len(splits[name]) == 0:
             raise InputError(f"the {name} split has no image: training requires both training and validation images")
     if teachers is None:

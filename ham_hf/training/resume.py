@@ -23,14 +23,18 @@ from ham_hf.training.datasets import Data
 
 logger = logging.getLogger("ham_hf.train")
 
-# The training arguments that determine the weights. Another value would take effect only partly, because rates and
-# schedules are in the checkpoint too
-_OF_TRAINING = (
+# The training arguments that a step depends on, apart from the seeds
+OPTIMIZATION = (
     *("learning_rate", "image_learning_rate", "head_learning_rate", "layer_decay", "gradual_unfreezing"),
     *("optimizer", "optim", "optim_args", "sgd_momentum", "sgd_nesterov", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "ema_decay"),
     *("lr_scheduler_type", "lr_scheduler_kwargs", "lr_decay_factor", "lr_decay_epochs", "warmup_steps"),
-    *("warmup_epochs", "seed", "data_seed", "dataloader_drop_last", "train_sampling_strategy", "neftune_noise_alpha"),
+    *("warmup_epochs", "dataloader_drop_last", "train_sampling_strategy", "neftune_noise_alpha"),
+)
+# And those that determine the weights. Another value would take effect only partly, because rates and schedules are in
+# the checkpoint too
+_OF_TRAINING = (
+    *(*OPTIMIZATION, "seed", "data_seed", "final_fit"),
     *("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps", "save_only_model"),
     *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
 )

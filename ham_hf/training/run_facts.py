@@ -8,14 +8,22 @@ from ham_hf.evaluation.training_record import TrainingRecord, images_of, join_re
 from ham_hf.models.build import Revisions
 from ham_hf.system.environment import hardware, hindrances, versions
 from ham_hf.training.datasets import Data
+from ham_hf.training.final_fit import Choice
 from ham_hf.training.resume import KeepSettings
 from ham_hf.training.trainer import HamTrainer
 
 
-def run_facts(recipe: Recipe, trainer: HamTrainer, data: Data, revisions: Revisions, settings: KeepSettings) -> dict:
+def run_facts(
+    recipe: Recipe,
+    trainer: HamTrainer,
+    data: Data,
+    revisions: Revisions,
+    settings: KeepSettings,
+    choice: Choice | None,
+) -> dict:
     """Return the content of run.json after the training, without the facts about the saved model.
 
-    `revisions` are those of the checkpoints that the run started from.
+    `revisions` are those of the checkpoints that the run started from, and `choice` is that of a final fit.
     """
     args, state = recipe.training, trainer.state
     # Without a best checkpoint the model is the last one
@@ -40,6 +48,7 @@ def run_facts(recipe: Recipe, trainer: HamTrainer, data: Data, revisions: Revisi
             **({} if data.soft_labels is None else {"soft_labels": data.soft_labels.facts}),
             "train_size": recipe.image.train_size,
             "do_predict": args.do_predict,
+            "final_fit": None if choice is None else choice.facts,
             "best_metric": args.metric_for_best_model if chosen else None,
             "best_value": state.best_metric if chosen else None,
             "best_step": state.best_global_step if chosen else None,

@@ -7,7 +7,7 @@ import pytest
 
 from ham_hf.cli.main import main
 from ham_hf.config.arguments import DataArguments
-from ham_hf.evaluation.contamination import take_duplicates_of
+from ham_hf.evaluation.contamination import take_split_options_of
 from ham_hf.evaluation.hidden_duplicates import hidden_results
 from ham_hf.evaluation.predictions import Predictions
 from ham_hf.reporting.report import write_report
@@ -79,9 +79,9 @@ def test_the_list_that_made_a_split_makes_it_again(facts, given, expected):
     facts = {"audit": {"near_duplicates": {}}} | facts
     if expected and " " in expected:
         with pytest.raises(InputError, match=re.escape(expected)):
-            take_duplicates_of(facts, data, "it")
+            take_split_options_of(facts, data, "it")
     else:
-        take_duplicates_of(facts, data, "it")
+        take_split_options_of(facts, data, "it")
         assert data.same_lesion == expected
 
 

@@ -20,7 +20,7 @@ from ham_hf.data.image_io import upright_rgb
 from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST
 from ham_hf.data.splits import EVALUATION_SPLITS
-from ham_hf.evaluation.contamination import are_strangers, doubts_about, take_duplicates_of
+from ham_hf.evaluation.contamination import are_strangers, doubts_about, take_split_options_of
 from ham_hf.evaluation.hidden_duplicates import hidden_images
 from ham_hf.evaluation.metrics import prediction_spread
 from ham_hf.evaluation.model_facts import model_facts
@@ -209,7 +209,7 @@ def _split_of(claims: Sequence[Claim], report: Mapping | None) -> tuple[str, int
 def _take_duplicates_of(claims: Sequence[Claim], report: Mapping | None, data: DataArguments) -> None:
     """Set the list of duplicates to the one that made the split; cards of ours name it if it decides the split."""
     if report is not None:
-        take_duplicates_of(report["run"]["data"], data, "the card")
+        take_split_options_of(report["run"]["data"], data, "the card")
     elif data.same_lesion is None and data.split == "grouped":
         named = {claim.dataset_args.get("same_lesion") for claim in claims if claim.sha256}
         data.same_lesion = SHIPPED_LIST if SHIPPED_LIST in named else NO_LIST
