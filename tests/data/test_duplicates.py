@@ -11,8 +11,9 @@ from ham_hf.cli.main import main
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.duplicates import search
 from ham_hf.data.duplicates.alignment import Alignment, align, similarity, warp
-from ham_hf.data.duplicates.candidates import candidate_pairs
+from ham_hf.data.duplicates.candidates import candidate_pairs, same_patient_pairs
 from ham_hf.data.duplicates.local_features import POINTS, extract_features, scaled_gray
+from ham_hf.duplicates import write_duplicates
 from ham_hf.evaluation.overlap import overlap_note, overlap_sentences
 from ham_hf.evaluation.training_copies import find_training_copies
 from ham_hf.reporting.duplicates_page import render_duplicates
@@ -118,6 +119,19 @@ def test_an_image_without_a_point_matches_nothing():
     assert align(blank, features(picture(0)), False) is None
 
 
+def test_images_of_patients_who_may_be_the_same_are_candidates():
+    patients = pd.DataFrame(
+        {
+            "age": [45, 45, np.nan, 45, 50, 45],
+            "sex": ["male", "male", "male", "male", "male", np.nan],
+            "localization": ["back", "back", "back", "face", "back", "back"],
+        }
+    )
+    assert same_patient_pairs(patients).to_numpy().tolist() == [[0, 1, False]]
+    others = pd.DataFrame({"age": [50, 45], "sex": ["male"] * 2, "localization": ["back"] * 2})
+    assert same_patient_pairs(patients, others).to_numpy().tolist() == [[0, 1, False], [1, 1, False], [4, 0, False]]
+
+
 def test_marks_in_one_line_count_as_few_cells():
     """A printed ruler matches at many points of two images that share nothing else."""
     points = np.stack([np.linspace(0, 15, 40), np.zeros(40)], axis=1).astype(np.float32)
@@ -161,6 +175,17 @@ def folder(tmp_path_factory):
 def cache(monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     return tmp_path / "cache" / "ham_hf"
+
+
+def test_a_lesion_with_few_features_is_found_by_its_patient(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("ham_hf.data.duplicates.candidates._FEWEST_VOTES", 10**6)
+    rows = pd.read_csv(folder / "HAM10000_metadata.csv")
+    for sex, found in (("male", 0), (rows.loc[0, "sex"], 1)):
+        rows.loc[7, "sex"] = sex
+        rows.loc[7, "age"], rows.loc[7, "localization"] = rows.loc[0, "age"], rows.loc[0, "localization"]
+        rows.to_csv(tmp_path / "table.csv", index=False)
+        data = DataArguments(data_dir=str(folder), metadata_csv=str(tmp_path / "table.csv"), split="")
+        assert len(write_duplicates(data, tmp_path / sex)) == found
 
 
 def duplicates(*words) -> int:

@@ -1,9 +1,10 @@
-"""Find the pairs of images that share local features, among all pairs of a collection."""
+"""Find the pairs of images to compare: those that share local features, and those of patients who may be the same."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from datasets import Dataset
 from datasets.utils import tqdm
 
 from ham_hf.data.duplicates.local_features import LocalFeatures
@@ -14,6 +15,7 @@ _CERTAIN = 100.0  # or nearer than this, whatever the last one: an image may hav
 _FEWEST_VOTES = 2
 _MOST_PAIRS = 50  # candidates of an image
 _QUERIES = 50_000  # descriptors looked up at a time
+PATIENT = ("age", "sex", "localization")
 
 
 def candidate_pairs(features: Sequence[LocalFeatures], others: Sequence[LocalFeatures] | None = None) -> pd.DataFrame:
@@ -48,6 +50,34 @@ def candidate_pairs(features: Sequence[LocalFeatures], others: Sequence[LocalFea
                 chunks.append(_count(image[rows[near]], found_by, mirrored, others is None))
     votes = pd.concat(chunks).groupby(["first", "second", "mirrored"], as_index=False)["votes"].sum()
     return _most_voted(votes[votes["votes"] >= _FEWEST_VOTES]).astype({"mirrored": bool})
+
+
+def same_patient_pairs(patients: pd.DataFrame, others: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the pairs of images whose patients have the same age and sex, and the lesion at the same site.
+
+    Two photographs of one lesion may share too few local features to be found among all images. Pairs for which one of
+    the three is unknown are left out.
+
+    Args:
+        patients: of every image, see `patients_of`.
+        others: of every image of another collection; if given, only pairs of an image of each are returned.
+
+    Returns:
+        Columns first, second (positions, as of `candidate_pairs`) and mirrored (False), sorted.
+    """
+    second = patients if others is None else others
+    known = [of[of.notna().all(axis=1)].reset_index() for of in (patients, second)]
+    pairs = known[0].merge(known[1], on=list(PATIENT)).rename(columns={"index_x": "first", "index_y": "second"})
+    if others is None:
+        pairs = pairs[pairs["first"] < pairs["second"]]
+    pairs = pairs[["first", "second"]].sort_values(["first", "second"], ignore_index=True)
+    return pairs.assign(mirrored=False)
+
+
+def patients_of(dataset: Dataset, image_ids: Sequence[str]) -> pd.DataFrame:
+    """Return the columns `PATIENT` of the images named, in that order, with NaN for what is unknown."""
+    rows = dataset.select_columns(["image_id", *PATIENT]).to_pandas().set_index("image_id").loc[list(image_ids)]
+    return rows.replace("unknown", np.nan).reset_index(drop=True)
 
 
 def _image_of_descriptors(features: Sequence[LocalFeatures]) -> np.ndarray:

@@ -14,7 +14,7 @@ from datasets import Dataset
 from datasets.utils import tqdm
 
 from ham_hf.data.duplicates.alignment import Alignment, align, similarity
-from ham_hf.data.duplicates.candidates import candidate_pairs
+from ham_hf.data.duplicates.candidates import candidate_pairs, patients_of, same_patient_pairs
 from ham_hf.data.duplicates.local_features import (
     LocalFeatures,
     compute_local_features,
@@ -25,8 +25,9 @@ from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.system.files import lines_digest, replace_file
 from ham_hf.system.installation import require
 
-VERSION = 3  # of the search: another one may find other pairs
+VERSION = 4  # of the search: another one may find other pairs
 FEWEST_CELLS = 8
+_BLOCK = 256  # candidates that a thread aligns at a time
 # Measured on HAM10000's training and validation images: the pairs of one lesion have a score of 6 to 184; one of
 # different lesions, which shares a printed ruler, has 4
 LOWEST_SCORE = 5.0
@@ -67,8 +68,8 @@ def require_search() -> None:
 def search_duplicates(collection: Collection, other: Collection | None = None) -> list[Pair]:
     """Return the pairs of images with a score of at least `LOWEST_SCORE`, highest first.
 
-    The result is kept in the datasets cache by the pixels of all images: in other files, or with other lesions, they
-    are not searched again.
+    The result is kept in the datasets cache by the pixels and patients of all images: in other files, or with other
+    lesions, they are not searched again.
 
     Args:
         collection: the images.
@@ -110,7 +111,9 @@ def _pairs(both: Sequence[Collection], found: list[list]) -> list[Pair]:
 
 def _search(both: Sequence[Collection]) -> list[list]:
     features = [compute_local_features(part.dataset, part.checks, part.image_ids) for part in both]
-    candidates = candidate_pairs(*features)
+    patients = [patients_of(part.dataset, part.image_ids) for part in both]
+    candidates = pd.concat([candidate_pairs(*features).drop(columns="votes"), same_patient_pairs(*patients)])
+    candidates = candidates.drop_duplicates()
     aligned = _align_all(features[0], features[-1], candidates)
     ids = both[0].image_ids, both[-1].image_ids
     image_of = image_by_id(both[0].dataset), image_by_id(both[-1].dataset)
@@ -127,17 +130,22 @@ def _align_all(
 ) -> dict[tuple[int, int], Alignment]:
     """Return the better alignment of every pair, as it is or mirrored, that has enough cells."""
 
-    def aligned(candidate: tuple[int, int, bool, int]) -> tuple[tuple[int, int], Alignment | None]:
-        first, second, mirrored, _ = candidate
-        return (first, second), align(features[first], others[second], mirrored)
+    def aligned(block: pd.DataFrame) -> list[tuple[tuple[int, int], Alignment | None]]:
+        return [
+            ((first, second), align(features[first], others[second], mirrored))
+            for first, second, mirrored in block.itertuples(index=False, name=None)
+        ]
 
+    blocks = [candidates.iloc[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK)]
     best: dict[tuple[int, int], Alignment] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV frees the interpreter lock
-        results = pool.map(aligned, candidates.itertuples(index=False, name=None))
-        for pair, found in tqdm(results, total=len(candidates), desc="Aligning candidates", unit=" pairs"):
-            if found is not None and found.cells >= FEWEST_CELLS:
-                if pair not in best or found.inliers > best[pair].inliers:
-                    best[pair] = found
+    bar = tqdm(total=len(candidates), desc="Aligning candidates", unit=" pairs")
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV frees the interpreter lock
+        for block in pool.map(aligned, blocks):
+            bar.update(len(block))
+            for pair, found in block:
+                if found is not None and found.cells >= FEWEST_CELLS:
+                    if pair not in best or found.inliers > best[pair].inliers:
+                        best[pair] = found
     return best
 
 
@@ -148,6 +156,10 @@ def _pair(ids: tuple[list[str], list[str]], row: list) -> Pair:
 
 
 def _cache_file(both: Sequence[Collection]) -> Path:
-    images = [f"{n} {part.checks[name].pixels_sha256}" for n, part in enumerate(both) for name in part.image_ids]
+    images = []
+    for number, part in enumerate(both):
+        patients = patients_of(part.dataset, part.image_ids).itertuples(index=False, name=None)
+        of_part = zip(part.image_ids, patients, strict=True)
+        images += [f"{number} {part.checks[name].pixels_sha256} {patient}" for name, patient in of_part]
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "ham_hf" / f"duplicates-{VERSION}"
     return folder / f"{lines_digest(images)}.json"
