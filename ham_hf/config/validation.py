@@ -105,8 +105,8 @@ def _check_final_fit(data: DataArguments, training: "RunArguments") -> None:
         raise InputError(f"final_fit is {training.final_fit!r}: expected the folder of a finished `ham-hf train`")
     if training.lr_scheduler_type in BY_RESULT:
         raise InputError(
-            f"final_fit does not support lr_scheduler_type: {training.lr_scheduler_type}, which follows validation "
-            "figures: the validation images are training images"
+            f"final_fit does not support lr_scheduler_type: {training.lr_scheduler_type.value}, which follows "
+            "validation figures: the validation images are training images"
         )
     if training.max_steps > 0:
         raise InputError("final_fit does not support max_steps, because it takes the epochs that the run chose")

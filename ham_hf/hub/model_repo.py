@@ -67,13 +67,16 @@ def push_model(
 def check_run(run: Path) -> None:
     """Raise InputError if `run` is not the folder of a finished run with its report, or does not match its record."""
     from ham_hf.inference.load import find_classifier
+    from ham_hf.inference.run_files import training_data_of
     from ham_hf.models.safe_loading import check_recorded
 
     if not run.is_dir():
         raise InputError(f"{run} is not a folder: expected a run folder of `ham-hf train`")
     find_classifier(str(run))
-    if not (run / "run.json").is_file() or not list(run.glob("predictions_*.csv")):
-        missing = "predictions_validation.csv" if (run / "run.json").is_file() else "run.json"
+    trained = training_data_of(str(run))
+    predicted = list(run.glob("predictions_*.csv"))
+    if trained is None or not (predicted or trained.get("train_on_validation")):
+        missing = "run.json" if trained is None else "predictions_validation.csv"
         raise InputError(f"{run} has no {missing}: expected the run folder of a finished `ham-hf train`")
     for name, what in (("report.json", "report.json"), ("README.md", "card (README.md)")):
         if not (run / name).is_file():

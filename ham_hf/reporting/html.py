@@ -73,7 +73,7 @@ def render_html(report: Mapping, pictures: Mapping[str, bytes], predictions: Map
         splits=[_split(report, split, predicted[split], pictures) for split in evaluated],
         failed=failed,
         most_cases=CASES,
-        cases=_cases(most_confident_errors(predicted[failed])),
+        cases=_cases(most_confident_errors(predicted[failed])) if evaluated else [],
         curves=curves(run["training"], pictures),
         split_hashes=[[name, of["sha256"]] for name, of in run["data"]["splits"].items()],
     )

@@ -124,6 +124,8 @@ def _check_recipe(recipe: Recipe) -> None:
             raise InputError(f"{name} watches the validation images, which are the fold to be evaluated: remove it")
     if recipe.loss.soft_labels is not None:
         raise InputError("soft_labels come from models that have seen the fold to be evaluated: remove it")
+    if recipe.training.final_fit is not None:
+        raise InputError("final_fit trains on the validation images, which are the fold to be evaluated: remove it")
 
 
 def _divide(rows: pd.DataFrame, folds: int, seed: int, names: Sequence[str]) -> dict[str, int]:

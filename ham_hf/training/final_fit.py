@@ -74,7 +74,8 @@ def _check_recipe(recipe: Recipe, before: dict, processes: int, folder: Path) ->
     args = recipe.training
     parts = (recipe.image, recipe.model, recipe.loss)
     now = {name: value for part in parts for name, value in asdict(part).items()}
-    now |= {name: getattr(args, name) for name in _SAME} | {"classes": recipe.data.classes}
+    written = args.to_sanitized_dict()
+    now |= {name: written[name] for name in _SAME} | {"classes": recipe.data.classes}
     changed = [
         f"{name} is {before[name]!r} there and {value!r} here"
         for name, value in json.loads(json.dumps(now)).items()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ham_hf.inference.load import find_classifier
+from ham_hf.inference.run_files import training_data_of
 from ham_hf.system.errors import InputError
 
 CROSS_VALIDATION_SPLIT = "split.csv"  # in the folder of a cross-validation
@@ -30,5 +31,10 @@ def check_ensemble_members(members: Sequence[Path]) -> None:
         raise InputError("two recipes have the same name, which is that of their run folder: rename one")
     for run in (member for member in members if member not in recipes):
         find_classifier(str(run))
+        if (training_data_of(str(run)) or {}).get("train_on_validation"):
+            raise InputError(
+                f"{run} is a final fit, trained on the validation images, which calibrate an ensemble: expected the "
+                "run that chose its recipe"
+            )
         if missing := [name for name in ("run.json", "predictions_validation.csv") if not (run / name).is_file()]:
             raise InputError(f"{run} has no {missing[0]}: expected the run folder of a finished `ham-hf train`")

@@ -72,10 +72,10 @@ def search(recipe_path: Path, sweep_path: Path, options: Sequence[str], output_d
             settings did not cause.
         MachineError: another process writes in the folder, or the machine interrupted a trial.
     """
-    recipe, sweep = parse_recipe([str(recipe_path), *options]), read_sweep(sweep_path)
+    recipe, sweep = _parse([str(recipe_path), *options]), read_sweep(sweep_path)
     for name, values in sweep.variables.items():  # before the first hour is spent
         for value in values if isinstance(values, list) else (values["low"], values["high"]):
-            parse_recipe([str(recipe_path), *options, *_flags({name: value})])
+            _parse([str(recipe_path), *options, *_flags({name: value})])
     folder = output_dir or Path("runs") / f"{recipe_path.stem}-{sweep_path.stem}"
     this = Search(folder, recipe, sweep, options)
     with only_writer(folder):  # another search would use this one's trials
@@ -88,6 +88,13 @@ def search(recipe_path: Path, sweep_path: Path, options: Sequence[str], output_d
     _write(this, trials, best)
     logger.info("best: %s, %s %s", best.settings, HEADLINE[sweep.metric], number(best.value))
     logger.info("recipe: %s", folder / "best.yaml")
+
+
+def _parse(words: list[str]) -> Recipe:
+    recipe = parse_recipe(words)
+    if recipe.training.final_fit is not None:
+        raise InputError("final_fit leaves no validation images to compare trials on: remove it")
+    return recipe
 
 
 def _claim(search: Search, sweep: Path) -> None:
