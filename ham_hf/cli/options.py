@@ -58,7 +58,7 @@ def add_split(parser: argparse.ArgumentParser, *, default: str | None = None, de
     parser.add_argument(
         "--same_lesion",
         metavar="LIST",
-        help="images that show one lesion under two lesion ids: ham10000-1 (HAM10000's known ones, the default), "
+        help="images that show one lesion under two lesion ids: ham10000-2 (HAM10000's known ones, the default), "
         "none, or a CSV of decisions that the page of `ham-hf data duplicates` exports; --split grouped keeps them in "
         "the same split",
     )

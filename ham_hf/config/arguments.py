@@ -56,10 +56,10 @@ class DataArguments:
     same_lesion: str | None = field(
         default=None,
         metadata={
-            "help": "Images that show one lesion under two lesion ids: 'ham10000-1' (HAM10000's known duplicates), "
+            "help": "Images that show one lesion under two lesion ids: 'ham10000-2' (HAM10000's known duplicates), "
             "'none', or the CSV that the review page of `ham-hf data duplicates` exports. They are in the same split "
             "under 'grouped' and in the same fold. Fixed splits report them, and by default keep their lesion ids; "
-            "with this option, lesions of one split count as one for the confidence intervals. Default: ham10000-1."
+            "with this option, lesions of one split count as one for the confidence intervals. Default: ham10000-2."
         },
     )
     drop_hidden_duplicates: bool = field(

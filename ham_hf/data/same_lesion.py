@@ -13,7 +13,7 @@ import pandas as pd
 from datasets import Dataset
 
 from ham_hf.data.schema import some, without_suffix
-from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST, check_list_name
+from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST, SHIPPED_LISTS, check_list_name
 from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.data.spreadsheet import read_table
 from ham_hf.system.errors import InputError
@@ -35,20 +35,17 @@ def read_same_lesion(source: str | None) -> SameLesion:
     """Return the pairs of a list.
 
     Args:
-        source: `SHIPPED_LIST`, which None stands for, "none" for no pairs, or the path of a CSV with the columns
-            image_a, image_b and decision.
+        source: one of `SHIPPED_LISTS`, the last of which None stands for, "none" for no pairs, or the path of a CSV
+            with the columns image_a, image_b and decision.
 
     Raises:
         InputError: there is no such list or file, or a decision is not one of `DECISIONS`.
     """
     if source == NO_LIST:
         return SameLesion(NO_LIST, frozenset())
-    if source in (None, SHIPPED_LIST):
-        text = resources.files("ham_hf.data").joinpath("ham10000_duplicates.csv").read_text(encoding="ascii")
-        lines = [line for line in text.splitlines() if not line.startswith("#")][1:]
-        pairs = [(first, second) for first, second in (line.split(",")[:2] for line in lines)]
-        return SameLesion(SHIPPED_LIST, frozenset(pairs))
-    assert source is not None
+    source = source or SHIPPED_LIST
+    if source in SHIPPED_LISTS:
+        return SameLesion(source, _shipped_pairs(source))
     check_list_name(source)
     path = Path(source).expanduser()
     return SameLesion(path.name, _read_decisions(path))
@@ -102,6 +99,14 @@ def with_lesions(rows: Dataset, lesion_ids: Iterable[str]) -> Dataset:
         "lesion_id", list(lesion_ids), feature=rows.features["lesion_id"]
     )
     return changed.select_columns(rows.column_names)
+
+
+def _shipped_pairs(name: str) -> frozenset[ImagePair]:
+    """Return the pairs of a list that ships with ham_hf; each list has those of the lists before it."""
+    text = resources.files("ham_hf.data").joinpath("ham10000_duplicates.csv").read_text(encoding="ascii")
+    rows = [line.split(",") for line in text.splitlines() if not line.startswith("#")][1:]
+    known = SHIPPED_LISTS[: SHIPPED_LISTS.index(name) + 1]
+    return frozenset((first, second) for first, second, _, added in rows if added in known)
 
 
 def _groups_in(

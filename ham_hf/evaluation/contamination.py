@@ -18,7 +18,7 @@ from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_hashes import ImageCheck
 from ham_hf.data.lesions import is_ham10000
 from ham_hf.data.source import read_source
-from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST
+from ham_hf.data.split_names import NO_LIST, SHIPPED_LISTS
 from ham_hf.data.splits import EVALUATION_SPLITS, study_split
 from ham_hf.evaluation.overlap import OVERLAP, SEEN, overlap_sentences
 from ham_hf.evaluation.training_record import TrainingRecord, find_overlap, images_of, join_records, record_of
@@ -99,7 +99,7 @@ def take_split_options_of(facts: Mapping, data: DataArguments, name: str) -> Non
     data.drop_hidden_duplicates = made_with["dropped"]
     if data.same_lesion is not None or not made_with["merged"]:
         return
-    if made_with["list"] not in (SHIPPED_LIST, NO_LIST):
+    if made_with["list"] not in (*SHIPPED_LISTS, NO_LIST):
         raise InputError(
             f"the split of {name} was made with a list of duplicates: add --same_lesion path/to/{made_with['list']}"
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ham_hf.config.metric_names import HEADLINE, METRIC_NAMES, SUBGROUP_METRICS
 from ham_hf.config.train_size import crops_in_words, sizes_by_epoch
-from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST
+from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST, SHIPPED_LISTS
 from ham_hf.evaluation.subgroups import FIELDS
 from ham_hf.labels import MALIGNANT
 from ham_hf.reporting.formats import Table, count, difference, duration, escape, full_name, number, percent
@@ -301,7 +301,7 @@ def duplicates_flags(data: Mapping) -> list[str]:
     flags = ["--drop_hidden_duplicates"] * duplicates["dropped"]
     if not duplicates["merged"] or (data["split"] == "grouped" and duplicates["list"] == SHIPPED_LIST):
         return flags
-    built_in = duplicates["list"] in (SHIPPED_LIST, NO_LIST)
+    built_in = duplicates["list"] in (*SHIPPED_LISTS, NO_LIST)
     return [*flags, "--same_lesion", printable(duplicates["list"] if built_in else f"path/to/{duplicates['list']}")]
 
 

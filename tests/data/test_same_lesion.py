@@ -31,7 +31,7 @@ def test_the_shipped_list_has_pairs_of_two_lesions():
     lesions, pairs = official_lesions(), read_same_lesion(None).pairs
     assert len(pairs) == 86  # 20 published, 66 of our own
     assert all(first < second and lesions[first] != lesions[second] for first, second in pairs)
-    assert read_same_lesion("ham10000-1") == read_same_lesion(None) and not read_same_lesion("none").pairs
+    assert read_same_lesion("ham10000-2") == read_same_lesion(None) and not read_same_lesion("none").pairs
 
 
 def test_pairs_join_lesions_into_groups():
@@ -56,7 +56,7 @@ def test_a_fixed_split_reports_them_and_keeps_its_lesions(folder, across, caplog
     split, decisions = across
     plain = load(folder, split=split)[1]
     assert plain["same_lesion"] == {
-        "list": "ham10000-1",
+        "list": "ham10000-2",
         "pairs": 0,
         "merged": False,
         "dropped": False,
@@ -109,7 +109,7 @@ def test_the_grouped_split_keeps_them_together(folder, rows, tmp_path):
 
 
 def test_wrong_lists_are_refused(folder, tmp_path):
-    assert "same_lesion is 'ham10000-2': expected ham10000-1" in refusal(folder, same_lesion="ham10000-2")
+    assert "same_lesion is 'ham10000-9': expected ham10000-2" in refusal(folder, same_lesion="ham10000-9")
     path = write_decisions(tmp_path / "decisions.csv", {("a", "b"): "same lesion", ("c", "d"): "maybe"})
     assert "decisions.csv, line 3: decision is 'maybe', expected one of same lesion" in refusal(
         folder, same_lesion=path

@@ -188,7 +188,7 @@ def test_eval_results_contain_the_claims_of_the_card(run, published):
     assert {entry.task_id for entry in entries} >= {"validation_balanced_accuracy", "test_macro_f1"}
     assert ModelCard.load(run / "README.md").data.eval_results[0].dataset_revision in entries[0].notes
     for (_, read), claim in zip(read_eval_results(published), expected, strict=True):
-        assert claim.dataset_args["same_lesion"] == "ham10000-1"  # which decides a grouped split
+        assert claim.dataset_args["same_lesion"] == "ham10000-2"  # which decides a grouped split
         assert read["dataset"]["args"].items() <= claim.dataset_args.items()
         assert read["dataset"]["args"].keys() == {"split_seed", "same_lesion"}
 

@@ -81,8 +81,8 @@ def test_the_code_of_the_card_compiles_and_names_the_repository(run):
     assert DISCLAIMER in card and "always nv" in card and "{{" not in card
     change_facts(run, data__split="grouped", data__split_seed=0, data__same_lesion=same_lesion("none"))
     assert "--data_dir path/to/HAM10000 --same_lesion none\n" in card_of(run)
-    change_facts(run, data__same_lesion=same_lesion("ham10000-1"))
-    assert "--data_dir path/to/HAM10000\n" in card_of(run) and "same_lesion: ham10000-1" in card_of(run)
+    change_facts(run, data__same_lesion=same_lesion("ham10000-2"))
+    assert "--data_dir path/to/HAM10000\n" in card_of(run) and "same_lesion: ham10000-2" in card_of(run)
 
 
 def test_the_recipe_comes_before_the_resolved_arguments(run):

@@ -248,7 +248,7 @@ def test_unsuitable_settings_are_refused_before_training(done, tiny, synthetic_d
         (["--soft_labels", "x.csv"], "soft_labels come from models that have seen the fold to be evaluated"),
         (["--seed", "7"], "has the folds of another recipe, seed or data"),
         (["--learning_rate", "0.5"], "was trained with another recipe or other flags"),
-        (["--same_lesion", "absent.csv"], "same_lesion is 'absent.csv': expected ham10000-1"),
+        (["--same_lesion", "absent.csv"], "same_lesion is 'absent.csv': expected ham10000-2"),
     ):
         assert main(command(tiny, synthetic_dir, done, *more)) == 2
         assert message in capsys.readouterr().err

@@ -18,7 +18,7 @@ from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
 from ham_hf.data.image_io import upright_rgb
 from ham_hf.data.lesions import is_ham10000
-from ham_hf.data.split_names import NO_LIST, SHIPPED_LIST
+from ham_hf.data.split_names import NO_LIST, SHIPPED_LISTS
 from ham_hf.data.splits import EVALUATION_SPLITS
 from ham_hf.evaluation.contamination import are_strangers, doubts_about, take_split_options_of
 from ham_hf.evaluation.hidden_duplicates import hidden_images
@@ -212,7 +212,7 @@ def _take_duplicates_of(claims: Sequence[Claim], report: Mapping | None, data: D
         take_split_options_of(report["run"]["data"], data, "the card")
     elif data.same_lesion is None and data.split == "grouped":
         named = {claim.dataset_args.get("same_lesion") for claim in claims if claim.sha256}
-        data.same_lesion = SHIPPED_LIST if SHIPPED_LIST in named else NO_LIST
+        data.same_lesion = next((name for name in SHIPPED_LISTS if name in named), NO_LIST)
 
 
 def _hidden_images(report: Mapping | None, facts: Mapping, split: str) -> list[str]:
