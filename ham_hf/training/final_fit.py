@@ -76,12 +76,15 @@ def _check_recipe(recipe: Recipe, before: dict, processes: int, folder: Path) ->
     now = {name: value for part in parts for name, value in asdict(part).items()}
     written = args.to_sanitized_dict()
     now |= {name: written[name] for name in _SAME} | {"classes": recipe.data.classes}
+    del now["soft_labels"]  # another file, for the validation images as well
     changed = [
         f"{name} is {before[name]!r} there and {value!r} here"
         for name, value in json.loads(json.dumps(now)).items()
         if name in before and before[name] != value  # a newer version may know more names
     ]
     batches = before["per_device_train_batch_size"] * processes, args.per_device_train_batch_size * args.world_size
+    if (recipe.loss.soft_labels is None) != (before.get("soft_labels") is None):
+        changed.append("soft_labels is set in only one of them")
     if batches[0] != batches[1]:
         changed.append(f"the batch of all processes has {batches[0]} images there and {batches[1]} here")
     if changed:

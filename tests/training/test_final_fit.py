@@ -168,7 +168,7 @@ def test_what_reads_validation_figures_refuses_a_final_fit(flags, chosen, final,
     assert ham_hf(["compare", str(chosen), "--with", str(final)]) == 2
     assert f"{final} has no validation images: choose the other --split" in capsys.readouterr().err
     recipe, sweep = tmp_path / "recipe.yaml", tmp_path / "sweep.yaml"
-    recipe.write_text(f"final_fit: {chosen}\nmodel_name_or_path: {chosen}\n")
+    recipe.write_text(f"final_fit: {chosen}\nmodel_name_or_path: {chosen}\ndata_dir: {synthetic_dir}\n")
     sweep.write_text("method: greedy\nvariables:\n  rotation: [0, 9]\n")
     assert ham_hf(["sweep", str(recipe), str(sweep)]) == 2
     assert "final_fit leaves no validation images to compare trials on" in capsys.readouterr().err
