@@ -31,7 +31,7 @@ def bootstrap_intervals(
     """
     probabilities, labels = checked(probabilities, labels, names)
     scores = _score_in_parts(probabilities, labels, names, lesion_weights(lesion_ids, draws, seed), decisions_only)
-    return {name: _percentiles(values) for name, values in scores.items()}
+    return {name: percentiles(values) for name, values in scores.items()}
 
 
 def paired_intervals(
@@ -49,15 +49,29 @@ def paired_intervals(
     Each side is one or more models, as a list of their probabilities (N, C) on the same N images. All models share the
     drawn lesions, and a side's figure in a draw is the mean of its models' figures.
     """
+    a, b = (mean_draws(side, labels, lesion_ids, names, draws, seed, decisions_only) for side in (first, second))
+    return {name: percentiles(b[name] - a[name]) for name in a}
+
+
+def mean_draws(
+    models: Sequence[np.ndarray],
+    labels: np.ndarray,
+    lesion_ids: Sequence[str],
+    names: Sequence[str] = LABELS,
+    draws: int = DRAWS,
+    seed: int = 0,
+    decisions_only: bool = False,
+) -> dict[str, np.ndarray]:
+    """Return the mean figure of several models in each draw, (draws,), for the metrics of `bootstrap_intervals`.
+
+    `models` are their probabilities (N, C) for the same N images; equal `lesion_ids` and seeds give the same draws.
+    """
     weights = lesion_weights(lesion_ids, draws, seed)
-    sides = []
-    for models in (first, second):
-        scores = [
-            _score_in_parts(*checked(probabilities, labels, names), names, weights, decisions_only)
-            for probabilities in models
-        ]
-        sides.append({name: np.mean([of_model[name] for of_model in scores], axis=0) for name in scores[0]})
-    return {name: _percentiles(sides[1][name] - sides[0][name]) for name in sides[0]}
+    scores = [
+        _score_in_parts(*checked(probabilities, labels, names), names, weights, decisions_only)
+        for probabilities in models
+    ]
+    return {name: np.mean([of_model[name] for of_model in scores], axis=0) for name in scores[0]}
 
 
 def lesion_weights(lesion_ids: Sequence[str], draws: int, seed: int) -> np.ndarray:
@@ -81,7 +95,7 @@ def _score_in_parts(
     return {name: np.concatenate([part[name] for part in parts]) for name in names_of_scores}
 
 
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
+def percentiles(values: np.ndarray) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
     return float(low), float(high)

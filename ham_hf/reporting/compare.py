@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ham_hf.config.metric_names import COMPARED_METRICS, METRIC_NAMES
-from ham_hf.evaluation.bootstrap import paired_intervals
+from ham_hf.evaluation.bootstrap import mean_draws, percentiles
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.overlap import overlap_sentences
 from ham_hf.evaluation.predictions import Predictions, in_order_of
@@ -26,8 +26,9 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
     Returns:
         - `images` and `lesions`, which is None if some of them are unknown
         - `metrics`: for each of COMPARED_METRICS the `runs` of A and B (a value for each), their means `a` and `b`,
-          the `difference` B - A and its 95 % `interval`. All runs share the drawn lesions, and in each draw the means
-          of the groups are compared. Undefined values are NaN, undefined intervals None
+          the `difference` B - A and its 95 % `interval`, and `intervals` of the two means. All runs share the drawn
+          lesions, and in each draw the means of the groups are compared. Undefined values are NaN, undefined
+          intervals None
         - `mcnemar`: see `mcnemar`; None unless one run is compared with one
         - `warnings`: sentences about images whose equality could not be checked, or that a model was trained on
 
@@ -39,15 +40,22 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
     _, lesion_ids, labels, _, names = runs[0]
     sides = [[run.probabilities for run in side] for side in (runs[: len(first)], runs[len(first) :])]
     scores = [[compute_scores(probabilities, labels, names) for probabilities in side] for side in sides]
-    intervals = paired_intervals(sides[0], sides[1], labels, lesion_ids, names)
+    drawn = [mean_draws(side, labels, lesion_ids, names) for side in sides]
     metrics = {}
     for name in COMPARED_METRICS:
         if name not in scores[0][0]:  # melanoma, where models tell nevi from all else
             continue
         values = [[of_run[name] for of_run in side] for side in scores]
         a, b = (float(np.mean(side)) for side in values)
-        interval = None if np.isnan(intervals[name][0]) else intervals[name]
-        metrics[name] = {"runs": values, "a": a, "b": b, "difference": b - a, "interval": interval}
+        of_a, of_b = (side[name] for side in drawn)
+        metrics[name] = {
+            "runs": values,
+            "a": a,
+            "b": b,
+            "intervals": [_interval(of_a), _interval(of_b)],
+            "difference": b - a,
+            "interval": _interval(of_b - of_a),
+        }
     one_each = len(first) == len(second) == 1
     return {
         "images": len(labels),
@@ -56,6 +64,11 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path], split: str = "va
         "mcnemar": mcnemar(sides[0][0], sides[1][0], labels) if one_each else None,
         "warnings": warnings,
     }
+
+
+def _interval(draws: np.ndarray) -> tuple[float, float] | None:
+    interval = percentiles(draws)
+    return None if np.isnan(interval[0]) else interval
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> dict:
@@ -120,10 +133,12 @@ def _compare_images(first: Run, run: Run, split: str) -> list[str]:
 def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[Path], split: str) -> str:
     """Return the result of `compare_runs` as text for a terminal."""
     metrics, lesions = comparison["metrics"], comparison["lesions"]
-    rows = [["", "A", "B", "B - A [95 % interval]", ""]]
+    sides = [f"{letter}, {_how_many(runs)}" for letter, runs in (("A", first), ("B", second))]
+    rows = [["", *sides, "B - A [95 % interval]", ""]]
     for name, entry in metrics.items():
-        figures = [number(entry["a"]), number(entry["b"]), difference(entry["difference"], entry["interval"])]
-        rows.append([METRIC_NAMES[name], *figures, _verdict(entry["interval"])])
+        means = [number(entry[key], of_mean) for key, of_mean in zip("ab", entry["intervals"], strict=True)]
+        change = difference(entry["difference"], entry["interval"])
+        rows.append([METRIC_NAMES[name], *means, change, _verdict(entry["interval"])])
     runs = [["", *(METRIC_NAMES[name] for name in metrics)]]
     for side, (letter, folders) in enumerate((("A", first), ("B", second))):
         for at, folder in enumerate(folders):
@@ -146,6 +161,10 @@ def render_comparison(comparison: dict, first: Sequence[Path], second: Sequence[
             *_columns(runs),
         ]
     )
+
+
+def _how_many(runs: Sequence[Path]) -> str:
+    return "one run" if len(runs) == 1 else f"mean of {len(runs)} runs"
 
 
 def _mcnemar_line(test: dict | None, lesions_known: bool) -> list[str]:

@@ -23,7 +23,7 @@ _SAME = (*OPTIMIZATION, "num_train_epochs", "gradient_accumulation_steps")
 
 
 class Choice(NamedTuple):
-    """What a finished run chose on its validation images.
+    """The epochs, calibration and threshold that a finished run chose on its validation images.
 
     `facts` are those of the final fit about it: the run's name and seed, the epochs after which its checkpoint was
     chosen, and the metric and value that it was chosen by (None for the last checkpoint).

@@ -12,6 +12,7 @@ from ham_hf.evaluation.bootstrap import lesion_weights, paired_intervals
 from ham_hf.evaluation.metrics import compute_scores
 from ham_hf.evaluation.predictions import read_predictions, write_predictions
 from ham_hf.reporting.compare import compare_runs, mcnemar, render_comparison
+from ham_hf.reporting.formats import difference, number
 from ham_hf.reporting.report import read_run, write_report
 from ham_hf.system.errors import InputError
 from ham_hf.train import main as train
@@ -87,6 +88,13 @@ def test_groups_are_compared_by_the_means_of_their_runs(runs):
     assert comparison["metrics"]["accuracy"]["interval"][1] < 0 < comparison["metrics"]["log_loss"]["interval"][0]
 
 
+def test_the_interval_of_a_group_of_one_run_is_that_of_its_report(runs):
+    of_group = compare_runs(runs[0][:1], runs[1], split="test")["metrics"]
+    reported = write_report(runs[0][0])["results"]["test"]["metrics"]
+    for name, entry in of_group.items():
+        assert entry["intervals"][0] == pytest.approx(reported[name]["interval"], abs=1e-9)
+
+
 def test_the_command_prints_means_runs_and_a_verdict(runs, capsys):
     (a1, a2), (b3, b4) = runs
     assert main(["compare", str(a1), str(a2), "--with", str(b3), str(b4)]) == 0
@@ -94,9 +102,10 @@ def test_the_command_prints_means_runs_and_a_verdict(runs, capsys):
     assert printed.startswith("validation: 150 images of 112 lesions, 2 runs against 2\n")
     accuracy = compare_runs(*runs)["metrics"]["accuracy"]
     line = next(line for line in printed.splitlines() if line.startswith("accuracy"))
-    figures = [accuracy["a"], accuracy["b"], accuracy["difference"], *accuracy["interval"]]
-    a, b, change, low, high = (f"{figure:.3f}".replace("0.", ".", 1) for figure in figures)
-    assert " ".join(line.split()) == f"accuracy {a} {b} {change} [{low}, {high}] excludes zero: B is lower"
+    a, b = (number(accuracy[key], of_mean) for key, of_mean in zip("ab", accuracy["intervals"], strict=True))
+    change = difference(accuracy["difference"], accuracy["interval"])
+    assert " ".join(line.split()) == f"accuracy {a} {b} {change} excludes zero: B is lower"
+    assert "A, mean of 2 runs" in printed and "B, mean of 2 runs" in printed
     log_loss = next(line for line in printed.splitlines() if line.startswith("log loss"))
     assert log_loss.endswith("excludes zero: B is higher")
     assert sorted(re.findall(r"^[AB] \S*(\w\d)  ", printed, flags=re.MULTILINE)) == ["a1", "a2", "b3", "b4"]
@@ -220,10 +229,10 @@ def ablated(tmp_path):
     run = make_run(tmp_path / "run", images=(150, 0))
     intact = read_predictions(run / "predictions_validation.csv")
     (run / "ablation").mkdir()
-    for number, name in enumerate(ABLATIONS):
+    for at, name in enumerate(ABLATIONS):
         write_predictions(
             run / "ablation" / f"{name}.csv",
-            intact._replace(probabilities=blurred(intact.probabilities, number, noise=number)),
+            intact._replace(probabilities=blurred(intact.probabilities, at, noise=at)),
         )
     return run
 
