@@ -29,7 +29,8 @@ def across(folder, rows, tmp_path):
 
 def test_the_shipped_list_has_pairs_of_two_lesions():
     lesions, pairs = official_lesions(), read_same_lesion(None).pairs
-    assert len(pairs) == 86  # 20 published, 66 of our own
+    assert len(pairs) == 90  # 20 published, 70 of our own
+    assert len(read_same_lesion("ham10000-1").pairs) == 86 and read_same_lesion("ham10000-1").pairs < pairs
     assert all(first < second and lesions[first] != lesions[second] for first, second in pairs)
     assert read_same_lesion("ham10000-2") == read_same_lesion(None) and not read_same_lesion("none").pairs
 
