@@ -6,6 +6,7 @@ import numpy as np
 
 from ham_hf.config.arguments import DataArguments
 from ham_hf.data.dataset import load_checked
+from ham_hf.data.source import read_source
 from ham_hf.evaluation.predictions import Predictions, read_predictions, write_predictions
 from ham_hf.evaluation.training_record import FILE, TrainingImage, TrainingRecord, images_of, read_record, write_record
 from tests.helpers.fake_runs import change_facts, make_run
@@ -17,15 +18,16 @@ FOLDS = 2
 def make_teachers(folder: Path, data: Path, classes: str = "diagnoses", split: str = "grouped", **changes) -> Path:
     """Write two folds of the training lesions of `data`; return the path of their pooled predictions."""
     folder.mkdir(parents=True)
-    splits, _, _ = load_checked(DataArguments(str(data), split=split, classes=classes, **changes))
+    args = DataArguments(str(data), split=split, classes=classes, **changes)
+    splits, _, _ = load_checked(args)
     lesions = sorted(set(splits["train"]["lesion_id"][:]))
     ids = zip(splits["train"]["image_id"][:], splits["train"]["lesion_id"][:], strict=True)
     fold_of = {image_id: 1 + lesions.index(lesion) % FOLDS for image_id, lesion in ids}
-    unused = dict.fromkeys(splits["validation"]["image_id"][:] + splits["test"]["image_id"][:], "unused")
-    write_split(folder / "split.csv", dict.fromkeys(fold_of, "train") | unused)
+    unused = dict.fromkeys(read_source(args).table["image_id"], "unused")
+    write_split(folder / "split.csv", unused | dict.fromkeys(fold_of, "train"))
     for fold in range(1, FOLDS + 1):
         roles = {image_id: "validation" if of == fold else "train" for image_id, of in fold_of.items()}
-        path = write_split(folder / f"split_{fold}.csv", roles | unused)
+        path = write_split(folder / f"split_{fold}.csv", unused | roles)
         _write_fold(folder / f"fold_{fold}", *load_checked(DataArguments(str(data), split=path, classes=classes)))
     pool(folder)
     return folder / "predictions_train.csv"
