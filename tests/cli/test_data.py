@@ -28,6 +28,9 @@ def test_a_clean_copy_and_split_have_no_leak(data, capsys):
     shown = capsys.readouterr().out
     assert "70 rows, 35 lesions" in shown and "No leaks found." in shown
     assert "14 test, 42 train, 14 validation" in shown
+    assert audit(data, "--diagnosis_map", '{"df": null}') == 0
+    shown = capsys.readouterr().out
+    assert "60 rows, 30 lesions" in shown and "rows dropped because of their diagnosis: 1 (df 10)" in shown
 
 
 def test_a_split_of_any_names_that_tears_lesions_apart_is_told(data, tmp_path, capsys):
@@ -116,6 +119,7 @@ def test_copies_across_splits_are_leaks_or_suspected(change, code, shown, data, 
     out = capsys.readouterr().out
     assert shown in out and "No leaks found." not in out
     assert ("Leaks found:" in out) == (code == 1) and ("No certain leaks found; see below." in out) == (code == 0)
+    assert ("Suspected:" in out) == (code == 0)  # each pair is named once
 
 
 @pytest.mark.parametrize("change", ["encoded again", "cut"])
@@ -174,6 +178,13 @@ def test_unknown_lesions_leave_a_split_undecided(data, tmp_path, capsys):
     assert "the lesions of 70 of 70 images are unknown" in capsys.readouterr().err
 
 
+def test_lesions_of_a_list_are_grouped_as_in_training(data, tmp_path, capsys):
+    pairs = [f"IMG_{lesion:03d}_0,IMG_{lesion + 7:03d}_0,same lesion" for lesion in range(7)]
+    (tmp_path / "same.csv").write_text("\n".join(["image_a,image_b,decision", *pairs]))
+    assert audit(data, "--split", "grouped", "--same_lesion", tmp_path / "same.csv") == 0
+    assert "No leaks found." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["les_000", "LES 000", "LЕS_000"])
 def test_lesion_ids_that_look_alike_are_reported(name, data, tmp_path, capsys):
     rows = make_rows()
@@ -213,6 +224,8 @@ def test_ham10000s_known_duplicates_do_not_fail_the_studys_split(tmp_path, capsy
     assert "near-certain copies under different lesions across splits" in capsys.readouterr().out
     own = small_data.write_split(tmp_path / "own.csv", {HAM[0]: "train", HAM[1]: "test"})
     assert audit(known, "--split", own) == 1
+    shown = capsys.readouterr().out
+    assert "near-certain copies" in shown and "known duplicates" not in shown and "Suspected:" not in shown
 
 
 def test_a_copy_that_contradicts_ham10000s_lesions_leaks(tmp_path, capsys):

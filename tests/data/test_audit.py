@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ham_hf.data import image_hashes
+from ham_hf.data.audit import METHOD
 from tests.helpers.small_data import ham10000_rows, load, refusal, write_folder, write_split, write_table
 
 
@@ -115,8 +116,10 @@ def save_brighter(folder, source: str, target: str) -> None:
 def test_a_near_duplicate_in_another_split_is_listed(folder):
     train, test = two_lesions_apart(folder)
     save_brighter(folder, train, test)
-    near = load(folder)[1]["audit"]["near_duplicates"]
-    assert near["pairs_across_splits"] == 1
+    audit = load(folder)[1]["audit"]
+    assert audit["lesions_in_two_splits"] == audit["lesions_with_two_diagnoses"] == audit["duplicate_image_ids"] == 0
+    near = audit["near_duplicates"]
+    assert near["method"] == METHOD and near["pairs_across_splits"] == 1
     first, first_split, second, second_split, distance = near["pairs"][0]
     assert {(first, first_split), (second, second_split)} == {(train, "train"), (test, "test")}
     assert 0 <= distance <= 38
