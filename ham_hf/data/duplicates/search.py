@@ -129,6 +129,7 @@ def _align_all(
     features: Sequence[LocalFeatures], others: Sequence[LocalFeatures], candidates: pd.DataFrame
 ) -> dict[tuple[int, int], Alignment]:
     """Return the better alignment of every pair, as it is or mirrored, that has enough cells."""
+    import faiss
 
     def aligned(block: pd.DataFrame) -> list[tuple[tuple[int, int], Alignment | None]]:
         return [
@@ -139,7 +140,8 @@ def _align_all(
     blocks = [candidates.iloc[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK)]
     best: dict[tuple[int, int], Alignment] = {}
     bar = tqdm(total=len(candidates), desc="Aligning candidates", unit=" pairs")
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV frees the interpreter lock
+    # Threads are enough, because OpenCV and faiss free the interpreter lock; each of them has one core
+    with bar, ThreadPoolExecutor(os.cpu_count(), "align", faiss.omp_set_num_threads, (1,)) as pool:
         for block in pool.map(aligned, blocks):
             bar.update(len(block))
             for pair, found in block:
