@@ -45,8 +45,8 @@ def align(first: LocalFeatures, second: LocalFeatures, mirrored: bool) -> Alignm
     second = second.mirrored() if mirrored else second
     if len(first.points) < 2 or len(second.points) < 2:
         return None
-    descriptors = [np.ascontiguousarray(of.descriptors, np.float32) for of in (first, second)]
-    distances, nearest = faiss.knn(*descriptors, 2)  # exact, squared; twice as fast as OpenCV's matcher
+    ours, theirs = (np.ascontiguousarray(of.descriptors, np.float32) for of in (first, second))
+    distances, nearest = faiss.knn(ours, theirs, 2)  # exact, squared; twice as fast as OpenCV's matcher
     good = distances[:, 0] < _RATIO**2 * distances[:, 1]
     if good.sum() < 2:
         return None
