@@ -20,6 +20,7 @@ OWN_OPTIONS: Mapping[str, tuple[type, Any]] = {
     field.name: (part, field.type)
     for part in (DataArguments, ImageArguments, ModelArguments, LossArguments, RunOptions)
     for field in fields(part)
+    if field.init
 }
 # Every option of a recipe. HfArgumentParser also accepts "-" for "_", and --no_x for a switch x that is on by default
 OPTIONS = frozenset(OWN_OPTIONS) | frozenset(TRAINING_ARGUMENTS)

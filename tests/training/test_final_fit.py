@@ -153,6 +153,7 @@ def test_a_final_fit_chooses_nothing_for_another_one(flags, final, tmp_path):
         ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "does not support lr_scheduler_type: reduce_lr_on_plateau"),
         ({"max_steps": 3}, "final_fit does not support max_steps"),
         ({"max_train_samples": 9}, "final_fit does not support max_train_samples"),
+        ({"train_on_validation": True}, "unknown argument '--train_on_validation'"),
     ],
 )
 def test_what_a_final_fit_cannot_follow_is_refused_at_once(changes, words, flags, chosen, tmp_path):
