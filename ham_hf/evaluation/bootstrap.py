@@ -29,8 +29,7 @@ def bootstrap_intervals(
     A draw in which a metric is undefined (its diagnosis was not drawn) is left out of that metric's interval; a metric
     that is undefined in all of them has the interval (NaN, NaN).
     """
-    probabilities, labels = checked(probabilities, labels, names)
-    scores = _score_in_parts(probabilities, labels, names, lesion_weights(lesion_ids, draws, seed), decisions_only)
+    scores = mean_draws([probabilities], labels, lesion_ids, names, draws, seed, decisions_only)
     return {name: percentiles(values) for name, values in scores.items()}
 
 

@@ -201,6 +201,7 @@ def _check_names(run: Mapping) -> list[Finding]:
         "recipe": run["recipe"],
         "training.precision": training.get("precision"),
         "training.soft_labels.teachers": training.get("soft_labels", {}).get("teachers"),
+        "training.final_fit.run": (training.get("final_fit") or {}).get("run"),
     }
     names |= {f"model.members[{number}].run": member["run"] for number, member in enumerate(model.get("members", []))}
     names |= {f"hardware.{key}": value for key, value in run["hardware"].items()}
