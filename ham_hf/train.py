@@ -38,7 +38,7 @@ from ham_hf.training.build import (
 )
 from ham_hf.training.checkpointing import checkpoint_to_resume, only_writer
 from ham_hf.training.datasets import read_data
-from ham_hf.training.final_fit import Choice, StopAfter, read_choice
+from ham_hf.training.final_fit import Choice, StopAfter, check_images, read_choice
 from ham_hf.training.resume import resume_settings, settings_of
 from ham_hf.training.run_facts import precision_of, run_facts, training_record
 
@@ -72,13 +72,15 @@ def train(recipe: Recipe) -> None:
     # Fail fast: check the folder, the checkpoint's name and the data before loading the weights
     with args.main_process_first(local=False, desc="checking checkpoints"):
         checkpoint = checkpoint_to_resume(folder, args.resume)
+    choice = None if args.final_fit is None else read_choice(recipe)
     revisions = find_revisions(recipe.model)
     data = read_data(recipe)
     settings = resume_settings(checkpoint, settings_of(recipe, data))
     seen_before = check_start(recipe.model.model_name_or_path, revisions.image, *data[:3])
-    choice = None if args.final_fit is None else read_choice(recipe, data.facts)
     if choice is None:
         check_validation(recipe, data.splits)
+    else:
+        check_images(choice, data.facts)
 
     trainer = build_trainer(recipe, data, revisions)
     trainer.add_callback(settings)

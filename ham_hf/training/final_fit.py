@@ -26,37 +26,36 @@ class Choice(NamedTuple):
     """The epochs, calibration and threshold that a finished run chose on its validation images.
 
     `facts` are those of the final fit about it: the run's name and seed, the epochs after which its checkpoint was
-    chosen, and the metric and value that it was chosen by (None for the last checkpoint).
+    chosen, and the metric and value that it was chosen by (None for the last checkpoint). `data` are those of the run
+    in `folder` about its images.
     """
 
+    folder: Path
+    data: dict[str, Any]
     facts: dict[str, Any]
     calibration: Calibration | None
     threshold: float | None
 
 
-def read_choice(recipe: Recipe, data: dict) -> Choice:
+def read_choice(recipe: Recipe) -> Choice:
     """Return what the run chose that `final_fit` names.
 
-    Args:
-        recipe: of the final fit.
-        data: the facts of `load_checked` about its images.
-
     Raises:
-        InputError: the run is not finished, is a final fit itself, was trained by another recipe or on other images,
-            or has other test images.
+        InputError: the run is not finished, is a final fit itself, or was trained by another recipe.
     """
     assert recipe.training.final_fit is not None
     folder = Path(recipe.training.final_fit).expanduser()
-    run, arguments = (read_json(folder / name) for name in ("run.json", "arguments.json"))
+    run = read_json(folder / "run.json")
     check_facts(run, folder / "run.json")
     training, model = run["training"], run["model"]
     if training is None or training.get("final_fit"):
         what = "was only evaluated" if training is None else "is a final fit itself"
         raise InputError(f"final_fit is {folder}, which {what}: expected the run that chose the recipe on validation")
-    _check_recipe(recipe, arguments, training["processes"], folder)
-    _check_images(run["data"], data, folder)
+    _check_recipe(recipe, read_json(folder / "arguments.json"), training["processes"], folder)
     best, fitted = training["best_step"], model.get("calibration")
     return Choice(
+        folder,
+        run["data"],
         facts={
             "run": folder.resolve().name,
             "seed": run["seed"],
@@ -94,8 +93,15 @@ def _check_recipe(recipe: Recipe, before: dict, processes: int, folder: Path) ->
         )
 
 
-def _check_images(chosen: dict, data: dict, folder: Path) -> None:
-    """Check that the run was trained on these images, and has never seen those that are test images now."""
+def check_images(choice: Choice, data: dict) -> None:
+    """Check that the run was trained on the images of the final fit, and has never seen its test images.
+
+    `data` are the facts of `load_checked` about the images of the final fit.
+
+    Raises:
+        InputError: it was trained on other images, or has other test images.
+    """
+    folder, chosen = choice.folder, choice.data
     if chosen["images_sha256"] != data["images_sha256"]:
         raise InputError(f"final_fit is {folder}, which was trained on other images: expected the same --data_dir")
     tests = [of["splits"]["test"]["sha256"] for of in (chosen, data)]

@@ -141,6 +141,13 @@ def test_other_images_are_refused(flags, chosen, synthetic_dir, tmp_path):
         main(flags(tmp_path / "run", final_fit=chosen, data_dir=data))
 
 
+def test_an_evaluation_has_chosen_nothing(flags, chosen, synthetic_dir, tmp_path):
+    words = ["--data_dir", str(synthetic_dir), "--output_dir", str(tmp_path / "evaluation")]
+    assert ham_hf(["evaluate", str(chosen), *words]) == 0
+    with pytest.raises(InputError, match="evaluation, which was only evaluated: expected the run that chose"):
+        main(flags(tmp_path / "run", final_fit=tmp_path / "evaluation"))
+
+
 def test_a_final_fit_chooses_nothing_for_another_one(flags, final, tmp_path):
     with pytest.raises(InputError, match="which is a final fit itself: expected the run that chose the recipe"):
         main(flags(tmp_path / "run", final_fit=final))
