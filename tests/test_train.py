@@ -1,7 +1,6 @@
 """A whole run on small synthetic images with a tiny checkpoint: its files, and that interruptions change nothing."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from ham_hf.train import main
 from ham_hf.training.ema import TRAINED_WEIGHTS
 from tests.helpers.fake_runs import change_facts
 from tests.helpers.small_data import load, read_rows
-from tests.helpers.tiny_runs import tiny_flags
+from tests.helpers.tiny_runs import tiny_flags, train_in_two_processes
 
 ROOT = Path(__file__).parent.parent
 RUN_FILES = set(
@@ -234,16 +233,7 @@ def test_worker_processes_change_no_prediction(flags, unbroken, tmp_path):
 
 
 def test_two_processes_write_one_complete_run(flags, unbroken, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "ham_hf.train", *flags(tmp_path / "two", per_device_train_batch_size=4)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    train_in_two_processes(flags(tmp_path / "two", per_device_train_batch_size=4))
     assert [row["image_id"] for row in rows(tmp_path / "two")] == [row["image_id"] for row in rows(unbroken)]
     assert json.loads((tmp_path / "two" / "run.json").read_text())["training"]["processes"] == 2
 

@@ -1,7 +1,10 @@
 """Train for seconds, evaluating and saving within an epoch, and write a run with a correct card."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +16,22 @@ from ham_hf.reporting.report import write_report
 from ham_hf.system.environment import weights_sha256
 from tests.helpers.fake_runs import change_facts, make_run
 from tests.helpers.tiny_checkpoints import make_run_folder
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def train_in_two_processes(flags: list[str]) -> None:
+    """Train with these options in two gloo processes on the CPU."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "ham_hf.train", *flags],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def flags_of(values: Mapping[str, object]) -> list[str]:

@@ -1,10 +1,7 @@
 """A training whose image size changes from epoch to epoch: resumed, with workers or two processes, it is the same."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +13,8 @@ from ham_hf.reporting.report import write_report
 from ham_hf.system.errors import InputError
 from ham_hf.train import main
 from ham_hf.training.trainer import HamTrainer
-from tests.helpers.tiny_runs import tiny_flags
+from tests.helpers.tiny_runs import tiny_flags, train_in_two_processes
 
-ROOT = Path(__file__).parent.parent.parent
 SCHEDULE = '{"1": 32, "2": 64, "3": 48}'
 STEPS = 4  # an epoch
 OUTPUTS = ("model.safetensors", "predictions_validation.csv", "predictions_test.csv")
@@ -129,16 +125,7 @@ def test_two_processes_train_as_one(flags, tiny_checkpoint, tmp_path):
     convnext = tiny_checkpoint("facebook/convnextv2-large-22k-384")
     two = partial(flags, model_name_or_path=convnext, optimizer="sgd", learning_rate=0.1, save_strategy="no")
     main(two(tmp_path / "one", per_device_train_batch_size=8))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, "-m", "ham_hf.train", *two(tmp_path / "two")],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    train_in_two_processes(two(tmp_path / "two"))
     start, one, other = (
         load_file(folder / "model.safetensors") for folder in (convnext, *map(tmp_path.joinpath, ("one", "two")))
     )
