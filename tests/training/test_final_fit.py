@@ -73,6 +73,7 @@ def test_the_report_and_the_card_have_test_figures_only_and_name_both_runs(final
     assert "The recipe was chosen by the run chosen (seed 42), and so was the number of epochs, 2" in text
     assert "validation: no images, because the model was trained on them" in text
     assert "validation images by the run chosen" in text and "its validation images are training images" in text
+    assert "on training and validation images together, and predicts the test images once." in text
     assert "optimistic" not in text
     assert "The recipe was chosen by the run chosen" in " ".join((final / "report.html").read_text().split())
 
@@ -96,6 +97,7 @@ def test_with_split_all_every_image_is_trained_on(flags, chosen, tmp_path):
     assert not card.data.eval_results
     text = " ".join(card.text.split())
     assert "test: no images, because the model was trained on all of them" in text
+    assert "it is trained on all images." in text and "predicts the test images" not in text
     assert "This card has no figures, because all images of its data are training images" in text
     assert ham_hf(["push", str(tmp_path / "all"), "ada/skin", "--dry_run"]) == 0
 
